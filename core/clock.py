@@ -1,0 +1,34 @@
+"""Where time enters the project. Pure rules get `now` as an argument; everything else gets a `Clock`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two readings that are never mixed, and the only way to sleep."""
+
+    def now(self) -> datetime:
+        """Wall time, aware, UTC. May jump; never used to measure how long something took."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed point; never goes backwards. Leases and deadlines are counted on it."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend for `seconds`."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
