@@ -1,0 +1,151 @@
+"""What a pass decided to do, as data. `daemon/act.py` turns each into one effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from core.domain.desired import SpecHashes, Tries
+from core.domain.facts import Endpoint
+
+
+class WriteVariables(msgspec.Struct, frozen=True, tag=True):
+    """Put the container's secrets where its task may read them; always before a register."""
+
+    hash: str
+
+
+class RegisterJob(msgspec.Struct, frozen=True, tag=True):
+    """Register the job if its JobModifyIndex is still `expected_index` (0 = it must not exist)."""
+
+    expected_index: int
+    hashes: SpecHashes
+
+
+class StopJob(msgspec.Struct, frozen=True, tag=True):
+    """Stop the job; its record stays until no allocation is alive."""
+
+
+class PurgeJob(msgspec.Struct, frozen=True, tag=True):
+    """Remove the record of a stopped job."""
+
+
+class DeleteVariables(msgspec.Struct, frozen=True, tag=True):
+    """Remove the container's secrets from Nomad; only after the job is gone."""
+
+
+class RemoveContainer(msgspec.Struct, frozen=True, tag=True):
+    """Nothing is left outside: forget the container."""
+
+
+class CreateSession(msgspec.Struct, frozen=True, tag=True):
+    chip_id: str
+
+
+class StartSession(msgspec.Struct, frozen=True, tag=True):
+    chip_id: str
+
+
+class RestartSession(msgspec.Struct, frozen=True, tag=True):
+    chip_id: str
+
+
+class StopSession(msgspec.Struct, frozen=True, tag=True):
+    chip_id: str
+
+
+class DeleteSession(msgspec.Struct, frozen=True, tag=True):
+    """Log out and forget the session; only ever for a chip that its owner deleted."""
+
+    chip_id: str
+
+
+class RemoveChip(msgspec.Struct, frozen=True, tag=True):
+    """The tombstone owns nothing any more: remove the row."""
+
+    chip_id: str
+
+
+ContainerAction: TypeAlias = (
+    WriteVariables | RegisterJob | StopJob | PurgeJob | DeleteVariables | RemoveContainer
+)
+ChipAction: TypeAlias = (
+    CreateSession | StartSession | RestartSession | StopSession | DeleteSession | RemoveChip
+)
+Action: TypeAlias = ContainerAction | ChipAction
+
+DESTRUCTIVE = (StopJob, PurgeJob, DeleteVariables, RemoveContainer, StopSession, DeleteSession, RemoveChip)
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """The allocation that may speak for the user, as Nomad reports it: desired run and running."""
+
+    allocation_id: str
+    node_id: str
+    node_name: str
+    address: str | None
+    port: int | None
+
+
+class ContainerStatus(msgspec.Struct, frozen=True):
+    """What a pass writes about the container.
+
+    Attributes:
+        phase, reason: from the tables in `states.py`.
+        placed: moves `is_current` there; None leaves the placement as it is.
+        address, port, node_name: of the newest live allocation, from the moment it is placed.
+        endpoint: set only when the rule of `endpoints.py` holds; None withdraws it.
+        empty_since: see `DesiredContainer`.
+        closed_allocations: client-terminal ones whose ledger entries can be closed.
+    """
+
+    phase: str
+    reason: str | None = None
+    placed: Placed | None = None
+    allocation_id: str | None = None
+    node_name: str | None = None
+    address: str | None = None
+    port: int | None = None
+    endpoint: Endpoint | None = None
+    empty_since: datetime | None = None
+    closed_allocations: tuple[str, ...] = ()
+
+
+class ChipStatus(msgspec.Struct, frozen=True):
+    """What a pass writes about one chip.
+
+    Attributes:
+        status: the API's word, upper case (`WAITING_QR`, `CONNECTED`, ...).
+        waha_status: WAHA's word, None when there is no session to ask.
+        connected_now: it was seen WORKING in this pass.
+    """
+
+    phase: str
+    status: str
+    reason: str | None = None
+    waha_status: str | None = None
+    phone_number: str | None = None
+    push_name: str | None = None
+    connected_now: bool = False
+    unlinked_generation: int | None = None
+    activity_at: datetime | None = None
+    tries: Tries = Tries()
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The outcome of `decide`.
+
+    Attributes:
+        actions: container actions in order; chip actions, at most one a chip, may run side by side
+            after them.
+        chips: status per chip id, tombstones included.
+        requeue_after: seconds until the next look, when no news comes first.
+    """
+
+    actions: tuple[Action, ...]
+    container: ContainerStatus
+    chips: Mapping[str, ChipStatus]
+    requeue_after: float
