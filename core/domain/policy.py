@@ -1,0 +1,42 @@
+"""The settings that rules need, as one value. All durations are seconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How the loop behaves.
+
+    Attributes:
+        egress: `direct`, `guard`, or None; without one no session is started (fail closed).
+        stop_on_disconnect_s: S, after which a cut-off client stops its containers itself.
+        kill_timeout_s: how long a container may take to stop.
+        possibly_alive_margin_s: added to S and the kill timeout before a lost allocation counts as dead.
+        empty_grace_s: how long a container stays after its last chip left.
+        qr_rounds: QR sets that one create, reconnect or pairing-code call buys.
+        max_failures: starts in a row without success before a paired chip is given back to its owner.
+        connect_deadline_s: how long a paired chip may say CONNECTING.
+        teardown_deadline_s: how long a deleted chip waits for a reachable WAHA to log out, when its
+            container goes too.
+        poll_moving_s: next look while something is on its way; `poll_qr_s`: while a QR is shown;
+        poll_waiting_s: while waiting for capacity or another's repair.
+        resync_s: next look at a user at rest.
+        retry_base_s, retry_cap_s: backoff between starts of one chip.
+    """
+
+    egress: str | None = None
+    stop_on_disconnect_s: float = 60
+    kill_timeout_s: float = 45
+    possibly_alive_margin_s: float = 30
+    empty_grace_s: float = 600
+    qr_rounds: int = 2
+    max_failures: int = 3
+    connect_deadline_s: float = 180
+    teardown_deadline_s: float = 60
+    poll_moving_s: float = 2
+    poll_qr_s: float = 30
+    poll_waiting_s: float = 10
+    resync_s: float = 60
+    retry_base_s: float = 2
+    retry_cap_s: float = 60

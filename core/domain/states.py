@@ -1,0 +1,179 @@
+"""Phases, reasons, and the tables that map them to what people see. Tables, not branches.
+
+container:  absent -> registering -> placing -> booting -> ready
+                          ^            |           |         |
+                          |            v           v         v
+                          +------- waiting <---- failing   moving
+            stopping -> absent (row removed)
+
+chip:       queued -> creating -> starting -> qr -> connected
+               ^                     |        |        |
+               |                     v        v        v
+               +------ parked <--- retrying <---- reconnecting
+            disconnecting -> disconnected          deleting -> (row removed)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class ContainerPhase(StrEnum):
+    ABSENT = "absent"
+    REGISTERING = "registering"
+    PLACING = "placing"
+    WAITING = "waiting"
+    BOOTING = "booting"
+    READY = "ready"
+    FAILING = "failing"
+    MOVING = "moving"
+    STOPPING = "stopping"
+
+
+class ChipPhase(StrEnum):
+    QUEUED = "queued"
+    CREATING = "creating"
+    STARTING = "starting"
+    QR = "qr"
+    PASSKEY = "passkey"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    RETRYING = "retrying"
+    PARKED = "parked"
+    UNLINKED = "unlinked"
+    FAILED = "failed"
+    DISCONNECTING = "disconnecting"
+    DISCONNECTED = "disconnected"
+    DELETING = "deleting"
+
+
+class ChipStatusWord(StrEnum):
+    """The status of a chip in the API; the deployed pages draw their buttons from it."""
+
+    WAITING_QR = "WAITING_QR"
+    CONNECTING = "CONNECTING"
+    CONNECTED = "CONNECTED"
+    DISCONNECTED = "DISCONNECTED"
+    BANNED = "BANNED"
+    MAINTENANCE = "MAINTENANCE"
+    ERROR = "ERROR"
+
+
+class Reason(StrEnum):
+    """Why something waits or failed. Stable: part of the API."""
+
+    NO_PORT = "no_port"
+    NO_MEMORY = "no_memory"
+    NO_CPU = "no_cpu"
+    NO_HOST = "no_host"
+    PORT_CONFLICT = "port_conflict"
+    PORT_IN_USE = "port_in_use"
+    IMAGE_PULL = "image_pull"
+    TASK_FAILED = "task_failed"
+    POSSIBLY_ALIVE = "possibly_alive"
+    WAHA_KEY_REJECTED = "waha_key_rejected"
+    WAHA_NOT_READY = "waha_not_ready"
+    WAHA_REJECTED = "waha_rejected"
+    STORAGE_NOT_ISOLATED = "storage_not_isolated"
+    QR_SPENT = "qr_spent"
+    UNLINKED = "unlinked"
+    RECONNECT_FAILED = "reconnect_failed"
+    NO_EGRESS = "no_egress"
+    PAUSED = "paused"
+    DEPENDENCY_NOMAD = "dependency_nomad"
+    DEPENDENCY_CONSUL = "dependency_consul"
+    DEPENDENCY_WAHA = "dependency_waha"
+    DEPENDENCY_REDIS = "dependency_redis"
+
+
+_STARTING_OR_AWAY: Final = "O serviço do WhatsApp está iniciando ou indisponível. Tentando novamente..."
+
+REASON_TEXT: Final = MappingProxyType(
+    {
+        Reason.NO_PORT: "Sem porta livre em nenhum host; o chip inicia assim que houver capacidade.",
+        Reason.NO_MEMORY: "Sem memória livre em nenhum host; o chip inicia assim que houver capacidade.",
+        Reason.NO_CPU: "Sem CPU livre em nenhum host; o chip inicia assim que houver capacidade.",
+        Reason.NO_HOST: "Nenhum host disponível no momento; o chip inicia assim que houver um.",
+        Reason.PORT_CONFLICT: (
+            "A porta do container ainda está registrada para outro usuário; nossa equipe foi avisada."
+        ),
+        Reason.PORT_IN_USE: "A porta escolhida está ocupada no host; o container será colocado em outra.",
+        Reason.IMAGE_PULL: "A imagem do serviço do WhatsApp não pôde ser baixada; nova tentativa em breve.",
+        Reason.TASK_FAILED: "O serviço do WhatsApp parou ao iniciar; nova tentativa em breve.",
+        Reason.POSSIBLY_ALIVE: (
+            "O host do container não responde; o chip volta em outro host assim que for seguro."
+        ),
+        Reason.WAHA_KEY_REJECTED: "O serviço do WhatsApp recusou a chave de acesso; nossa equipe foi avisada.",
+        Reason.WAHA_NOT_READY: _STARTING_OR_AWAY,
+        Reason.WAHA_REJECTED: (
+            "O serviço do WhatsApp recusou a configuração do chip. Clique em Conectar para tentar de novo."
+        ),
+        Reason.STORAGE_NOT_ISOLATED: (
+            "O armazenamento do chip não pôde ser isolado; nossa equipe foi avisada."
+        ),
+        Reason.QR_SPENT: "O QR Code expirou. Clique em Conectar para gerar outro.",
+        Reason.UNLINKED: "O aparelho foi desvinculado no WhatsApp. Clique em Conectar para gerar um QR Code.",
+        Reason.RECONNECT_FAILED: (
+            "Não foi possível reconectar o chip. Clique em Conectar para tentar novamente."
+        ),
+        Reason.NO_EGRESS: "Nenhuma saída de rede configurada para o chip; nossa equipe precisa liberá-la.",
+        Reason.PAUSED: "Em manutenção: os chips estão pausados e voltam sozinhos ao final.",
+        Reason.DEPENDENCY_NOMAD: _STARTING_OR_AWAY,
+        Reason.DEPENDENCY_CONSUL: _STARTING_OR_AWAY,
+        Reason.DEPENDENCY_WAHA: _STARTING_OR_AWAY,
+        Reason.DEPENDENCY_REDIS: _STARTING_OR_AWAY,
+    }
+)
+
+
+def reason_text(reason: str | None) -> str | None:
+    """The pt-BR sentence for a reason code; None for none. Raises KeyError for an unknown code."""
+    return None if reason is None else REASON_TEXT[Reason(reason)]
+
+
+# A chip that pressing Conectar can help never has a status without that button
+# (WAITING_QR and DISCONNECTED have it).
+STATUS_NEEDS_PAIRING: Final = MappingProxyType(
+    {
+        ChipPhase.QUEUED: ChipStatusWord.WAITING_QR,
+        ChipPhase.CREATING: ChipStatusWord.WAITING_QR,
+        ChipPhase.STARTING: ChipStatusWord.WAITING_QR,
+        ChipPhase.QR: ChipStatusWord.WAITING_QR,
+        ChipPhase.PASSKEY: ChipStatusWord.WAITING_QR,
+        ChipPhase.RETRYING: ChipStatusWord.WAITING_QR,
+        ChipPhase.PARKED: ChipStatusWord.WAITING_QR,
+        ChipPhase.FAILED: ChipStatusWord.WAITING_QR,
+        ChipPhase.RECONNECTING: ChipStatusWord.WAITING_QR,
+        ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
+        ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
+        ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,
+    }
+)
+
+STATUS_PAIRED: Final = MappingProxyType(
+    {
+        ChipPhase.QUEUED: ChipStatusWord.CONNECTING,
+        ChipPhase.CREATING: ChipStatusWord.CONNECTING,
+        ChipPhase.STARTING: ChipStatusWord.CONNECTING,
+        ChipPhase.QR: ChipStatusWord.DISCONNECTED,
+        ChipPhase.PASSKEY: ChipStatusWord.DISCONNECTED,
+        ChipPhase.RETRYING: ChipStatusWord.CONNECTING,
+        ChipPhase.RECONNECTING: ChipStatusWord.CONNECTING,
+        ChipPhase.PARKED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.FAILED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
+        ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
+        ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
+        ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,
+    }
+)
+
+
+def status_word(phase: ChipPhase, *, needs_pairing: bool) -> ChipStatusWord:
+    """The API's status of a chip in `phase`."""
+    return (STATUS_NEEDS_PAIRING if needs_pairing else STATUS_PAIRED)[phase]

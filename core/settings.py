@@ -1,0 +1,450 @@
+"""Settings: from the environment only, checked together at start, every problem listed at once.
+
+Prefix `WAHAFLEET_`, plus the standard names `NOMAD_ADDR`, `NOMAD_TOKEN`, `NOMAD_NAMESPACE`,
+`CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN` and `JWT_SECRET_KEY`. One frozen struct per concern; units stand
+in names; secrets are `Secret`, which never prints its value. `docs/settings.md` is generated from
+`VARIABLES`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography.fernet import Fernet
+
+T = TypeVar("T")
+
+
+class Secret:
+    """A text that never shows itself in repr, logs or errors; `reveal()` is the only way in."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class SettingsError(ValueError):
+    """One or more settings are wrong; `problems` holds one sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StoreSettings(msgspec.Struct, frozen=True):
+    """`database_url`: SQLAlchemy URL of PostgreSQL (driver asyncpg). `pool_size`: connections a process."""
+
+    database_url: Secret
+    pool_size: int
+    secret_keys: tuple[Secret, ...]
+
+
+class CacheSettings(msgspec.Struct, frozen=True):
+    """`redis_url`: None = run without a cache (slower, never wrong)."""
+
+    redis_url: Secret | None
+    endpoint_ttl_s: float
+    qr_ttl_s: float
+
+
+class NomadSettings(msgspec.Struct, frozen=True):
+    """`address`: http(s)://host:port. `timeout_s` for plain calls, watches wait `watch_wait_s`."""
+
+    address: str
+    token: Secret | None
+    namespace: str
+    timeout_s: float
+    watch_wait_s: float
+    ca_file: str | None
+
+
+class ConsulSettings(msgspec.Struct, frozen=True):
+    address: str
+    token: Secret | None
+    timeout_s: float
+    watch_wait_s: float
+    ca_file: str | None
+
+
+class JobSettings(msgspec.Struct, frozen=True):
+    """What a container's job is made of.
+
+    Attributes:
+        jobspec: file stem in `jobspecs/`: `waha-plus` or `waha-simulator`.
+        image: image with tag or digest. engine: WAHA engine. datacenters, node_pool: where it may run.
+        storage_dsn: where WAHA keeps its sessions (PostgreSQL URL, or a folder for the simulator); secret.
+        hook_base_url: where a container reaches this API (`http://host:port`).
+        console_url: link shown in the Nomad UI.
+    """
+
+    jobspec: str
+    image: str
+    engine: str
+    datacenters: tuple[str, ...]
+    node_pool: str
+    storage_id: str
+    storage_dsn: Secret
+    hook_base_url: str
+    console_url: str
+    simulator_command: str
+    simulator_args: tuple[str, ...]
+
+
+class ApiSettings(msgspec.Struct, frozen=True):
+    """How the API behaves; see docs/settings.md for each."""
+
+    jwt_secret_key: Secret
+    access_token_s: int
+    refresh_token_s: int
+    create_wait_s: float
+    status_case: str
+    cors_origins: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+    operators: tuple[str, ...]
+    operator_token: Secret | None
+    body_limit_bytes: int
+
+
+class LoopSettings(msgspec.Struct, frozen=True):
+    """How the daemon behaves. Lease figures in seconds."""
+
+    egress: str | None
+    workers: int
+    lease_ttl_s: float
+    lease_heartbeat_s: float
+    pass_deadline_s: float
+    resync_s: float
+    stop_on_disconnect_s: float
+    empty_grace_s: float
+    qr_rounds: int
+
+
+class Settings(msgspec.Struct, frozen=True):
+    store: StoreSettings
+    cache: CacheSettings
+    nomad: NomadSettings
+    consul: ConsulSettings
+    job: JobSettings
+    api: ApiSettings
+    loop: LoopSettings
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """One environment variable: its default (None = required) and a sentence for the docs."""
+
+    name: str
+    default: str | None
+    about: str
+    secret: bool = False
+
+
+def _v(name: str, default: str | None, about: str, *, secret: bool = False) -> Variable:
+    return Variable(name, default, about, secret)
+
+
+VARIABLES: Final = (
+    _v(
+        "WAHAFLEET_DATABASE_URL",
+        None,
+        "PostgreSQL, as postgresql+asyncpg://user:password@host/database.",
+        secret=True,
+    ),
+    _v("WAHAFLEET_DATABASE_POOL", "10", "Connections that one process keeps at most."),
+    _v(
+        "WAHAFLEET_SECRET_KEYS",
+        None,
+        "Comma list of Fernet keys, newest first; the first one seals stored secrets.",
+        secret=True,
+    ),
+    _v("WAHAFLEET_REDIS_URL", "", "Redis or Valkey, as redis://host:port/0; empty = no cache.", secret=True),
+    _v("WAHAFLEET_ENDPOINT_TTL_S", "30", "How long a cached endpoint may be used."),
+    _v("WAHAFLEET_QR_TTL_S", "5", "How long a cached QR may be shown without asking WAHA again."),
+    _v("NOMAD_ADDR", "http://127.0.0.1:4646", "Nomad's HTTP API."),
+    _v("NOMAD_TOKEN", "", "Nomad ACL token of the daemon; the API needs none.", secret=True),
+    _v("NOMAD_NAMESPACE", "default", "Nomad namespace of all containers."),
+    _v("WAHAFLEET_NOMAD_TIMEOUT_S", "10", "Longest wait for one Nomad call."),
+    _v("WAHAFLEET_NOMAD_CA_FILE", "", "CA bundle for Nomad over https; empty = the system's."),
+    _v("CONSUL_HTTP_ADDR", "http://127.0.0.1:8500", "Consul's HTTP API."),
+    _v("CONSUL_HTTP_TOKEN", "", "Consul ACL token.", secret=True),
+    _v("WAHAFLEET_CONSUL_TIMEOUT_S", "5", "Longest wait for one Consul call."),
+    _v("WAHAFLEET_CONSUL_CA_FILE", "", "CA bundle for Consul over https; empty = the system's."),
+    _v("WAHAFLEET_WATCH_WAIT_S", "30", "How long one blocking query or quiet event stream is waited for."),
+    _v(
+        "WAHAFLEET_JOBSPEC",
+        "waha-plus",
+        "Which file of jobspecs/ containers are made from: waha-plus or waha-simulator.",
+    ),
+    _v("WAHAFLEET_IMAGE", "devlikeapro/waha:gows-2026.7.1", "Image of a container, with its tag or digest."),
+    _v("WAHAFLEET_ENGINE", "GOWS", "WAHA engine: GOWS, NOWEB, WEBJS or WPP."),
+    _v("WAHAFLEET_DATACENTERS", "*", "Comma list of Nomad datacenters."),
+    _v("WAHAFLEET_NODE_POOL", "default", "Nomad node pool."),
+    _v("WAHAFLEET_STORAGE_ID", "main", "Name of the storage server that new containers get."),
+    _v(
+        "WAHAFLEET_STORAGE_DSN",
+        "",
+        "Where WAHA keeps its sessions: a PostgreSQL URL (a folder for the simulator).",
+        secret=True,
+    ),
+    _v("WAHAFLEET_HOOK_BASE_URL", "http://127.0.0.1:8000", "Where containers reach this API for webhooks."),
+    _v("WAHAFLEET_CONSOLE_URL", "http://127.0.0.1:8000", "Where the Nomad UI links back to."),
+    _v(
+        "WAHAFLEET_SIMULATOR_COMMAND",
+        "",
+        "Program that raw_exec runs with jobspec waha-simulator; set by the sandbox.",
+    ),
+    _v("WAHAFLEET_SIMULATOR_ARGS", "", "Its arguments, separated by blanks."),
+    _v("JWT_SECRET_KEY", None, "HS256 secret of access tokens, at least 32 characters.", secret=True),
+    _v("WAHAFLEET_ACCESS_TOKEN_S", "3600", "Life of an access token."),
+    _v("WAHAFLEET_REFRESH_TOKEN_S", "604800", "Life of a refresh token."),
+    _v("WAHAFLEET_CREATE_WAIT_S", "4", "How long POST /chips waits for the port or a reason; 0-30."),
+    _v("WAHAFLEET_API_STATUS_CASE", "auto", "Letter case of chip status: auto, upper or lower."),
+    _v("WAHAFLEET_CORS_ORIGINS", "", "Comma list of origins that may call with credentials."),
+    _v(
+        "WAHAFLEET_TRUSTED_PROXIES",
+        "",
+        "Comma list of addresses or networks whose X-Forwarded-For is believed.",
+    ),
+    _v("WAHAFLEET_OPERATORS", "", "Comma list of user ids or e-mails that are operators."),
+    _v("WAHAFLEET_OPERATOR_TOKEN", "", "Bearer token of the operator's command line.", secret=True),
+    _v("WAHAFLEET_BODY_LIMIT_BYTES", "65536", "Largest request body, webhooks aside."),
+    _v(
+        "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
+    ),
+    _v("WAHAFLEET_WORKERS", "16", "Passes that one daemon runs at a time."),
+    _v("WAHAFLEET_LEASE_TTL_S", "60", "Life of a key's lease."),
+    _v("WAHAFLEET_LEASE_HEARTBEAT_S", "10", "How often a held lease is extended."),
+    _v("WAHAFLEET_PASS_DEADLINE_S", "50", "Longest pass; less than the lease's life."),
+    _v("WAHAFLEET_RESYNC_S", "60", "How often every user is looked at without any news."),
+    _v("WAHAFLEET_STOP_ON_DISCONNECT_S", "60", "S: a cut-off host stops its containers after this."),
+    _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
+    _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),
+)
+
+
+class _Reader:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self.problems: list[str] = []
+        self._known = {variable.name: variable for variable in VARIABLES}
+
+    def text(self, name: str) -> str:
+        variable = self._known[name]
+        value = self.env.get(name, "").strip()
+        if value:
+            return value
+        if variable.default is None:
+            self.problems.append(f"{name} is not set: {variable.about}")
+            return ""
+        return variable.default
+
+    def parsed(self, name: str, parse: Callable[[str], T], rule: str, fallback: T) -> T:
+        text = self.text(name)
+        if not text and self._known[name].default is None:
+            return fallback
+        try:
+            return parse(text)
+        except ValueError:
+            shown = "its value" if self._known[name].secret else f"{text!r}"
+            self.problems.append(f"{name}: {shown} does not fit, it takes {rule}.")
+            return fallback
+
+    def number(self, name: str, *, least: float, most: float) -> float:
+        def parse(text: str) -> float:
+            value = float(text)
+            if not least <= value <= most:
+                raise ValueError(text)
+            return value
+
+        return self.parsed(name, parse, f"a number from {least:g} to {most:g}", least)
+
+    def whole(self, name: str, *, least: int, most: int) -> int:
+        def parse(text: str) -> int:
+            value = int(text)
+            if not least <= value <= most:
+                raise ValueError(text)
+            return value
+
+        return self.parsed(name, parse, f"a whole number from {least} to {most}", least)
+
+    def choice(self, name: str, options: tuple[str, ...]) -> str:
+        def parse(text: str) -> str:
+            if text not in options:
+                raise ValueError(text)
+            return text
+
+        return self.parsed(name, parse, "one of " + ", ".join(options), options[0])
+
+    def url(self, name: str) -> str:
+        def parse(text: str) -> str:
+            parts = urlsplit(text)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(text)
+            return text.rstrip("/")
+
+        return self.parsed(name, parse, "an address such as http://host:port", "")
+
+    def items(self, name: str) -> tuple[str, ...]:
+        return tuple(item.strip() for item in self.text(name).split(",") if item.strip())
+
+    def secret(self, name: str) -> Secret:
+        return Secret(self.text(name))
+
+    def optional_secret(self, name: str) -> Secret | None:
+        value = self.text(name)
+        return Secret(value) if value else None
+
+
+def _fernet_keys(reader: _Reader) -> tuple[Secret, ...]:
+    def parse(text: str) -> tuple[Secret, ...]:
+        keys = tuple(key.strip() for key in text.split(",") if key.strip())
+        for key in keys:
+            Fernet(key)
+        return tuple(Secret(key) for key in keys)
+
+    return reader.parsed("WAHAFLEET_SECRET_KEYS", parse, "url-safe base-64 keys of 32 bytes each", ())
+
+
+def _database_url(reader: _Reader) -> Secret:
+    def parse(text: str) -> Secret:
+        if not text.startswith("postgresql+asyncpg://"):
+            raise ValueError(text)
+        return Secret(text)
+
+    rule = "a URL that starts with postgresql+asyncpg://"
+    return reader.parsed("WAHAFLEET_DATABASE_URL", parse, rule, Secret(""))
+
+
+def load(env: Mapping[str, str] | None = None) -> Settings:
+    """Read and check all settings.
+
+    Raises SettingsError with one sentence per problem, so that all can be mended in one go.
+    """
+    reader = _Reader(os.environ if env is None else env)
+    unknown = sorted(
+        name
+        for name in reader.env
+        if name.startswith("WAHAFLEET_") and name not in {v.name for v in VARIABLES}
+    )
+    # WAHAFLEET_TEST_* and WAHAFLEET_BENCH_* steer our own test runs and never reach a running part.
+    for name in unknown:
+        if not name.startswith(("WAHAFLEET_TEST_", "WAHAFLEET_BENCH_")):
+            reader.problems.append(f"{name} is no setting of wahafleet: see docs/settings.md for the list.")
+    jwt = reader.secret("JWT_SECRET_KEY")
+    if 0 < len(jwt.reveal()) < 32:
+        reader.problems.append("JWT_SECRET_KEY is too short: use at least 32 random characters.")
+    settings = Settings(
+        store=StoreSettings(
+            database_url=_database_url(reader),
+            pool_size=reader.whole("WAHAFLEET_DATABASE_POOL", least=2, most=200),
+            secret_keys=_fernet_keys(reader),
+        ),
+        cache=CacheSettings(
+            redis_url=reader.optional_secret("WAHAFLEET_REDIS_URL"),
+            endpoint_ttl_s=reader.number("WAHAFLEET_ENDPOINT_TTL_S", least=1, most=3600),
+            qr_ttl_s=reader.number("WAHAFLEET_QR_TTL_S", least=1, most=20),
+        ),
+        nomad=NomadSettings(
+            address=reader.url("NOMAD_ADDR"),
+            token=reader.optional_secret("NOMAD_TOKEN"),
+            namespace=reader.text("NOMAD_NAMESPACE"),
+            timeout_s=reader.number("WAHAFLEET_NOMAD_TIMEOUT_S", least=0.1, most=60),
+            watch_wait_s=reader.number("WAHAFLEET_WATCH_WAIT_S", least=1, most=300),
+            ca_file=reader.text("WAHAFLEET_NOMAD_CA_FILE") or None,
+        ),
+        consul=ConsulSettings(
+            address=reader.url("CONSUL_HTTP_ADDR"),
+            token=reader.optional_secret("CONSUL_HTTP_TOKEN"),
+            timeout_s=reader.number("WAHAFLEET_CONSUL_TIMEOUT_S", least=0.1, most=60),
+            watch_wait_s=reader.number("WAHAFLEET_WATCH_WAIT_S", least=1, most=300),
+            ca_file=reader.text("WAHAFLEET_CONSUL_CA_FILE") or None,
+        ),
+        job=JobSettings(
+            jobspec=reader.choice("WAHAFLEET_JOBSPEC", ("waha-plus", "waha-simulator")),
+            image=reader.text("WAHAFLEET_IMAGE"),
+            engine=reader.choice("WAHAFLEET_ENGINE", ("GOWS", "NOWEB", "WEBJS", "WPP")),
+            datacenters=reader.items("WAHAFLEET_DATACENTERS"),
+            node_pool=reader.text("WAHAFLEET_NODE_POOL"),
+            storage_id=reader.text("WAHAFLEET_STORAGE_ID"),
+            storage_dsn=reader.secret("WAHAFLEET_STORAGE_DSN"),
+            hook_base_url=reader.url("WAHAFLEET_HOOK_BASE_URL"),
+            console_url=reader.url("WAHAFLEET_CONSOLE_URL"),
+            simulator_command=reader.text("WAHAFLEET_SIMULATOR_COMMAND"),
+            simulator_args=tuple(reader.text("WAHAFLEET_SIMULATOR_ARGS").split()),
+        ),
+        api=ApiSettings(
+            jwt_secret_key=jwt,
+            access_token_s=reader.whole("WAHAFLEET_ACCESS_TOKEN_S", least=60, most=86_400),
+            refresh_token_s=reader.whole("WAHAFLEET_REFRESH_TOKEN_S", least=3600, most=31_536_000),
+            create_wait_s=reader.number("WAHAFLEET_CREATE_WAIT_S", least=0, most=30),
+            status_case=reader.choice("WAHAFLEET_API_STATUS_CASE", ("auto", "upper", "lower")),
+            cors_origins=reader.items("WAHAFLEET_CORS_ORIGINS"),
+            trusted_proxies=reader.items("WAHAFLEET_TRUSTED_PROXIES"),
+            operators=reader.items("WAHAFLEET_OPERATORS"),
+            operator_token=reader.optional_secret("WAHAFLEET_OPERATOR_TOKEN"),
+            body_limit_bytes=reader.whole("WAHAFLEET_BODY_LIMIT_BYTES", least=1024, most=1_048_576),
+        ),
+        loop=LoopSettings(
+            egress=_egress(reader),
+            workers=reader.whole("WAHAFLEET_WORKERS", least=1, most=256),
+            lease_ttl_s=reader.number("WAHAFLEET_LEASE_TTL_S", least=5, most=600),
+            lease_heartbeat_s=reader.number("WAHAFLEET_LEASE_HEARTBEAT_S", least=1, most=200),
+            pass_deadline_s=reader.number("WAHAFLEET_PASS_DEADLINE_S", least=1, most=590),
+            resync_s=reader.number("WAHAFLEET_RESYNC_S", least=1, most=3600),
+            stop_on_disconnect_s=reader.number("WAHAFLEET_STOP_ON_DISCONNECT_S", least=45, most=3600),
+            empty_grace_s=reader.number("WAHAFLEET_EMPTY_GRACE_S", least=0, most=86_400),
+            qr_rounds=reader.whole("WAHAFLEET_QR_ROUNDS", least=1, most=100),
+        ),
+    )
+    reader.problems.extend(_contradictions(settings))
+    if reader.problems:
+        raise SettingsError(reader.problems)
+    return settings
+
+
+def _egress(reader: _Reader) -> str | None:
+    text = reader.text("WAHAFLEET_EGRESS")
+    if text not in ("", "direct", "guard"):
+        reader.problems.append(
+            f"WAHAFLEET_EGRESS: {text!r} does not fit, it takes direct, guard, or nothing."
+        )
+    return text or None
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    found = []
+    loop = settings.loop
+    if loop.lease_heartbeat_s > loop.lease_ttl_s / 3:
+        found.append("WAHAFLEET_LEASE_HEARTBEAT_S is too long: use at most a third of WAHAFLEET_LEASE_TTL_S.")
+    if loop.pass_deadline_s >= loop.lease_ttl_s:
+        found.append("WAHAFLEET_PASS_DEADLINE_S must be shorter than WAHAFLEET_LEASE_TTL_S.")
+    if settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
+        found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")
+    if settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():
+        found.append("WAHAFLEET_STORAGE_DSN is needed with WAHAFLEET_JOBSPEC=waha-plus.")
+    if "*" in settings.api.cors_origins:
+        found.append("WAHAFLEET_CORS_ORIGINS never takes *: name each origin.")
+    return found
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every setting as name, default, secrecy and a sentence; docs/settings.md is made from it."""
+    return [{"name": v.name, "default": v.default, "secret": v.secret, "about": v.about} for v in VARIABLES]

@@ -1,0 +1,183 @@
+"""What the reconciler needs of a store, so that it runs on PostgreSQL and on an in-memory store alike.
+
+The rules behind each method (who may write, what a lease is worth) are the same for every store and are
+tested by one contract suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.desired import Registered, Resources, Tries, Wanted
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A claimed key.
+
+    Attributes:
+        token: rises with each claim of the key; observed writes carry it.
+        sent_at: the claimer's own monotonic clock when it *sent* the claim (seconds).
+        ttl_s: life from then on.
+    """
+
+    key: str
+    owner: str
+    token: int
+    sent_at: float
+    ttl_s: float
+
+    @property
+    def ends_at(self) -> float:
+        """On the claimer's monotonic clock."""
+        return self.sent_at + self.ttl_s
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Somebody else holds the key for `retry_after_s` more seconds at most."""
+
+    retry_after_s: float
+
+
+class ContainerSecrets(msgspec.Struct, frozen=True):
+    """Plain secrets of one container. Never logged, never in a job."""
+
+    api_key: str
+    hook_key: str
+
+    def __repr__(self) -> str:
+        return "ContainerSecrets(***)"
+
+
+class ContainerRow(msgspec.Struct, frozen=True):
+    """The container as stored, with what its job is rendered from."""
+
+    user_id: str
+    email: str
+    plan_slug: str
+    resources: Resources
+    max_chips: int
+    generation: int
+    pinned: bool
+    deleted: bool
+    namespace: str
+    storage_id: str
+    created_at: datetime
+    phase: str
+    reason: str | None
+    since: datetime
+    registered: Registered | None
+    variables_hash: str | None
+    current_allocation: str | None
+    empty_since: datetime | None
+    secrets: ContainerSecrets
+
+
+class ChipRow(msgspec.Struct, frozen=True):
+    """One chip as stored, tombstones included (`wanted` is then `deleted`)."""
+
+    id: str
+    wanted: Wanted
+    generation: int
+    intent_at: datetime
+    created_at: datetime
+    connected_at: datetime | None
+    unlinked_generation: int | None
+    tries: Tries
+    phase: str
+    reason: str | None
+    status: str
+    since: datetime
+
+
+class UserSnapshot(msgspec.Struct, frozen=True):
+    """One user as one transaction saw it; chips oldest first."""
+
+    container: ContainerRow
+    chips: tuple[ChipRow, ...]
+
+
+class PortTaken(msgspec.Struct, frozen=True):
+    """The (address, port) of a status has an open ledger entry of another allocation; nothing was written."""
+
+    address: str
+    port: int
+    holder_user_id: str
+    holder_allocation_id: str
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The status was written.
+
+    Attributes:
+        epoch: of the current placement, None when there is none.
+        generation: highest generation now stored for the user (container and chips); one that is higher
+            than what the pass loaded means: look again at once.
+        closed: ledger entries that were closed.
+    """
+
+    epoch: int | None
+    generation: int
+    changed: bool
+
+
+class ReconcileStore(Protocol):
+    """Everything a pass reads and writes. All methods raise core.errors.Unavailable when the store is away."""
+
+    async def claim(self, key: str, owner: str, ttl_s: float) -> Lease | Busy:
+        """Take the key's lease if it is free, expired or already ours; the token rises with each claim."""
+
+    async def extend(self, lease: Lease) -> Lease | None:
+        """Give the lease its full life again, counted from now; None when it was lost."""
+
+    async def release(self, lease: Lease) -> int | None:
+        """Free the key; the user's highest generation at that moment, None when the lease was already lost."""
+
+    async def load(self, user_id: str) -> UserSnapshot | None:
+        """The user's container and chips; None when there is no container row."""
+
+    async def user_ids(self) -> tuple[str, ...]:
+        """Every user with a container row: the keys of a resync."""
+
+    async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
+        """Keep what was registered (None after a purge), at once after the effect. Raises StaleWrite."""
+
+    async def record_variables(self, lease: Lease, hash_: str | None) -> None:
+        """Keep the fingerprint of the written secrets (None after their removal). Raises StaleWrite."""
+
+    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
+        """Keep what starts cost, per chip id, *before* they are sent. Raises StaleWrite."""
+
+    async def write_status(
+        self,
+        lease: Lease,
+        container: ContainerStatus,
+        chips: Mapping[str, ChipStatus],
+        generations: Mapping[str, int],
+        container_generation: int,
+        *,
+        release_ports_of: tuple[str, ...] = (),
+    ) -> Written | PortTaken:
+        """Write what a pass saw, in one transaction guarded by the lease's token.
+
+        Moves the placement (epoch + 1) when `container.placed` names another allocation than the current
+        one; opens and closes ledger entries; inserts a chip event per change of status; raises `revision`
+        where a rendered column changed; notifies channel `observed` with the user id. `generations`:
+        generation per chip id that the pass loaded, stored as observed_generation. A chip whose stored
+        generation is newer keeps its status (its owner's wish came after what we saw). `release_ports_of`:
+        allocations of *other* users seen client-terminal or gone, whose open entries are closed in the same
+        transaction. Raises StaleWrite when the token is no longer the lease's.
+        """
+
+    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
+        """Remove a tombstone's row and its events. Raises StaleWrite."""
+
+    async def remove_container(self, lease: Lease) -> bool:
+        """Remove the container row with its placements and ledger entries, unless a chip came meanwhile.
+
+        False when the user has chips again (nothing is removed then). Raises StaleWrite.
+        """

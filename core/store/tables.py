@@ -1,0 +1,239 @@
+"""All tables. Desired columns are written by the API, observed ones by the daemon, and never the other way.
+
+Migrations in `migrations/` build exactly these; a test compares both.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = UUID(as_uuid=False)
+_Time = DateTime(timezone=True)
+
+
+def _created() -> Column[object]:
+    return Column("created_at", _Time, nullable=False, server_default=func.clock_timestamp())
+
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("slug", String(40), primary_key=True),
+    Column("title", String(80), nullable=False),  # what people see: "Plano Free"
+    Column("max_chips", Integer, nullable=False),
+    Column("api_access", Boolean, nullable=False, server_default=text("false")),
+    Column("cpu_mhz", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("memory_max_mb", Integer, nullable=False),
+    Column("proxy_gb_limit", Numeric(10, 3), nullable=False, server_default=text("0")),  # 0 = no limit
+    CheckConstraint("max_chips >= 0", name="max_chips"),
+    CheckConstraint("memory_max_mb >= memory_mb", name="memory"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("email", String(320), nullable=False, unique=True),  # lower case
+    Column("name", String(100), nullable=False),
+    Column("phone", String(20), nullable=False),  # E.164
+    Column("company_name", String(200)),
+    Column("document", String(14)),  # CPF or CNPJ, digits
+    Column("password_hash", Text),
+    Column("credits", Integer, nullable=False, server_default=text("100")),
+    Column("plan_slug", ForeignKey("plans.slug"), nullable=False),
+    Column("role", String(20), nullable=False, server_default=text("'user'")),
+    Column("is_active", Boolean, nullable=False, server_default=text("true")),
+    Column("is_verified", Boolean, nullable=False, server_default=text("false")),
+    Column("suspended_at", _Time),
+    _created(),
+    Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("email = lower(email)", name="email_lower"),
+)
+
+containers = Table(
+    "containers",
+    metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    # desired
+    Column("generation", BigInteger, nullable=False, server_default=text("1")),
+    Column("pinned", Boolean, nullable=False, server_default=text("false")),
+    Column("deleted_at", _Time),
+    Column("namespace", String(16), nullable=False, unique=True),
+    Column("storage_id", String(40), nullable=False),
+    Column("sealed_api_key", LargeBinary, nullable=False),
+    Column("sealed_hook_key", LargeBinary, nullable=False),
+    _created(),
+    # observed
+    Column("observed_generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("phase", String(20), nullable=False, server_default=text("'absent'")),
+    Column("reason", String(40)),
+    Column("status_since", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("spec_hash", String(64)),
+    Column("spec_restart_hash", String(64)),
+    Column("job_modify_index", BigInteger),
+    Column("variables_hash", String(64)),
+    Column("allocation_id", _Id),  # newest live allocation, from the moment it is placed
+    Column("node_name", Text),
+    Column("address", Text),
+    Column("port", Integer),
+    Column("endpoint_address", Text),  # set only while the endpoint rule holds
+    Column("endpoint_port", Integer),
+    Column("endpoint_allocation_id", _Id),
+    Column("empty_since", _Time),
+    Column("observed_at", _Time),
+)
+
+chips = Table(
+    "chips",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    # desired
+    Column("alias", String(100), nullable=False),
+    Column("wanted", String(20), nullable=False, server_default=text("'connected'")),
+    Column("generation", BigInteger, nullable=False, server_default=text("1")),
+    Column("intent_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("deleted_at", _Time),  # tombstone: gone for its owner, kept until nothing is left outside
+    Column("annotations", JSONB, nullable=False, server_default=text("'{}'")),
+    _created(),
+    # observed
+    Column("observed_generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("phase", String(20), nullable=False, server_default=text("'queued'")),
+    Column("reason", String(40)),
+    Column("status", String(20), nullable=False, server_default=text("'WAITING_QR'")),
+    Column("status_since", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("waha_status", String(40)),
+    Column("phone_number", String(20)),
+    Column("push_name", Text),
+    Column("connected_at", _Time),
+    Column("last_activity_at", _Time),
+    Column("unlinked_generation", BigInteger),
+    Column("tries_generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("tries_failures", Integer, nullable=False, server_default=text("0")),
+    Column("tries_qr_rounds", Integer, nullable=False, server_default=text("0")),
+    Column("tries_last_at", _Time),
+    Column("health_score", Integer, nullable=False, server_default=text("0")),
+    # both: rises with every write that changes a rendered column, whoever wrote it
+    Column("revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("wanted IN ('connected', 'disconnected', 'deleted')", name="wanted"),
+    CheckConstraint("(wanted = 'deleted') = (deleted_at IS NOT NULL)", name="tombstone"),
+    CheckConstraint("health_score BETWEEN 0 AND 100", name="health_score"),
+)
+Index(
+    "uq_chips_alias",
+    chips.c.user_id,
+    func.lower(chips.c.alias),
+    unique=True,
+    postgresql_where=chips.c.deleted_at.is_(None),
+)
+Index("ix_chips_user", chips.c.user_id, chips.c.created_at, chips.c.id)
+
+placements = Table(
+    "placements",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("allocation_id", _Id, nullable=False, unique=True),
+    Column("node_id", _Id, nullable=False),
+    Column("node_name", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("is_current", Boolean, nullable=False),
+    Column("lease_until", _Time),  # until when a guard may forward for it
+    _created(),
+    UniqueConstraint("user_id", "epoch"),
+)
+Index("uq_placements_current", placements.c.user_id, unique=True, postgresql_where=placements.c.is_current)
+
+port_ledger = Table(
+    "port_ledger",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("allocation_id", _Id, nullable=False, unique=True),
+    Column("address", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("opened_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("closed_at", _Time),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+)
+Index(
+    "uq_port_ledger_open",
+    port_ledger.c.address,
+    port_ledger.c.port,
+    unique=True,
+    postgresql_where=port_ledger.c.closed_at.is_(None),
+)
+Index("ix_port_ledger_user_open", port_ledger.c.user_id, postgresql_where=port_ledger.c.closed_at.is_(None))
+
+chip_events = Table(
+    "chip_events",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("chip_id", _Id, nullable=False),
+    Column("user_id", _Id, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("type", String(20), nullable=False),
+    Column("code", String(40), nullable=False),
+    Column("description", Text, nullable=False),  # pt-BR
+    Column("extra_data", JSONB, nullable=False, server_default=text("'{}'")),
+    _created(),
+)
+Index("ix_chip_events_chip", chip_events.c.chip_id, chip_events.c.id)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("key", String(80), primary_key=True),  # a user id, or "fleet"
+    Column("owner", String(80), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", _Time, nullable=False),
+)
+
+webhook_inbox = Table(
+    "webhook_inbox",
+    metadata,
+    Column("event_id", String(80), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("event", String(60), nullable=False),
+    Column("session", String(80), nullable=False),
+    Column("body", JSONB, nullable=False),
+    Column("received_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("processed_at", _Time),
+)
+Index(
+    "ix_webhook_inbox_waiting",
+    webhook_inbox.c.received_at,
+    postgresql_where=webhook_inbox.c.processed_at.is_(None),
+)
