@@ -42,7 +42,10 @@ class RemoveContainer(msgspec.Struct, frozen=True, tag=True):
 
 
 class CreateSession(msgspec.Struct, frozen=True, tag=True):
+    """Create the session; `start` is always sent explicitly, since an omitted one means no (WAHA code)."""
+
     chip_id: str
+    start: bool
 
 
 class StartSession(msgspec.Struct, frozen=True, tag=True):
@@ -98,6 +101,8 @@ class ContainerStatus(msgspec.Struct, frozen=True):
         placed: moves `is_current` there; None leaves the placement as it is.
         address, port, node_name: of the newest live allocation, from the moment it is placed.
         endpoint: set only when the rule of `endpoints.py` holds; None withdraws it.
+        blind: Nomad could not be asked: allocation, node, address and port stay as stored; the endpoint
+            is withdrawn all the same.
         empty_since: see `DesiredContainer`.
         closed_allocations: client-terminal ones whose ledger entries can be closed.
     """
@@ -110,6 +115,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     address: str | None = None
     port: int | None = None
     endpoint: Endpoint | None = None
+    blind: bool = False
     empty_since: datetime | None = None
     closed_allocations: tuple[str, ...] = ()
 

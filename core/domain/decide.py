@@ -4,12 +4,90 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from core.domain.actions import Decision
+from core.domain.actions import (
+    Action,
+    ChipStatus,
+    CreateSession,
+    Decision,
+    RestartSession,
+    StartSession,
+)
+from core.domain.chip import Scene, plan_chip
+from core.domain.container import Aim, ContainerPlan, plan_container
 from core.domain.desired import Desired
-from core.domain.facts import Observation
+from core.domain.facts import Known, Observation, Unknown, WahaStatus
+from core.domain.names import chip_of_session
 from core.domain.policy import Policy
+from core.domain.states import ContainerPhase, Reason
+
+_DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
 
 
 def decide(desired: Desired, observation: Observation, now: datetime, policy: Policy) -> Decision:
-    """Pure: the same arguments give the same decision. See `container.py` and `chip.py` for the rules."""
-    raise NotImplementedError
+    """Pure: the same arguments give the same decision. `container.py` and `chip.py` hold the rules."""
+    container = plan_container(desired, observation, now, policy)
+    scene = _scene(desired, observation, container, now, policy)
+    room = desired.max_chips - _running(observation)
+    actions: list[Action] = list(container.actions)
+    chips: dict[str, ChipStatus] = {}
+    looks = [container.next_s]
+    for chip in desired.chips:
+        plan = plan_chip(chip, scene, may_start=room > 0)
+        chips[chip.id] = plan.status
+        looks.append(plan.next_s)
+        if plan.action is None:
+            continue
+        actions.append(plan.action)
+        if _starts(plan.action):
+            room -= 1
+    if actions:
+        looks.append(policy.poll_moving_s)
+    return Decision(tuple(actions), container.status, chips, min(looks))
+
+
+def _starts(action: Action) -> bool:
+    """Whether a session that does not run now will run (a restart of a running one adds none)."""
+    if isinstance(action, CreateSession):
+        return action.start
+    return isinstance(action, StartSession) and not isinstance(action, RestartSession)
+
+
+def _running(observation: Observation) -> int:
+    """Sessions that WAHA runs for the user, tombstones and strangers included."""
+    if not isinstance(observation.sessions, Known):
+        return 0
+    return sum(
+        session.status is not WahaStatus.STOPPED and chip_of_session(name) is not None
+        for name, session in observation.sessions.value.items()
+    )
+
+
+def _scene(
+    desired: Desired,
+    observation: Observation,
+    container: ContainerPlan,
+    now: datetime,
+    policy: Policy,
+) -> Scene:
+    status = container.status
+    sessions = observation.sessions
+    if status.endpoint is None:
+        # Sessions read at an endpoint that does not count say nothing.
+        sessions = Unknown(status.reason or Reason.WAHA_NOT_READY)
+    ready = status.phase == ContainerPhase.READY
+    # The allocation that already spoke for the user still runs: it may just be slow to answer its check.
+    same = status.allocation_id is not None and status.allocation_id == desired.container.current_allocation
+    uncertain = same or status.reason in _DEPENDENCIES or (ready and isinstance(sessions, Unknown))
+    waiting_for = status.reason
+    if waiting_for is None and ready and isinstance(sessions, Unknown):
+        waiting_for = sessions.why
+    return Scene(
+        sessions=sessions,
+        waiting_for=waiting_for,
+        uncertain=uncertain,
+        container_gone=container.gone,
+        removing=container.aim is Aim.REMOVE,
+        never_ran=desired.container.registered is None and desired.container.variables_hash is None,
+        now=now,
+        policy=policy,
+    )

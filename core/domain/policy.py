@@ -16,6 +16,8 @@ class Policy(msgspec.Struct, frozen=True):
         empty_grace_s: how long a container stays after its last chip left.
         qr_rounds: QR sets that one create, reconnect or pairing-code call buys.
         max_failures: starts in a row without success before a paired chip is given back to its owner.
+        ready_deadline_s: how long a placed container may boot before that is worth a reason.
+        start_deadline_s: how long WAHA may say STARTING before the session is restarted.
         connect_deadline_s: how long a paired chip may say CONNECTING.
         teardown_deadline_s: how long a deleted chip waits for a reachable WAHA to log out, when its
             container goes too.
@@ -32,6 +34,8 @@ class Policy(msgspec.Struct, frozen=True):
     empty_grace_s: float = 600
     qr_rounds: int = 2
     max_failures: int = 3
+    ready_deadline_s: float = 60
+    start_deadline_s: float = 90
     connect_deadline_s: float = 180
     teardown_deadline_s: float = 60
     poll_moving_s: float = 2
