@@ -1,0 +1,413 @@
+"""One simulated WAHA container: its sessions, their locks, its store and its webhooks.
+
+Knows nothing of HTTP. Operations that take time are generators for `Timers.spawn`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+
+from sandbox.waha import log
+from sandbox.waha.refusals import AlreadyExists, LockTimeout, NotFound, Unprocessable, WrongState
+from sandbox.waha.session import STOPPED, WORKING, Faults, RunningSession
+from sandbox.waha.settings import VERSION
+from sandbox.waha.store import SessionStore
+from sandbox.waha.timers import Outcome
+from sandbox.waha.webhooks import Outbox, hooks_of, new_event_id
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sandbox.waha.journal_file import JournalFile
+    from sandbox.waha.settings import SimulatorSettings
+    from sandbox.waha.timers import Steps, Timers
+    from sandbox.waha.webhooks import Poster
+
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]*\Z")
+NAME_LIMIT = 54
+
+# WAHA's limits for one session's lock, in seconds: for getting it, and for holding it.
+LOCK_WAIT = 5.0
+LOCK_HOLD = 30.0
+# How long the QR call waits, in seconds: for the session to run, then for the wanted status.
+RUNNING_WAIT = 5.0
+STATUS_WAIT = 10.0
+
+
+class WahaSimulator:
+    """The state of one container; `boot` restores its sessions, `shutdown` ends it gracefully."""
+
+    def __init__(
+        self,
+        settings: SimulatorSettings,
+        timers: Timers,
+        journal: JournalFile,
+        poster: Poster,
+        *,
+        faults: dict[str, Faults] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.timers = timers
+        self.store = SessionStore(settings.store_dir, settings.namespace, settings.session_namespace)
+        self.journal = journal
+        self.outbox = Outbox(timers, poster)
+        self.started_at = time.time()
+        self.faults = faults or {}
+        self.healthy = True
+        self._running: dict[str, RunningSession] = {}
+        self._locks: dict[str, deque[Outcome]] = {}
+
+    # Reading
+
+    def list_sessions(self, *, all_sessions: bool) -> list[dict[str, Any]]:
+        """Running sessions (FAILED too); with `all_sessions` every stored one."""
+        records = (self.store.load(name) for name in self.store.names())
+        return [
+            self._info(record)
+            for record in records
+            if record is not None and (all_sessions or record["name"] in self._running)
+        ]
+
+    def session(self, name: str) -> dict[str, Any]:
+        """One session with its engine. Raises `NotFound`."""
+        return self._detailed(self._record(name))
+
+    def me(self, name: str) -> dict[str, str] | None:
+        """Raises `NotFound` for a session that does not run, known or not (WAHA 2026.7.1 code path)."""
+        if name not in self._running:
+            raise NotFound(f"session {name} does not run")
+        me: dict[str, str] | None = self._record(name)["me"]
+        return me
+
+    def set_faults(self, name: str, faults: Faults) -> None:
+        """What goes wrong for this session from now on, until this container ends."""
+        self.faults[name] = faults
+        if name in self._running:
+            self._running[name].faults = faults
+
+    def find_running(self, name: str) -> RunningSession | None:
+        return self._running.get(name)
+
+    def await_status(self, name: str, *wanted: str) -> Steps:
+        """Waits as WAHA's QR and messaging calls do; returns the session or raises `WrongState`."""
+        waited = 0.0
+        while name not in self._running:
+            if waited >= RUNNING_WAIT:
+                raise WrongState(name, STOPPED if self.store.load(name) else None, wanted)
+            yield self.settings.poll_interval
+            waited += self.settings.poll_interval
+        waited = 0.0
+        while True:
+            session = self._running.get(name)
+            if session is not None and session.status in wanted and session.is_ready:
+                return session
+            if waited >= STATUS_WAIT:
+                raise WrongState(name, session.status if session else STOPPED, wanted)
+            yield self.settings.poll_interval
+            waited += self.settings.poll_interval
+
+    # Changing: each holds the session's lock
+
+    def create(
+        self, name: str | None, config: dict[str, Any] | None, apps: list[Any] | None, *, start: bool
+    ) -> Steps:
+        """Raises `AlreadyExists`. The name must be valid already."""
+        name = name or f"session_{os.urandom(16).hex()}"
+        return self._locked(name, self._create(name, config, apps, start))
+
+    def update(self, name: str, config: dict[str, Any], apps: list[Any] | None) -> Steps:
+        """Replaces the whole config; a running session stops and starts. Raises `NotFound`."""
+        return self._locked(name, self._update(name, config, apps))
+
+    def start(self, name: str) -> Steps:
+        """No-op for a running session, FAILED included; assigns this worker. Raises `NotFound`."""
+        return self._locked(name, self._start_known(name))
+
+    def start_upsert(self, name: str, config: dict[str, Any] | None) -> Steps:
+        """The deprecated start: creates, and raises `Unprocessable` when it runs already."""
+        return self._locked(name, self._upsert_and_start(name, config))
+
+    def stop(self, name: str) -> Steps:
+        """Stops and takes the worker's assignment away; returns None for an unknown session."""
+        return self._locked(name, self._stop_and_release(name))
+
+    def restart(self, name: str) -> Steps:
+        """Raises `NotFound`."""
+        return self._locked(name, self._restart(name))
+
+    def logout(self, name: str) -> Steps:
+        """Wipes credentials, keeps the config; a running one starts again. Raises `NotFound`."""
+        return self._locked(name, self._logout(name))
+
+    def delete(self, name: str) -> Steps:
+        """Removes everything of the session; unknown names are fine."""
+        return self._locked(name, self._delete(name))
+
+    # Life of the container
+
+    def boot(self) -> Steps:
+        """Starts the sessions assigned to this worker, one after another, a second after the port opened."""
+        yield self.settings.restore_delay
+        names = [*self._assigned(), *self.settings.start_sessions]
+        for name in names:
+            try:
+                yield from self._locked(name, self._upsert_and_start(name, None, fail_if_running=False))
+            except LockTimeout:
+                # WAHA up to 2026.7.1: one slow session ends the loop and the rest stays STOPPED.
+                log.emit("restore_aborted", session=name)
+                return
+            yield self.settings.restore_pause
+
+    def shutdown(self) -> Steps:
+        """Stops all sessions at once and keeps their assignment, so that the next boot restores them."""
+        stops = [self.timers.spawn(self._stop(name)) for name in sorted(self._running)]
+        for stop in stops:
+            yield (stop, None)
+
+    def abandon(self) -> None:
+        """Forgets everything without a word, as a kill does. The journal gets no end."""
+        self.outbox.drop_all()
+        for session in self._running.values():
+            session.abandon()
+        self._running.clear()
+
+    def uptime_ms(self) -> int:
+        return int((time.time() - self.started_at) * 1000)
+
+    def environment(self) -> dict[str, Any]:
+        engine = self.settings.engine
+        browser = "/usr/bin/chromium" if engine in ("WEBJS", "WPP") else "none"
+        return {
+            "version": VERSION,
+            "engine": engine,
+            "tier": "CORE",
+            "browser": browser,
+            "platform": "linux/x64",
+            "worker": {"id": self.settings.worker_id},
+        }
+
+    def emit(self, session: str, event: str, payload: dict[str, Any]) -> None:
+        """Sends one webhook event to the container's hooks and the session's own."""
+        record = self.store.load(session) or {}
+        config = record.get("config") or {}
+        envelope = {
+            "id": new_event_id(),
+            "timestamp": int(time.time() * 1000),
+            "event": event,
+            "session": session,
+            "metadata": config.get("metadata") or {},
+            "me": record.get("me"),
+            "payload": payload,
+            "engine": self.settings.engine,
+            "environment": self.environment(),
+        }
+        self.outbox.send((*self.settings.hooks, *hooks_of(config)), envelope)
+
+    # Inner steps; the session's lock is held
+
+    def _create(self, name: str, config: dict[str, Any] | None, apps: list[Any] | None, start: bool) -> Steps:
+        if self.store.load(name) is not None:
+            raise AlreadyExists(f"session {name} exists already; update it instead")
+        record = {"name": name, "config": config, "apps": apps, "me": None, "worker": None}
+        self.store.save(record)
+        if start:
+            yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _update(self, name: str, config: dict[str, Any], apps: list[Any] | None) -> Steps:
+        record = self._record(name)
+        record["config"] = config
+        if apps is not None:
+            record["apps"] = apps
+        self.store.save(record)
+        if name in self._running:
+            yield from self._stop(name)
+            yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _start_known(self, name: str) -> Steps:
+        self._record(name)
+        yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _upsert_and_start(
+        self, name: str, config: dict[str, Any] | None, *, fail_if_running: bool = True
+    ) -> Steps:
+        if fail_if_running and name in self._running:
+            raise Unprocessable(f"session {name} runs already")
+        record = self.store.load(name) or {
+            "name": name,
+            "config": None,
+            "apps": None,
+            "me": None,
+            "worker": None,
+        }
+        if config is not None:
+            record["config"] = config
+        self.store.save(record)
+        yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _start(self, name: str) -> Steps:
+        self.store.assign(name, self.settings.worker_id)
+        if name in self._running:
+            return
+        faults = self.faults.setdefault(name, Faults())
+        session = RunningSession(
+            name,
+            settings=self.settings,
+            timers=self.timers,
+            store=self.store,
+            journal=self.journal,
+            on_status=self._on_status,
+            faults=faults,
+        )
+        self._running[name] = session
+        session.start()
+        if faults.hang_seconds:
+            yield faults.hang_seconds
+
+    def _stop(self, name: str) -> Steps:
+        session = self._running.pop(name, None)
+        if session is not None:
+            session.stop()
+            yield self.settings.stop_delay
+
+    def _stop_and_release(self, name: str) -> Steps:
+        yield from self._stop(name)
+        record = self.store.load(name)
+        if record is None:
+            return None
+        self.store.assign(name, None)
+        return self._detailed(self._record(name))
+
+    def _restart(self, name: str) -> Steps:
+        self._record(name)
+        yield from self._stop(name)
+        yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _logout(self, name: str) -> Steps:
+        self._record(name)
+        was_running = name in self._running
+        if was_running:
+            yield self.settings.unpair_delay
+        yield from self._stop(name)
+        self.store.wipe_auth(name)
+        self.store.save_me(name, None)
+        if was_running:
+            yield from self._start(name)
+        return self._detailed(self._record(name))
+
+    def _delete(self, name: str) -> Steps:
+        if self.store.load(name) is None:
+            return
+        if name in self._running:
+            yield self.settings.unpair_delay
+        yield from self._stop(name)
+        self.store.wipe_auth(name)
+        self.store.remove(name)
+        self.faults.pop(name, None)
+
+    def _locked(self, name: str, steps: Steps) -> Steps:
+        """Runs `steps` under the lock of `name`. After `LOCK_HOLD` the caller gets `LockTimeout`, while the
+        work goes on behind it and keeps the lock until it is done."""
+        queue = self._locks.setdefault(name, deque())
+        before = queue[-1] if queue else None
+        turn = Outcome()
+        queue.append(turn)
+
+        def release() -> None:
+            queue.remove(turn)
+            if not queue:
+                self._locks.pop(name, None)
+            turn.settle(None, None)
+
+        if before is not None and not before.done:
+            yield (before, LOCK_WAIT)
+            if not before.done:
+                steps.close()
+                # Whoever waits behind this caller waits for the holder, not for us.
+                before.watch(release)
+                raise LockTimeout(f"session {name} is busy: its lock was not free within {LOCK_WAIT:g} s")
+        work = self.timers.spawn(steps)
+        work.watch(release)
+        if not work.done:
+            yield (work, LOCK_HOLD)
+        if not work.done:
+            raise LockTimeout(f"session {name} took longer than {LOCK_HOLD:g} s")
+        return work.result()
+
+    def _assigned(self) -> list[str]:
+        if not (self.settings.restore_sessions or self.settings.restore_all):
+            return []
+        records = (self.store.load(name) for name in self.store.names())
+        return [
+            record["name"]
+            for record in records
+            if record is not None
+            and (self.settings.restore_all or record["worker"] == self.settings.worker_id)
+        ]
+
+    def _record(self, name: str) -> dict[str, Any]:
+        record = self.store.load(name)
+        if record is None:
+            raise NotFound(f"session {name} does not exist")
+        return record
+
+    def _info(self, record: dict[str, Any]) -> dict[str, Any]:
+        session = self._running.get(record["name"])
+        info = {
+            "name": record["name"],
+            "status": session.status if session else STOPPED,
+            "me": record["me"],
+            "presence": "online" if session and session.status == WORKING else None,
+            "timestamps": {"activity": session.activity if session else None},
+        }
+        if record["worker"] is not None:
+            info["assignedWorker"] = record["worker"]
+        if record["config"] is not None:
+            info["config"] = record["config"]
+        if record["apps"] is not None:
+            info["apps"] = record["apps"]
+        return info
+
+    def _detailed(self, record: dict[str, Any]) -> dict[str, Any]:
+        session = self._running.get(record["name"])
+        engine: dict[str, Any] = {}
+        if session is not None:
+            engine = {"engine": self.settings.engine}
+            if self.settings.engine == "GOWS":
+                engine["gows"] = {"found": True, "connected": session.status == WORKING}
+        return {**self._info(record), "engine": engine}
+
+    def _on_status(self, session: RunningSession, data: dict[str, Any] | None) -> None:
+        log.emit("session_status", session=session.name, status=session.status)
+        self.emit(
+            session.name,
+            "session.status",
+            {
+                "name": session.name,
+                "status": session.status,
+                "statuses": session.statuses,
+                "data": data,
+            },
+        )
+
+
+def spawn_logged(timers: Timers, steps: Steps, event: str, then: Callable[[], None] | None = None) -> None:
+    """Runs a task nobody waits for; an error of it is logged, never lost."""
+    outcome = timers.spawn(steps)
+
+    def finished() -> None:
+        if outcome.error is not None:
+            log.emit(event, error=type(outcome.error).__name__, problem=str(outcome.error))
+        if then is not None:
+            then()
+
+    outcome.watch(finished)

@@ -1,0 +1,110 @@
+"""The session store: one JSON file per session and one per WhatsApp device, shared by every container that
+is given the same folder and namespace, as a PostgreSQL server is in production.
+
+    <folder>/<namespace>/sessions/<name>.json          what WAHA's main database holds
+    <folder>/<session namespace>/auth/<database>.json  what the session's own database holds
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STORED_NAME = re.compile(r"[A-Za-z0-9_-]{1,54}\Z")
+
+LINKED = "linked"
+UNLINKED = "unlinked"
+"""The phone removed the device; the container learns it when it next connects."""
+BANNED = "banned"
+
+
+def database_name(session_namespace: str, session: str) -> str:
+    """Name of the session's own database. Names that differ in letter case share one (WAHA 2026.7.1)."""
+    return f"waha_{session_namespace}_{re.sub('[^a-z0-9-]', '_', session.lower())}"
+
+
+class SessionStore:
+    """Reads from disk every time, so that it sees what other containers write."""
+
+    def __init__(self, folder: str, namespace: str, session_namespace: str) -> None:
+        self._sessions = os.path.join(folder, namespace, "sessions")
+        self._auth = os.path.join(folder, session_namespace, "auth")
+        self._session_namespace = session_namespace
+        os.makedirs(self._sessions, mode=0o700, exist_ok=True)
+        os.makedirs(self._auth, mode=0o700, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Names of all stored sessions, sorted."""
+        return sorted(
+            entry.removesuffix(".json") for entry in os.listdir(self._sessions) if entry.endswith(".json")
+        )
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """`{name, config, apps, me, worker}` or None. `worker` is None when no worker is assigned."""
+        return _read(self._session_path(name)) if _STORED_NAME.match(name) else None
+
+    def save(self, record: dict[str, Any]) -> None:
+        _write(self._session_path(record["name"]), record)
+
+    def assign(self, name: str, worker: str | None) -> None:
+        """Notes which worker restores the session at its next boot; None for nobody."""
+        record = self.load(name)
+        if record is not None and record.get("worker") != worker:
+            record["worker"] = worker
+            self.save(record)
+
+    def save_me(self, name: str, me: dict[str, str] | None) -> None:
+        record = self.load(name)
+        if record is not None:
+            record["me"] = me
+            self.save(record)
+
+    def remove(self, name: str) -> None:
+        _remove(self._session_path(name))
+
+    def auth(self, name: str) -> dict[str, Any] | None:
+        """The WhatsApp device of a session `{device, state}`, or None when it was never paired."""
+        return _read(self._auth_path(name)) if _STORED_NAME.match(name) else None
+
+    def save_auth(self, name: str, auth: dict[str, Any]) -> None:
+        _write(self._auth_path(name), auth)
+
+    def wipe_auth(self, name: str) -> None:
+        _remove(self._auth_path(name))
+
+    def _session_path(self, name: str) -> str:
+        return os.path.join(self._sessions, f"{name}.json")
+
+    def _auth_path(self, name: str) -> str:
+        return os.path.join(self._auth, f"{database_name(self._session_namespace, name)}.json")
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        return None
+    assert isinstance(content, dict)
+    return content
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+    # A rename is atomic: a reader, or a process that starts after a SIGKILL, never sees half a file.
+    draft = f"{path}.{os.getpid()}.new"
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file, separators=(",", ":"))
+    os.replace(draft, path)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
