@@ -224,8 +224,9 @@ leases = Table(
 webhook_inbox = Table(
     "webhook_inbox",
     metadata,
+    # Ids are given by the containers: one user's can never hide another's.
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
     Column("event_id", String(80), primary_key=True),
-    Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("event", String(60), nullable=False),
     Column("session", String(80), nullable=False),
     Column("body", JSONB, nullable=False),
