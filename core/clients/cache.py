@@ -1,0 +1,272 @@
+"""The cache: Redis when it is there, and the same answers without it, only slower.
+
+Nothing is kept here alone. A read that fails is a miss, a write that fails is forgotten, and after a
+failure Redis is left alone for a short while, so that a dead one costs a request nothing. What must be
+shared by all replicas but only for speed (one flight for one QR, a rate limit's counter) falls back to
+this process's own memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import redis.asyncio
+import redis.exceptions
+import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from core.clock import Clock, SystemClock
+
+_CONNECTIONS: Final = 32
+_POLL_FIRST_S: Final = 0.05
+_POLL_CAP_S: Final = 0.25
+_LOCAL_WINDOWS: Final = 10_000
+_OWED_LIMIT: Final = 10_000
+
+# Deletes the lock only for who still holds it: it may have expired and be somebody else's by now.
+_RELEASE: Final = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
+# Count and expiry in one step: a counter whose expiry got lost would lock its user out for ever.
+_COUNT: Final = (
+    "local n = redis.call('INCR', KEYS[1]) "
+    "if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end "
+    "return {n, redis.call('PTTL', KEYS[1])}"
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class _AwayError(Exception):
+    """Redis is off, failed just now, or failed so recently that it was not asked."""
+
+
+class Cache:
+    """Short-lived values shared by all processes.
+
+    Args:
+        url: `redis://...`, or None to run without Redis.
+        prefix: put before every key, so that several fleets can share one server.
+        timeout_s: the most one operation may cost.
+        cooldown_s: how long Redis is left alone after a failure.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        prefix: str = "wahafleet:",
+        timeout_s: float = 0.25,
+        cooldown_s: float = 2.0,
+        clock: Clock | None = None,
+    ) -> None:
+        self._prefix = prefix
+        self._timeout_s = timeout_s
+        self._cooldown_s = cooldown_s
+        self._clock = clock or SystemClock()
+        self._client = None if url is None else _client(url, timeout_s)
+        self._away_until: float | None = None
+        self._flights: dict[str, asyncio.Task[bytes | None]] = {}
+        self._windows: dict[str, tuple[int, float]] = {}
+        self._owed: set[str] = set()
+
+    @property
+    def healthy(self) -> bool:
+        """True while Redis is configured and its last operation worked."""
+        return self._client is not None and self._away_until is None
+
+    async def ping(self) -> bool:
+        """Ask Redis for a sign of life now, unless it failed only just; what `healthy` is afterwards."""
+        try:
+            await self._ask(lambda client: client.ping())
+        except _AwayError:
+            return False
+        return self.healthy
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None for none, for an expired one and for a Redis that is away."""
+        name = self._prefix + key
+        try:
+            value: bytes | None = await self._ask(lambda client: client.get(name))
+        except _AwayError:
+            return None
+        return value
+
+    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
+        """Keep `value` for `ttl_s` seconds; a time that is over already drops the key instead."""
+        ttl_ms = round(ttl_s * 1000)
+        if ttl_ms <= 0:
+            await self.delete(key)
+            return
+        name = self._prefix + key
+        try:
+            await self._ask(lambda client: client.set(name, value, px=ttl_ms))
+        except _AwayError:
+            return
+
+    async def delete(self, *keys: str) -> None:
+        """Forget the values. What cannot be deleted now is deleted before Redis is believed again."""
+        if not keys or self._client is None:
+            return
+        names = [self._prefix + key for key in keys]
+        try:
+            await self._ask(lambda client: client.delete(*names))
+        except _AwayError:
+            # Bounded: past the limit an entry lives on until its time is over, as every reader must allow.
+            if len(self._owed) < _OWED_LIMIT:
+                self._owed.update(names)
+
+    async def single_flight(
+        self,
+        key: str,
+        ttl_s: float,
+        producer: Callable[[], Awaitable[bytes | None]],
+        wait_s: float,
+        *,
+        lock_ttl_s: float = 20.0,
+    ) -> bytes | None:
+        """The value of `key`; when there is none, one caller of all processes makes it with `producer`.
+
+        The maker waits as long as `producer` takes and raises what it raises, as do callers of the same
+        process that joined it; everybody else waits at most `wait_s` and gets None then. A value is kept
+        for `ttl_s`; None from the producer is not kept. `lock_ttl_s` should outlast the producer: after
+        it another process may start a second one.
+        """
+        running = self._flights.get(key)
+        if running is not None:
+            done, _ = await asyncio.wait((running,), timeout=wait_s)
+            return running.result() if done and not running.cancelled() else None
+        # A task of its own: a caller who hangs up must not take the others' answer away.
+        flight = asyncio.create_task(self._fly(key, ttl_s, producer, wait_s, lock_ttl_s))
+        self._flights[key] = flight
+        flight.add_done_callback(lambda ended: self._landed(key, ended))
+        return await asyncio.shield(flight)
+
+    async def incr_window(self, key: str, window_s: float) -> tuple[int, int]:
+        """Count one event in the current window of `window_s`; the count so far and whole seconds left."""
+        name = self._prefix + key
+        try:
+            count, left_ms = await self._ask(
+                lambda client: client.eval(_COUNT, 1, name, str(round(window_s * 1000)))
+            )
+        except _AwayError:
+            return self._count_here(name, window_s)
+        return int(count), max(1, math.ceil(int(left_ms) / 1000))
+
+    async def close(self) -> None:
+        """End running flights and connections."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _fly(
+        self,
+        key: str,
+        ttl_s: float,
+        producer: Callable[[], Awaitable[bytes | None]],
+        wait_s: float,
+        lock_ttl_s: float,
+    ) -> bytes | None:
+        lock, token = f"{self._prefix}lock:{key}", secrets.token_hex(16)
+        deadline = self._clock.monotonic() + wait_s
+        pause_s = _POLL_FIRST_S
+        while True:
+            value = await self.get(key)
+            if value is not None:
+                return value
+            try:
+                mine = await self._ask(
+                    lambda client: client.set(lock, token, nx=True, px=round(lock_ttl_s * 1000))
+                )
+            except _AwayError:
+                mine = True  # nobody to agree with: one flight per process is what is left
+            if mine:
+                break
+            if self._clock.monotonic() >= deadline:
+                return None
+            await self._clock.sleep(pause_s)
+            pause_s = min(_POLL_CAP_S, pause_s * 1.5)
+        try:
+            # Between the look and the lock another process may have landed.
+            value = await self.get(key)
+            if value is None:
+                value = await producer()
+                if value is not None:
+                    await self.set(key, value, ttl_s)
+            return value
+        finally:
+            await self._release(lock, token)
+
+    async def _release(self, lock: str, token: str) -> None:
+        try:
+            await self._ask(lambda client: client.eval(_RELEASE, 1, lock, token))
+        except _AwayError:
+            return  # it expires by itself
+
+    def _landed(self, key: str, flight: asyncio.Task[bytes | None]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()  # retrieved, in case every caller has hung up
+
+    def _count_here(self, name: str, window_s: float) -> tuple[int, int]:
+        now = self._clock.monotonic()
+        if len(self._windows) >= _LOCAL_WINDOWS:
+            self._windows = {key: window for key, window in self._windows.items() if window[1] > now}
+        count, ends_at = self._windows.get(name, (0, 0.0))
+        if ends_at <= now:
+            count, ends_at = 0, now + window_s
+        self._windows[name] = (count + 1, ends_at)
+        return count + 1, max(1, math.ceil(ends_at - now))
+
+    async def _ask(self, operation: Callable[[redis.asyncio.Redis], Any]) -> Any:
+        """Run one operation. Raises _AwayError and nothing else."""
+        client = self._client
+        if client is None:
+            raise _AwayError
+        now = self._clock.monotonic()
+        if self._away_until is not None:
+            if now < self._away_until:
+                raise _AwayError
+            # This one tries; the others go on without Redis until it has an answer.
+            self._away_until = now + self._cooldown_s
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if self._owed:
+                    owed = tuple(self._owed)
+                    await client.delete(*owed)
+                    self._owed.difference_update(owed)
+                result = await operation(client)
+        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            self._failed(error)
+            raise _AwayError from error
+        if self._away_until is not None:
+            self._away_until = None
+            _log.info("cache_returned")
+        return result
+
+    def _failed(self, error: Exception) -> None:
+        if self._away_until is None:
+            _log.warning("cache_away", error=type(error).__name__, cooldown_s=self._cooldown_s)
+        self._away_until = self._clock.monotonic() + self._cooldown_s
+
+
+def _client(url: str, timeout_s: float) -> redis.asyncio.Redis:
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        # Trying again is our cool-down's business; the library's own retries would multiply the timeout.
+        retry=Retry(NoBackoff(), 0),
+    )
+    return redis.asyncio.Redis.from_pool(pool)
