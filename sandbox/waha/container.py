@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from sandbox.waha import log
 from sandbox.waha.journal_file import BEAT_SECONDS, JournalFile
+from sandbox.waha.log import Log
 from sandbox.waha.poster import LoopPoster
 from sandbox.waha.routes import Api
 from sandbox.waha.server import Server
@@ -28,11 +28,12 @@ _OWNER_CHECK_SECONDS = 1.0
 class Container:
     """Serves from construction until `stop` (graceful) or `kill` (like SIGKILL); then `on_exit(code)`."""
 
-    def __init__(self, loop: Loop, env: Mapping[str, str], on_exit: Callable[[int], None]) -> None:
+    def __init__(self, loop: Loop, env: Mapping[str, str], on_exit: Callable[[int], None], log: Log) -> None:
         """Raises `InvalidSettings` (a ValueError) or OSError (port or folder cannot be used)."""
         settings = SimulatorSettings(env)
         faults = faults_from_json(env.get("WAHA_SIM_FAULTS", ""))
         self._loop = loop
+        self._log = log
         self._settings = settings
         self._timers = Timers(speed=settings.clock_speed)
         self._on_exit = on_exit
@@ -40,16 +41,16 @@ class Container:
         self._exited = False
         self._journal = JournalFile(settings.store_dir, settings.session_namespace, settings.allocation)
         poster = LoopPoster(loop, self._timers)
-        self.simulator = WahaSimulator(settings, self._timers, self._journal, poster, faults=faults)
+        self.simulator = WahaSimulator(settings, self._timers, self._journal, poster, log, faults=faults)
         api = Api(self.simulator, self._stop_requested)
         # WAHA opens its port last, when everything else is ready.
-        self._server = Server(loop, settings.host, settings.port, api.handle)
+        self._server = Server(loop, settings.host, settings.port, api.handle, log)
         loop.add_timers(self._timers)
         self._timers.call_later_real(BEAT_SECONDS, self._beat)
         if settings.owner_pidfile is not None:
             self._owner = _Owner(settings.owner_pidfile)
             self._timers.call_later_real(_OWNER_CHECK_SECONDS, self._check_owner)
-        spawn_logged(self._timers, self.simulator.boot(), "restore_failed")
+        spawn_logged(self._timers, self.simulator.boot(), log, "restore_failed")
         if settings.key_is_random:
             log.emit("weak_api_key", problem="WAHA_API_KEY is empty or weak; a random key is used instead")
         host, port = self._server.address
@@ -71,7 +72,7 @@ class Container:
         if self._stopping:
             return
         self._stopping = True
-        spawn_logged(self._timers, self.simulator.shutdown(), "shutdown_failed", self._flush)
+        spawn_logged(self._timers, self.simulator.shutdown(), self._log, "shutdown_failed", self._flush)
 
     def kill(self) -> None:
         """SIGKILL: connections break, nothing is written or sent any more."""
@@ -85,7 +86,7 @@ class Container:
         if self.simulator.outbox.in_flight and time.monotonic() < deadline:
             self._timers.call_later_real(0.02, lambda: self._wait_for_deliveries(deadline))
         else:
-            log.emit("stopped")
+            self._log.emit("stopped")
             self._exit(0)
 
     def _exit(self, code: int) -> None:
@@ -111,7 +112,7 @@ class Container:
     def _check_owner(self) -> None:
         gone = self._owner.gone_for()
         if gone > self._settings.owner_grace:
-            log.emit("owner_gone", pidfile=self._settings.owner_pidfile, seconds=round(gone, 1))
+            self._log.emit("owner_gone", pidfile=self._settings.owner_pidfile, seconds=round(gone, 1))
             self.stop()
         else:
             self._timers.call_later_real(_OWNER_CHECK_SECONDS, self._check_owner)

@@ -23,7 +23,9 @@ class Loop:
     """Calls back when sockets are ready and timers are due. Only `call_soon_threadsafe` may be called from
     other threads and from signal handlers."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_error: Callable[[Exception], None] | None = None) -> None:
+        """`on_error` gets what a callback raises, and the loop goes on; without it `run` raises that."""
+        self._on_error = on_error
         self._selector = selectors.DefaultSelector()
         self._timers: list[Timers] = []
         self._soon: deque[Callable[[], None]] = deque()
@@ -71,14 +73,22 @@ class Loop:
             for key, events in self._selector.select(self._timeout()):
                 # An earlier callback of this round may have closed this socket.
                 if self._selector.get_map().get(key.fd) is key:
-                    key.data(events)
+                    self._guarded(key.data, events)
             while self._soon:
-                self._soon.popleft()()
+                self._guarded(self._soon.popleft())
             for timers in tuple(self._timers):
-                timers.run_due()
+                self._guarded(timers.run_due)
         self._selector.close()
         self._waker.close()
         self._wakee.close()
+
+    def _guarded(self, call: Callable[..., None], *arguments: int) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            self._on_error(error)
 
     def _timeout(self) -> float | None:
         if self._soon:

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 
-from sandbox.waha import log
 from sandbox.waha.container import Container
+from sandbox.waha.log import Log
 from sandbox.waha.loop import Loop
 
 
 def main() -> int:
     """Serves until SIGTERM or SIGINT. Exit codes: 0 ended gracefully, 1 could not start, 137 forced."""
+    log = Log()
     loop = Loop()
     codes: list[int] = []
 
@@ -21,7 +22,7 @@ def main() -> int:
         loop.stop()
 
     try:
-        container = Container(loop, os.environ, ended)
+        container = Container(loop, os.environ, ended, log)
     except (ValueError, OSError) as error:
         log.emit("start_failed", problem=str(error))
         return 1

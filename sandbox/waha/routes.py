@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 
-from sandbox.waha import controls, log
+from sandbox.waha import controls
 from sandbox.waha.bodies import error_response, plain_error, read_body, read_config, read_name, unauthorized
 from sandbox.waha.hashing import sha512_hex
 from sandbox.waha.refusals import InvalidBody, NotImplementedByEngine, Refusal, Unprocessable, WrongState
@@ -41,7 +41,7 @@ class Api:
                 answer(Response.json(409, {"message": str(error), "error": "Conflict", "statusCode": 409}))
                 return
             if not isinstance(error, Refusal):
-                log.emit("request_failed", method=request.method, error=type(error).__name__)
+                self._simulator.log.emit("request_failed", method=request.method, error=type(error).__name__)
             answer(error_response(error, request))
 
         outcome.watch(finished)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 
-from sandbox.waha import log
 from sandbox.waha.loop import READ, WRITE
 
 TYPE_CHECKING = False
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sandbox.waha.log import Log
     from sandbox.waha.loop import Loop
 
     Handler = Callable[["Request", Callable[["Response"], None]], None]
@@ -87,8 +87,9 @@ def unquote(text: str) -> str:
 class Server:
     """Listens on one address; `close` ends the listener and every connection at once."""
 
-    def __init__(self, loop: Loop, host: str, port: int, handler: Handler) -> None:
+    def __init__(self, loop: Loop, host: str, port: int, handler: Handler, log: Log) -> None:
         """Raises OSError when the address cannot be used."""
+        self._log = log
         self._loop = loop
         self._handler = handler
         self._connections: set[_Connection] = set()
@@ -120,7 +121,7 @@ class Server:
             sock, _ = self._listener.accept()
         except OSError as error:
             # The client went away before we took the call, or we are out of descriptors.
-            log.emit("accept_failed", problem=str(error))
+            self._log.emit("accept_failed", problem=str(error))
             return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

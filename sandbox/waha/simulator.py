@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections import deque
 
-from sandbox.waha import log
+from sandbox.waha.locks import SessionLocks
 from sandbox.waha.refusals import AlreadyExists, LockTimeout, NotFound, Unprocessable, WrongState
 from sandbox.waha.session import STOPPED, WORKING, Faults, RunningSession
 from sandbox.waha.settings import VERSION
 from sandbox.waha.store import SessionStore
-from sandbox.waha.timers import Outcome
 from sandbox.waha.webhooks import Outbox, hooks_of, new_event_id
 
 TYPE_CHECKING = False
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sandbox.waha.journal_file import JournalFile
+    from sandbox.waha.log import Log
     from sandbox.waha.settings import SimulatorSettings
     from sandbox.waha.timers import Steps, Timers
     from sandbox.waha.webhooks import Poster
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]*\Z")
 NAME_LIMIT = 54
 
-# WAHA's limits for one session's lock, in seconds: for getting it, and for holding it.
-LOCK_WAIT = 5.0
-LOCK_HOLD = 30.0
 # How long the QR call waits, in seconds: for the session to run, then for the wanted status.
 RUNNING_WAIT = 5.0
 STATUS_WAIT = 10.0
@@ -48,6 +44,7 @@ class WahaSimulator:
         timers: Timers,
         journal: JournalFile,
         poster: Poster,
+        log: Log,
         *,
         faults: dict[str, Faults] | None = None,
     ) -> None:
@@ -55,12 +52,13 @@ class WahaSimulator:
         self.timers = timers
         self.store = SessionStore(settings.store_dir, settings.namespace, settings.session_namespace)
         self.journal = journal
-        self.outbox = Outbox(timers, poster)
+        self.outbox = Outbox(timers, poster, log)
+        self.log = log
         self.started_at = time.time()
         self.faults = faults or {}
         self.healthy = True
         self._running: dict[str, RunningSession] = {}
-        self._locks: dict[str, deque[Outcome]] = {}
+        self._locks = SessionLocks(timers)
 
     # Reading
 
@@ -118,50 +116,55 @@ class WahaSimulator:
     ) -> Steps:
         """Raises `AlreadyExists`. The name must be valid already."""
         name = name or f"session_{os.urandom(16).hex()}"
-        return self._locked(name, self._create(name, config, apps, start))
+        return self._locks.run(name, self._create(name, config, apps, start))
 
     def update(self, name: str, config: dict[str, Any], apps: list[Any] | None) -> Steps:
         """Replaces the whole config; a running session stops and starts. Raises `NotFound`."""
-        return self._locked(name, self._update(name, config, apps))
+        return self._locks.run(name, self._update(name, config, apps))
 
     def start(self, name: str) -> Steps:
         """No-op for a running session, FAILED included; assigns this worker. Raises `NotFound`."""
-        return self._locked(name, self._start_known(name))
+        return self._locks.run(name, self._start_known(name))
 
     def start_upsert(self, name: str, config: dict[str, Any] | None) -> Steps:
         """The deprecated start: creates, and raises `Unprocessable` when it runs already."""
-        return self._locked(name, self._upsert_and_start(name, config))
+        return self._locks.run(name, self._upsert_and_start(name, config))
 
     def stop(self, name: str) -> Steps:
         """Stops and takes the worker's assignment away; returns None for an unknown session."""
-        return self._locked(name, self._stop_and_release(name))
+        return self._locks.run(name, self._stop_and_release(name))
 
     def restart(self, name: str) -> Steps:
         """Raises `NotFound`."""
-        return self._locked(name, self._restart(name))
+        return self._locks.run(name, self._restart(name))
 
     def logout(self, name: str) -> Steps:
         """Wipes credentials, keeps the config; a running one starts again. Raises `NotFound`."""
-        return self._locked(name, self._logout(name))
+        return self._locks.run(name, self._logout(name))
 
     def delete(self, name: str) -> Steps:
         """Removes everything of the session; unknown names are fine."""
-        return self._locked(name, self._delete(name))
+        return self._locks.run(name, self._delete(name))
 
     # Life of the container
 
     def boot(self) -> Steps:
         """Starts the sessions assigned to this worker, one after another, a second after the port opened."""
         yield self.settings.restore_delay
-        names = [*self._assigned(), *self.settings.start_sessions]
-        for name in names:
+        restores = [(name, self._restore(name)) for name in self.store.names()]
+        extra = [
+            (name, self._upsert_and_start(name, None, fail_if_running=False))
+            for name in self.settings.start_sessions
+        ]
+        for name, steps in restores + extra:
             try:
-                yield from self._locked(name, self._upsert_and_start(name, None, fail_if_running=False))
+                started = yield from self._locks.run(name, steps)
             except LockTimeout:
                 # WAHA up to 2026.7.1: one slow session ends the loop and the rest stays STOPPED.
-                log.emit("restore_aborted", session=name)
+                self.log.emit("restore_aborted", session=name)
                 return
-            yield self.settings.restore_pause
+            if started:
+                yield self.settings.restore_pause
 
     def shutdown(self) -> Steps:
         """Stops all sessions at once and keeps their assignment, so that the next boot restores them."""
@@ -253,6 +256,15 @@ class WahaSimulator:
         yield from self._start(name)
         return self._detailed(self._record(name))
 
+    def _restore(self, name: str) -> Steps:
+        # Looked up under the lock: meanwhile a call may have stopped or deleted the session.
+        record = self.store.load(name)
+        mine = record is not None and record["worker"] == self.settings.worker_id
+        if record is None or not (self.settings.restore_all or (self.settings.restore_sessions and mine)):
+            return None
+        yield from self._start(name)
+        return self._detailed(record)
+
     def _start(self, name: str) -> Steps:
         self.store.assign(name, self.settings.worker_id)
         if name in self._running:
@@ -314,46 +326,6 @@ class WahaSimulator:
         self.store.remove(name)
         self.faults.pop(name, None)
 
-    def _locked(self, name: str, steps: Steps) -> Steps:
-        """Runs `steps` under the lock of `name`. After `LOCK_HOLD` the caller gets `LockTimeout`, while the
-        work goes on behind it and keeps the lock until it is done."""
-        queue = self._locks.setdefault(name, deque())
-        before = queue[-1] if queue else None
-        turn = Outcome()
-        queue.append(turn)
-
-        def release() -> None:
-            queue.remove(turn)
-            if not queue:
-                self._locks.pop(name, None)
-            turn.settle(None, None)
-
-        if before is not None and not before.done:
-            yield (before, LOCK_WAIT)
-            if not before.done:
-                steps.close()
-                # Whoever waits behind this caller waits for the holder, not for us.
-                before.watch(release)
-                raise LockTimeout(f"session {name} is busy: its lock was not free within {LOCK_WAIT:g} s")
-        work = self.timers.spawn(steps)
-        work.watch(release)
-        if not work.done:
-            yield (work, LOCK_HOLD)
-        if not work.done:
-            raise LockTimeout(f"session {name} took longer than {LOCK_HOLD:g} s")
-        return work.result()
-
-    def _assigned(self) -> list[str]:
-        if not (self.settings.restore_sessions or self.settings.restore_all):
-            return []
-        records = (self.store.load(name) for name in self.store.names())
-        return [
-            record["name"]
-            for record in records
-            if record is not None
-            and (self.settings.restore_all or record["worker"] == self.settings.worker_id)
-        ]
-
     def _record(self, name: str) -> dict[str, Any]:
         record = self.store.load(name)
         if record is None:
@@ -387,7 +359,7 @@ class WahaSimulator:
         return {**self._info(record), "engine": engine}
 
     def _on_status(self, session: RunningSession, data: dict[str, Any] | None) -> None:
-        log.emit("session_status", session=session.name, status=session.status)
+        self.log.emit("session_status", session=session.name, status=session.status)
         self.emit(
             session.name,
             "session.status",
@@ -400,7 +372,9 @@ class WahaSimulator:
         )
 
 
-def spawn_logged(timers: Timers, steps: Steps, event: str, then: Callable[[], None] | None = None) -> None:
+def spawn_logged(
+    timers: Timers, steps: Steps, log: Log, event: str, then: Callable[[], None] | None = None
+) -> None:
     """Runs a task nobody waits for; an error of it is logged, never lost."""
     outcome = timers.spawn(steps)
 

@@ -6,7 +6,6 @@ import json
 import os
 import time
 
-from sandbox.waha import log
 from sandbox.waha.hashing import hmac_sha512_hex
 from sandbox.waha.settings import VERSION, Hook, RetryPolicy
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Protocol
 
+    from sandbox.waha.log import Log
     from sandbox.waha.timers import Timer, Timers
 
     class Poster(Protocol):
@@ -40,7 +40,8 @@ def new_event_id() -> str:
 class Outbox:
     """Sends envelopes to hooks and tries again as each hook's policy says."""
 
-    def __init__(self, timers: Timers, poster: Poster) -> None:
+    def __init__(self, timers: Timers, poster: Poster, log: Log) -> None:
+        self._log = log
         self._timers = timers
         self._poster = poster
         self._retries: dict[int, Timer] = {}
@@ -84,7 +85,7 @@ class Outbox:
             if status is not None and 200 <= status < 300:
                 return
             last = self._closed or attempt >= hook.retries.attempts
-            log.emit(
+            self._log.emit(
                 "webhook_lost" if last else "webhook_failed",
                 id=envelope["id"],
                 webhook=envelope["event"],
