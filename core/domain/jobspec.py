@@ -30,19 +30,34 @@ _API_KEY_HASH = re.compile(r"sha512:[0-9a-f]{128}\Z")
 _ENV_NAME = re.compile(r"WAHA_SIM_[A-Z0-9_]+\Z")
 _NOT_PLAIN = re.compile(r"[\x00-\x1f\x7f]|\$\{|%\{|\{\{")
 
-# Changes that Nomad makes without touching the container (measured on Nomad 1.10.5, `tasksUpdated`).
-# Disconnect is one of them for the servers, but not for the client, whose timer keeps its old value until it
-# gets a new allocation; therefore the jobspecs repeat S in task meta, and that restarts.
+# Fields that Nomad changes without touching the container, each measured on 1.10.5 by plan and by register
+# (tests/contract/jobspec). Everything else counts as restarting, also where it depends: another datacenter is
+# in place only while the host still matches.
+# Disconnect is in place for the servers, but not for the client, whose timer keeps its old value until it gets
+# a new allocation; therefore the jobspecs repeat S in task meta, and that restarts.
 IN_PLACE: Final[Mapping[str, frozenset[str]]] = {
-    "job": frozenset({"UI", "Priority", "Update", "Constraints"}),
+    "job": frozenset({"Affinities", "Constraints", "Priority", "Spreads", "UI", "Update"}),
     "group": frozenset(
-        {"Constraints", "Disconnect", "Migrate", "ReschedulePolicy", "RestartPolicy", "Services", "Update"}
+        {
+            "Affinities",
+            "Constraints",
+            "Disconnect",
+            "Migrate",
+            "ReschedulePolicy",
+            "RestartPolicy",
+            "Services",
+            "ShutdownDelay",
+            "Spreads",
+            "Update",
+        }
     ),
     "task": frozenset(
         {
+            "Affinities",
             "Constraints",
             "KillSignal",
             "KillTimeout",
+            "Leader",
             "LogConfig",
             "RestartPolicy",
             "Services",
@@ -50,6 +65,8 @@ IN_PLACE: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
 }
+# The one part of such a field that restarts all the same.
+_RESTARTING_PART: Final = {"RestartPolicy": "RenderTemplates", "LogConfig": "Disabled"}
 
 
 class JobSlots(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,7 +245,11 @@ def _slot_problems(slots: JobSlots, asked: frozenset[str]) -> list[str]:
 
 def _without_in_place(job: Mapping[str, Any]) -> dict[str, Any]:
     def bare(part: Mapping[str, Any], kind: str) -> dict[str, Any]:
-        return {key: value for key, value in part.items() if key not in IN_PLACE[kind]}
+        kept = {key: value for key, value in part.items() if key not in IN_PLACE[kind]}
+        for key, inner in _RESTARTING_PART.items():
+            if key in IN_PLACE[kind] and inner in (part.get(key) or {}):
+                kept[key] = {inner: part[key][inner]}
+        return kept
 
     kept = bare(job, "job")
     kept["TaskGroups"] = [

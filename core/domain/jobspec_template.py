@@ -6,6 +6,7 @@ parse the file, and turns each recognised value into a marker (`mark`):
     "[[user_id]]"                    the whole value, with the slot's own type
     "waha_plus_user_[[user_id]]"     inside a text
     "[[stop_on_disconnect_s:ns]]"    a whole number of nanoseconds, from a slot in seconds
+    "[[stop_on_disconnect_s:text]]"  a number as text, where Nomad wants a text
     ["[[datacenters]]"]              a whole list
     {"[[simulator_env]]": ""}        entries merged into a map; the map's own entries win
 
@@ -22,7 +23,7 @@ from typing import Any
 
 SlotValue = str | int | tuple[str, ...] | tuple[tuple[str, str], ...]
 
-_MARKER = re.compile(r"\[\[(\w+)(:ns)?\]\]")
+_MARKER = re.compile(r"\[\[(\w+)(?::(ns|text))?\]\]")
 _DECLARATION = re.compile(
     r'^variable\s+"(\w+)"\s*\{\s*type\s*=\s*(string|number|list\(string\)|map\(string\))\s*$', re.MULTILINE
 )
@@ -104,7 +105,7 @@ def mark(parsed: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
         if isinstance(value, list):
             return [walk(item, free=free) for item in value]
         if isinstance(value, str):
-            return digits.sub(lambda match: f"[[{numbers[int(match[0])]}]]", value)
+            return digits.sub(lambda match: f"[[{numbers[int(match[0])]}:text]]", value)
         if isinstance(value, int) and not isinstance(value, bool):
             if value in numbers:
                 return f"[[{numbers[value]}]]"
@@ -172,14 +173,12 @@ def _fill(value: Any, values: Mapping[str, SlotValue]) -> Any:
 
 
 def _fill_text(text: str, values: Mapping[str, SlotValue]) -> str | int:
-    if (whole := _MARKER.fullmatch(text)) is not None:
-        name, nanoseconds = whole[1], bool(whole[2])
-        slot = values[name]
-        if nanoseconds:
-            return int(_typed(name, values, "number")) * _NS
-        if isinstance(slot, (str, int)):
-            return slot
-        raise JobspecError(f"slot {name} is a list or a map, the jobspec wants one value there.")
+    whole = _MARKER.fullmatch(text)
+    if whole is not None and whole[2] == "ns":
+        return int(_typed(whole[1], values, "number")) * _NS
+    if whole is not None and whole[2] is None:
+        slot: str | int = _typed(whole[1], values, "text")
+        return slot
     return _MARKER.sub(lambda match: str(_typed(match[1], values, "text")), text)
 
 
@@ -191,5 +190,5 @@ def _typed(name: str, values: Mapping[str, SlotValue], kind: str) -> Any:
         "map(string)": isinstance(value, tuple) and all(isinstance(item, tuple) for item in value),
     }[kind]
     if not fits:
-        raise JobspecError(f"slot {name} does not fit where the jobspec wants a {kind}.")
+        raise JobspecError(f"slot {name} does not fit where the jobspec wants one {kind}.")
     return dict(value) if kind == "map(string)" else value  # type: ignore[arg-type]
