@@ -1,0 +1,259 @@
+"""One evaluation: from a view of the state to a plan. Pure but for the random generator it is given."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from random import Random
+
+import msgspec
+
+from sandbox.nomad_double.durations import iso_time
+from sandbox.nomad_double.feasibility import Room, filtered_by, find_room, node_in_scope
+from sandbox.nomad_double.model import Allocation, Deployment, Evaluation, Json, Node
+from sandbox.nomad_double.ports import PortsExhausted
+from sandbox.nomad_double.reconcile import Changes, Place, Stop, reconcile
+from sandbox.nomad_double.reschedule import tracker_for_replacement
+
+PLACE_REMAINING = "created to place remaining allocations"
+
+
+class View(msgspec.Struct, frozen=True):
+    """What the scheduler may see: one job (possibly a candidate), its allocations, all nodes and their load."""
+
+    job: Json | None
+    allocs: list[Allocation]
+    nodes: Mapping[str, Node]
+    allocs_of_node: Callable[[str], list[Allocation]]
+    deployment: Deployment | None = None
+
+
+class Plan(msgspec.Struct):
+    """What an evaluation decided; the server applies it as one commit."""
+
+    stops: list[Stop] = []
+    placed: list[Allocation] = []
+    in_place: list[Allocation] = []
+    annotated: list[Allocation] = []
+    follow_ups: list[Evaluation] = []
+    blocked: Evaluation | None = None
+    failed: dict[str, Json] = {}
+    queued: dict[str, int] = {}
+    desired: dict[str, dict[str, int]] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not (self.stops or self.placed or self.in_place or self.annotated)
+
+
+def new_id(rng: Random) -> str:
+    """A UUID from the double's own randomness, so that a seed replays exactly."""
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
+
+
+def schedule(view: View, evaluation: Evaluation, now_ns: int, rng: Random) -> Plan:
+    """Decide what one evaluation changes."""
+    changes = reconcile(view.job, view.allocs, view.nodes, evaluation.id, now_ns, view.deployment)
+    plan = Plan(desired=changes.annotations)
+    if view.job is not None and not view.job["Stop"]:
+        plan.queued = {group["Name"]: 0 for group in view.job["TaskGroups"]}
+    plan.stops = list(changes.stop)
+    plan.in_place = [_in_place(alloc, view.job) for alloc in changes.in_place if view.job is not None]
+    _follow_ups(changes, evaluation, plan, rng)
+    for place in [*changes.destructive, *changes.place]:
+        _fill(place, view, evaluation, plan, now_ns, rng)
+    if plan.failed and evaluation.status != "blocked":
+        plan.blocked = Evaluation(
+            id=new_id(rng),
+            namespace=evaluation.namespace,
+            priority=evaluation.priority,
+            type=evaluation.type,
+            triggered_by="queued-allocs",
+            job_id=evaluation.job_id,
+            job_modify_index=evaluation.job_modify_index,
+            status="blocked",
+            status_description=PLACE_REMAINING,
+            previous_eval=evaluation.id,
+            failed_tg_allocs=plan.failed,
+        )
+    return plan
+
+
+def _in_place(alloc: Allocation, job: Json | None) -> Allocation:
+    assert job is not None
+    return msgspec.structs.replace(alloc, job=job)
+
+
+def _follow_ups(changes: Changes, evaluation: Evaluation, plan: Plan, rng: Random) -> None:
+    """Failed allocations that must wait get one delayed evaluation for each moment (within a window of 5 s)."""
+    window_ns = 5_000_000_000
+    current: Evaluation | None = None
+    start_ns = 0
+    for later in sorted(changes.later, key=lambda item: item.at_ns):
+        if current is None or later.at_ns - start_ns >= window_ns:
+            start_ns = later.at_ns
+            current = Evaluation(
+                id=new_id(rng),
+                namespace=evaluation.namespace,
+                priority=evaluation.priority,
+                type=evaluation.type,
+                triggered_by="alloc-failure",
+                job_id=evaluation.job_id,
+                job_modify_index=evaluation.job_modify_index,
+                status="pending",
+                status_description="created for delayed rescheduling",
+                previous_eval=evaluation.id,
+                wait_until=iso_time(later.at_ns),
+            )
+            plan.follow_ups.append(current)
+        updated = next((a for a in plan.in_place if a.id == later.alloc.id), later.alloc)
+        plan.annotated.append(msgspec.structs.replace(updated, followup_eval_id=current.id))
+
+
+def _fill(place: Place, view: View, evaluation: Evaluation, plan: Plan, now_ns: int, rng: Random) -> None:
+    job = view.job
+    assert job is not None
+    group, name = place.group, place.group["Name"]
+    if name in plan.failed:
+        plan.failed[name]["CoalescedFailures"] += 1
+        plan.queued[name] += 1
+        return
+    stop = Stop(place.previous, place.stop_previous) if place.previous and place.stop_previous else None
+    if stop is not None:
+        plan.stops.append(stop)
+    penalty = {place.previous.node_id} if place.previous and place.rescheduling else set()
+    room, metrics = select_node(view, job, group, plan, penalty, rng)
+    if room is None:
+        plan.failed[name] = metrics
+        plan.queued[name] += 1
+        if stop is not None:
+            plan.stops.remove(stop)
+        if (
+            place.previous is not None
+            and place.rescheduling
+            and place.previous.reschedule_tracker is not None
+        ):
+            tracker = msgspec.structs.replace(
+                place.previous.reschedule_tracker, last_reschedule="no placement"
+            )
+            plan.annotated.append(msgspec.structs.replace(place.previous, reschedule_tracker=tracker))
+        return
+    chained = (
+        tracker_for_replacement(place.previous, now_ns) if place.previous and place.rescheduling else None
+    )
+    deployment = view.deployment
+    plan.placed.append(
+        Allocation(
+            id=new_id(rng),
+            namespace=job["Namespace"],
+            eval_id=evaluation.id,
+            name=place.name,
+            node_id=room.node.id,
+            node_name=room.node.name,
+            job_id=job["ID"],
+            job=job,
+            task_group=name,
+            allocated_resources=room.resources,
+            metrics=metrics,
+            previous_allocation=place.previous.id if place.previous else "",
+            reschedule_tracker=chained,
+            deployment_id=deployment.id if deployment is not None and deployment.active else "",
+        )
+    )
+
+
+def select_node(
+    view: View, job: Json, group: Json, plan: Plan, penalty: set[str], rng: Random
+) -> tuple[Room | None, Json]:
+    """The best of a few feasible nodes in random order, as Nomad's service scheduler looks at max(2, log2 n)."""
+    metrics = _metrics(view, job)
+    nodes = [node for node in view.nodes.values() if node_in_scope(node, job)]
+    rng.shuffle(nodes)
+    enough = max(2, math.ceil(math.log2(len(nodes)))) if nodes else 0
+    found: list[Room] = []
+    for node in nodes:
+        metrics["NodesEvaluated"] += 1
+        reason = filtered_by(node, job, group)
+        if reason is not None:
+            _count(metrics, "NodesFiltered", "ConstraintFiltered", reason)
+            continue
+        proposed = _proposed(view, plan, node)
+        try:
+            room = find_room(node, group, proposed, rng)
+        except PortsExhausted as exhausted:
+            _count(metrics, "NodesExhausted", "DimensionExhausted", str(exhausted))
+            if node.node_class:
+                metrics["ClassExhausted"] = {
+                    **(metrics["ClassExhausted"] or {}),
+                    node.node_class: (metrics["ClassExhausted"] or {}).get(node.node_class, 0) + 1,
+                }
+            continue
+        found.append(_scored(room, job, group, proposed, penalty, metrics))
+        if len(found) >= enough:
+            break
+    if not found:
+        metrics["ResourcesExhausted"] = {task["Name"]: task["Resources"] for task in group["Tasks"]}
+        return None, metrics
+    return max(found, key=lambda room: room.score), metrics
+
+
+def _proposed(view: View, plan: Plan, node: Node) -> list[Allocation]:
+    """What the node would hold after the plan so far: its allocations without the stopped, with the placed."""
+    stopped = {stop.alloc.id for stop in plan.stops}
+    existing = [
+        alloc
+        for alloc in view.allocs_of_node(node.id)
+        if alloc.id not in stopped and not alloc.client_terminal
+    ]
+    return [*existing, *(alloc for alloc in plan.placed if alloc.node_id == node.id)]
+
+
+def _scored(
+    room: Room, job: Json, group: Json, proposed: list[Allocation], penalty: set[str], metrics: Json
+) -> Room:
+    same = sum(alloc.job_id == job["ID"] and alloc.task_group == group["Name"] for alloc in proposed)
+    scores = {
+        "binpack": room.score,
+        "job-anti-affinity": -(same + 1) / group["Count"] if same else 0.0,
+        "node-affinity": 0.0,
+        "node-reschedule-penalty": -1.0 if room.node.id in penalty else 0.0,
+    }
+    counted = [scores["binpack"], *(score for name, score in scores.items() if name != "binpack" and score)]
+    norm = sum(counted) / len(counted)
+    metrics["ScoreMetaData"] = [
+        *(metrics["ScoreMetaData"] or ()),
+        {"NodeID": room.node.id, "Scores": scores, "NormScore": norm},
+    ]
+    return msgspec.structs.replace(room, score=norm)
+
+
+def _metrics(view: View, job: Json) -> Json:
+    available: dict[str, int] = {}
+    for node in view.nodes.values():
+        if node_in_scope(node, job):
+            available[node.datacenter] = available.get(node.datacenter, 0) + 1
+    return {
+        "NodesEvaluated": 0,
+        "NodesFiltered": 0,
+        "NodesInPool": sum(available.values()),
+        "NodePool": job["NodePool"],
+        "NodesAvailable": available,
+        "ClassFiltered": None,
+        "ConstraintFiltered": None,
+        "NodesExhausted": 0,
+        "ClassExhausted": None,
+        "DimensionExhausted": None,
+        "QuotaExhausted": None,
+        "ResourcesExhausted": None,
+        "Scores": None,
+        "ScoreMetaData": None,
+        "AllocationTime": 50_000,
+        "CoalescedFailures": 0,
+    }
+
+
+def _count(metrics: Json, total: str, by_reason: str, reason: str) -> None:
+    metrics[total] += 1
+    reasons = metrics[by_reason] or {}
+    metrics[by_reason] = {**reasons, reason: reasons.get(reason, 0) + 1}

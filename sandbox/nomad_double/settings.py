@@ -1,0 +1,104 @@
+"""Settings of the double. Every delay is in seconds and may be zero."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Delays(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the double takes for what a real cluster takes time for."""
+
+    raft_s: float = 0.002
+    """Between the check of a write and the write itself; the window in which `atomic_cas=False` races."""
+    scheduling_s: float = 0.005
+    """Between an evaluation becoming pending and its plan."""
+    task_start_s: float = 0.02
+    """Between "Task Setup" and the start of the task."""
+    client_update_s: float = 0.05
+    """A client gathers changes of its allocations this long before it reports them (0.2 s in Nomad)."""
+    event_s: float = 0.0
+    """Between a commit and its event on the stream."""
+    service_retry_s: float = 1.0
+    """Before a failed registration at Consul is tried again."""
+    service_sync_s: float = 30.0
+    """Between two full comparisons with Consul's agent."""
+
+    @classmethod
+    def none(cls) -> Delays:
+        """No artificial delay at all, for benchmarks and tests."""
+        return cls(raft_s=0.0, scheduling_s=0.0, task_start_s=0.0, client_update_s=0.0, event_s=0.0)
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One simulated host: a Nomad client with an address of its own."""
+
+    name: str
+    address: str
+    min_dynamic_port: int = 3100
+    max_dynamic_port: int = 3199
+    reserved_ports: tuple[int, ...] = ()
+    cpu_mhz: int = 40_000
+    memory_mb: int = 65_536
+    disk_mb: int = 200_000
+    datacenter: str = "dc1"
+    node_pool: str = "default"
+    node_class: str = ""
+    meta: dict[str, str] = {}
+    max_kill_timeout_s: float = 60.0
+
+
+class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be chosen about a double."""
+
+    hosts: tuple[HostSettings, ...] = (HostSettings(name="host-1", address="127.0.0.1"),)
+    namespaces: tuple[str, ...] = ("default",)
+    delays: Delays = Delays()
+    version: str = "1.10.5"
+    """The release whose behaviour is reproduced and that is shown in agent/self and node attributes."""
+    atomic_cas: bool = False
+    """False: EnforceIndex races as in every release before 2.0.1. True: it is checked inside the write."""
+    event_buffer_size: int = 100
+    heartbeat_s: float = 30.0
+    """Between two `{}` frames on a silent event stream."""
+    tracked_versions: int = 6
+    token: str = ""
+    """Non-empty: ACLs are on, and this is the only (management) token."""
+    seed: int | None = None
+    """Seed of every random choice (ports, ids, node order); None draws from the system."""
+
+    def problems(self) -> list[str]:
+        """Every reason why these settings cannot work; empty when they can."""
+        found = []
+        names = [host.name for host in self.hosts]
+        if not names:
+            found.append("at least one host is needed")
+        if len(set(names)) != len(names):
+            found.append("host names must differ")
+        if len({host.address for host in self.hosts}) != len(self.hosts):
+            found.append("host addresses must differ")
+        for host in self.hosts:
+            if not 0 < host.min_dynamic_port <= host.max_dynamic_port <= 65535:
+                found.append(
+                    f"host {host.name}: the dynamic ports {host.min_dynamic_port}-{host.max_dynamic_port} "
+                    "are not a range within 1-65535"
+                )
+        if "default" not in self.namespaces:
+            found.append("the namespace default always exists and cannot be left out")
+        if self.event_buffer_size < 1:
+            found.append("the event buffer needs room for one entry")
+        return found
+
+
+def simulated_hosts(
+    count: int, *, min_dynamic_port: int = 3100, max_dynamic_port: int = 3199
+) -> tuple[HostSettings, ...]:
+    """`count` hosts on 127.0.0.1, 127.0.0.2, ...: on Linux all of 127/8 answers without configuration."""
+    return tuple(
+        HostSettings(
+            name=f"host-{number}",
+            address=f"127.0.0.{number}",
+            min_dynamic_port=min_dynamic_port,
+            max_dynamic_port=max_dynamic_port,
+        )
+        for number in range(1, count + 1)
+    )
