@@ -1,0 +1,266 @@
+"""The scheduler (Nomad) as the daemon needs it: facts in, a few effects out.
+
+Plain calls go through python-nomad in threads of a bounded executor of its own, one client a thread (its
+requests sessions are not documented as thread-safe). Every call names its namespace and its timeout: the
+constructor's namespace is not sent for variables and evaluations. The event stream is in
+`scheduler_watch.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import msgspec
+import nomad
+import requests
+
+from core.clients import scheduler_facts as facts
+from core.clients.scheduler_errors import SYSTEM, translated
+from core.clients.scheduler_watch import RELIST, JobWatch, Relist
+from core.domain.facts import AllocationFact, ClientStatus, EvaluationFact, JobFact
+from core.errors import AppError, Missing, Rejected, Unavailable
+from core.settings import NomadSettings
+
+__all__ = ["RELIST", "NomadScheduler", "Relist", "Scheduler"]
+
+# An allocation keeps its ports for life, so they are read once; the bound is for memory alone.
+_ADDRESSES_KEPT = 20_000
+_PATH_PART = re.compile(r"[a-zA-Z0-9._~-]+\Z")
+
+
+class Scheduler(Protocol):
+    """What the daemon asks of Nomad. Every method may raise Unavailable, Throttled or Rejected.
+
+    `timeout_s`: the longest that one call may take, which is what a lease must outlive before an effect.
+    """
+
+    timeout_s: float
+
+    async def job(self, job_id: str) -> JobFact:
+        """Raises Missing when there is no such job."""
+
+    async def allocations(self, job_id: str) -> tuple[AllocationFact, ...]:
+        """All that are still listed for the job id, of earlier lives too, oldest first."""
+
+    async def newest_placement(self, job_id: str) -> EvaluationFact:
+        """The newest evaluation that placed or failed to place. Raises Missing when there is none."""
+
+    async def allocation(self, allocation_id: str) -> AllocationFact:
+        """One allocation of whatever job. Raises Missing."""
+
+    async def register(
+        self, job: Mapping[str, Any], expected_index: int, submission: Mapping[str, Any] | None = None
+    ) -> JobFact:
+        """Register if the job's JobModifyIndex is still `expected_index` (0 = it must not exist).
+
+        Returns the job as read back afterwards: the reply to an unchanged register names another index
+        (Nomad 2.0). Raises StaleWrite when somebody else registered first, Rejected when the
+        specification is refused.
+        """
+
+    async def stop(self, job_id: str) -> None:
+        """Stop the job and keep its record; no error when it is gone already."""
+
+    async def purge(self, job_id: str) -> None:
+        """Stop the job and remove its record; no error when it is gone already."""
+
+    async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
+        """Create or replace the variable at `path`."""
+
+    async def delete_variables(self, path: str) -> None:
+        """Remove the variable; no error when it is gone already."""
+
+    async def leader(self) -> str:
+        """Address of the servers' leader. Raises Unavailable when there is none."""
+
+    def watch(self) -> AsyncIterator[frozenset[str] | Relist]:
+        """User ids that something happened to, for ever; `RELIST` after every (re)connect.
+
+        Raises Unavailable or Rejected when the stream ends or cannot be had: call again.
+        """
+
+
+class NomadScheduler:
+    """`Scheduler` on Nomad's HTTP API. `aclose()` ends its threads; calls under way finish first."""
+
+    def __init__(self, settings: NomadSettings, *, threads: int = 16) -> None:
+        self.timeout_s = settings.timeout_s
+        self._settings = settings
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="scheduler")
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._watch = JobWatch(settings)
+        self._addresses: OrderedDict[str, facts.Address] = OrderedDict()
+
+    async def aclose(self) -> None:
+        await self._watch.aclose()
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
+        for session in self._sessions:
+            session.close()
+
+    async def job(self, job_id: str) -> JobFact:
+        return facts.job_fact(await self._job(job_id))
+
+    async def allocations(self, job_id: str) -> tuple[AllocationFact, ...]:
+        path = ("job", job_id, "allocations")
+        stubs = await self._read(list[facts.Allocation] | None, *path, params={"all": "true"})
+        whole = await asyncio.gather(*(self._with_address(stub) for stub in stubs or ()))
+        return tuple(sorted(whole, key=lambda a: (a.create_index, a.id)))
+
+    async def newest_placement(self, job_id: str) -> EvaluationFact:
+        path = ("job", job_id, "evaluations")
+        found = facts.newest_placement(await self._read(list[facts.Evaluation] | None, *path) or ())
+        if found is None:
+            raise Missing(SYSTEM, "no evaluation yet")
+        return found
+
+    async def allocation(self, allocation_id: str) -> AllocationFact:
+        whole = await self._read(facts.Allocation, "allocation", allocation_id)
+        return _fact(whole, facts.address_of(whole))
+
+    async def register(
+        self, job: Mapping[str, Any], expected_index: int, submission: Mapping[str, Any] | None = None
+    ) -> JobFact:
+        body: dict[str, Any] = {"Job": job, "EnforceIndex": True, "JobModifyIndex": expected_index}
+        if submission is not None:
+            body["Submission"] = submission
+        await self._call("put", "jobs", json=body)
+        return facts.job_fact(await self._job(str(job["ID"])))
+
+    async def stop(self, job_id: str) -> None:
+        await self._deregister(job_id, purge=False)
+
+    async def purge(self, job_id: str) -> None:
+        await self._deregister(job_id, purge=True)
+
+    async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
+        await self._call("put", "variable", *path.split("/"), json={"Items": dict(items)})
+
+    async def delete_variables(self, path: str) -> None:
+        try:
+            await self._call("delete", "variable", *path.split("/"))
+        except Missing:
+            return
+
+    async def leader(self) -> str:
+        leader: str = await self._read(str, "leader")
+        if not leader:
+            raise Unavailable(SYSTEM, "no cluster leader")
+        return leader
+
+    def watch(self) -> AsyncIterator[frozenset[str] | Relist]:
+        return self._watch.news()
+
+    async def _job(self, job_id: str) -> facts.Job:
+        job: facts.Job = await self._read(facts.Job, "job", job_id)
+        return job
+
+    async def _deregister(self, job_id: str, *, purge: bool) -> None:
+        try:
+            await self._call("delete", "job", job_id, params={"purge": "true" if purge else "false"})
+        except Missing:
+            return
+
+    async def _with_address(self, stub: facts.Allocation) -> AllocationFact:
+        """The stub as a fact; the list of a job's allocations carries no resources, hence no ports.
+
+        Ports matter only while something may answer there.
+        """
+        address = self._addresses.get(stub.id) or facts.address_of(stub)
+        if address is None and stub.client in (ClientStatus.PENDING, ClientStatus.RUNNING):
+            try:
+                whole = await self._read(facts.Allocation, "allocation", stub.id)
+            except Missing:
+                return _fact(stub, None)  # collected since the list: its stub is the last word
+            address = facts.address_of(whole)
+            if address is not None:
+                self._addresses[stub.id] = address
+                if len(self._addresses) > _ADDRESSES_KEPT:
+                    self._addresses.popitem(last=False)
+        return _fact(stub, address)
+
+    async def _read(self, type_: Any, *path: str, params: dict[str, object] | None = None) -> Any:
+        """The answer as `type_`. Raises Unavailable when it does not fit: misread facts are worse than none."""
+        area, *rest = path
+        content = await self._call("get", area, *rest, params=params)
+        try:
+            return msgspec.json.decode(content, type=type_)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Unavailable(SYSTEM, f"{path[0]}: the answer does not have the agreed form") from error
+
+    async def _call(
+        self, method: str, area: str, *path: str, params: dict[str, object] | None = None, json: object = None
+    ) -> bytes:
+        """One HTTP call in a thread; the body of its 2xx answer.
+
+        Time spent waiting for a thread counts: an effect that was allowed to start now must not start
+        after its lease has run out.
+        """
+        for part in path:
+            # The library puts path parts into the address as they are.
+            if not _PATH_PART.match(part):
+                raise Rejected(SYSTEM, "a name that Nomad cannot take in a path")
+        asked_at = time.monotonic()
+
+        def send() -> bytes:
+            left_s = self.timeout_s - (time.monotonic() - asked_at)
+            if left_s <= 0:
+                raise Unavailable(SYSTEM, "no free connection in time")
+            try:
+                query = {"namespace": self._settings.namespace, **(params or {})}
+                client = self._area(area)
+                return client.request(*path, method=method, params=query, json=json, timeout=left_s).content
+            except AppError:
+                raise
+            # Whatever the two libraries raise ends here; nothing of theirs crosses the border.
+            except Exception as error:
+                raise translated(error) from error
+
+        try:
+            # The thread's own timeout counts each wait for bytes alone, so a trickling answer needs this one.
+            async with asyncio.timeout(self.timeout_s + 1.0):
+                return await asyncio.get_running_loop().run_in_executor(self._executor, send)
+        except TimeoutError as error:
+            raise Unavailable(SYSTEM, "no complete answer in time") from error
+
+    def _area(self, name: str) -> nomad.Requester:
+        client: nomad.Nomad | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = self._new_client()
+        areas = {
+            "job": client.job,
+            "jobs": client.jobs,
+            "allocation": client.allocation,
+            "variable": client.variable,
+            "leader": client.status.leader,
+        }
+        return areas[name]
+
+    def _new_client(self) -> nomad.Nomad:
+        settings = self._settings
+        session = requests.Session()
+        # Proxies, .netrc and CA bundles of the surroundings must not steer calls that carry our token.
+        session.trust_env = False
+        self._sessions.append(session)
+        return nomad.Nomad(
+            address=settings.address,
+            namespace=settings.namespace,
+            token=settings.token.reveal() if settings.token else None,
+            timeout=settings.timeout_s,
+            verify=settings.ca_file or True,
+            session=session,
+        )
+
+
+def _fact(allocation: facts.Allocation, address: facts.Address | None) -> AllocationFact:
+    try:
+        return facts.allocation_fact(allocation, address)
+    except ValueError as error:
+        raise Unavailable(SYSTEM, "allocation: the answer does not have the agreed form") from error

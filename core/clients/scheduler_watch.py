@@ -1,0 +1,164 @@
+"""News from Nomad's event stream: which users' jobs something happened to.
+
+The stream is a hint and never the truth: its buffer holds 100 entries a server and a gap raises no error
+(Nomad API docs, event stream). So every (re)connect first says `RELIST`, and whoever listens reads the world
+again. python-nomad's own stream reader replays its buffer and cannot be cancelled, hence httpx.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from enum import Enum
+from typing import Final
+
+import httpx
+import msgspec
+
+from core.clients.scheduler_errors import SYSTEM, of_response
+from core.domain.names import JOB_PREFIX, user_of_job
+from core.errors import Unavailable
+from core.settings import NomadSettings
+
+# Nomad sends `{}` every 30 s; silence for longer means that the connection is dead.
+HEARTBEAT_S: Final = 30.0
+_TOPICS: Final = ("Job", "Allocation", "Evaluation")
+# A frame holds all events of one Raft index, about 6 kB an allocation; a drain of a full host stays far below.
+_FRAME_LIMIT_BYTES: Final = 32 * 1024 * 1024
+
+
+class Relist(Enum):
+    """Something may have been missed: look at everything."""
+
+    RELIST = "relist"
+
+
+RELIST: Final = Relist.RELIST
+
+
+class _Subject(msgspec.Struct, frozen=True):
+    job_id: str | None = msgspec.field(name="JobID", default=None)
+    id: str | None = msgspec.field(name="ID", default=None)
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    job: _Subject | None = msgspec.field(name="Job", default=None)
+    allocation: _Subject | None = msgspec.field(name="Allocation", default=None)
+    evaluation: _Subject | None = msgspec.field(name="Evaluation", default=None)
+
+
+class _Event(msgspec.Struct, frozen=True):
+    topic: str = msgspec.field(name="Topic")
+    key: str = msgspec.field(name="Key", default="")
+    filter_keys: list[str] | None = msgspec.field(name="FilterKeys", default=None)
+    payload: _Payload | None = msgspec.field(name="Payload", default=None)
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    index: int = msgspec.field(name="Index", default=0)
+    events: list[_Event] | None = msgspec.field(name="Events", default=None)
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+
+
+def users_of(frame: bytes, after_index: int) -> tuple[int, frozenset[str]]:
+    """(index of the frame, our users that its events are about); a frame seen before names nobody.
+
+    Resuming at an index delivers that index again. Raises msgspec.DecodeError for what is no frame.
+    """
+    parsed = _decode_frame(frame)
+    if parsed.index <= after_index:
+        return after_index, frozenset()
+    found = (user for event in parsed.events or () for user in _users(event))
+    return parsed.index, frozenset(found)
+
+
+def _users(event: _Event) -> set[str]:
+    names = {event.key, *(event.filter_keys or ())}
+    payload = event.payload or _Payload()
+    for subject in (payload.job, payload.allocation, payload.evaluation):
+        if subject is not None:
+            names |= {name for name in (subject.job_id, subject.id) if name}
+    return {user for user in map(user_of_job, names) if user is not None}
+
+
+class JobWatch:
+    """One event stream over all jobs of the namespace."""
+
+    def __init__(self, settings: NomadSettings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        headers = {"Accept-Encoding": "identity"}  # a compressed stream may be held back in its window
+        if settings.token is not None:
+            headers["X-Nomad-Token"] = settings.token.reveal()
+        verify = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
+        silence_s = max(HEARTBEAT_S + 10.0, settings.watch_wait_s + 10.0)
+        self._namespace = settings.namespace
+        self._list_timeout_s = settings.timeout_s
+        self._client = httpx.AsyncClient(
+            base_url=settings.address,
+            headers=headers,
+            verify=verify,
+            trust_env=False,
+            timeout=httpx.Timeout(settings.timeout_s, read=silence_s),
+            transport=transport,
+        )
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def news(self) -> AsyncIterator[frozenset[str] | Relist]:
+        """One connection's news: `RELIST` first, then user ids as frames come.
+
+        Ends only by raising: Unavailable, Throttled, Rejected or Missing.
+        """
+        try:
+            # The stream is opened before RELIST is said, so nothing falls between the two.
+            index = await self._list_index()
+            params = httpx.QueryParams({"namespace": self._namespace, "index": str(index)})
+            for topic in _TOPICS:
+                params = params.add("topic", topic)
+            async with self._client.stream("GET", "/v1/event/stream", params=params) as response:
+                if response.status_code != 200:
+                    text = (await response.aread()).decode(errors="replace")
+                    raise of_response(response.status_code, text, response.headers.get("Retry-After"))
+                yield RELIST
+                async for frame in _lines(response):
+                    index, users = users_of(frame, index)
+                    if users:
+                        yield users
+        except httpx.HTTPError as error:
+            raise Unavailable(SYSTEM, f"event stream lost ({type(error).__name__})") from _bare(error)
+        except msgspec.DecodeError as error:
+            raise Unavailable(SYSTEM, "event stream sent what is no frame") from error
+        raise Unavailable(SYSTEM, "event stream ended")
+
+    async def _list_index(self) -> int:
+        """Index of the newest change to any job: the cheapest list there is."""
+        params = {"namespace": self._namespace, "prefix": JOB_PREFIX, "per_page": "1"}
+        response = await self._client.get("/v1/jobs", params=params, timeout=self._list_timeout_s)
+        if response.status_code != 200:
+            raise of_response(response.status_code, response.text, response.headers.get("Retry-After"))
+        try:
+            return max(0, int(response.headers.get("X-Nomad-Index", "0")))
+        except ValueError as error:
+            raise Unavailable(SYSTEM, "a list without a readable index") from error
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Newline-separated frames; httpx's own line reader also splits at characters that JSON may hold."""
+    buffer = bytearray()
+    async for chunk in response.aiter_bytes():
+        buffer += chunk
+        if len(buffer) > _FRAME_LIMIT_BYTES:
+            raise Unavailable(SYSTEM, "event stream sent an endless frame")
+        *frames, rest = buffer.split(b"\n")
+        buffer = bytearray(rest)
+        for frame in frames:
+            if frame.strip():
+                yield bytes(frame)
+
+
+def _bare(error: httpx.HTTPError) -> httpx.HTTPError:
+    """The error without the request that carries our token."""
+    error._request = None
+    return error

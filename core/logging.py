@@ -1,0 +1,97 @@
+"""Logs: one JSON object a line on standard error, a constant message with key-values.
+
+What must never be written is taken out here, by name, whoever logs it: tokens, keys, passwords, and the
+user-info part of addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+HIDDEN: Final = "***"
+_SECRET_NAME: Final = re.compile(
+    r"(^|_)(token|secret|password|passwd|api_?key|hook_?key|secret_?keys?|private_?key|credential|credentials"
+    r"|authorization|cookie|dsn|hmac|qr|database_url|redis_url)$",
+    re.IGNORECASE,
+)
+# A lease's token is a counter, and "code" is an error's name: neither is a secret.
+_NOT_SECRET: Final = frozenset({"lease_token"})
+_USER_INFO: Final = re.compile(r"(\w+://)[^/\s@]+@")
+
+Event = MutableMapping[str, Any]
+
+
+def redact(_logger: Any, _method: str, event: Event) -> Event:
+    """structlog processor: hide values whose name says that they are secret, at any depth."""
+    for name, value in event.items():
+        event[name] = _clean(name, value)
+    return event
+
+
+def _clean(name: str, value: Any) -> Any:
+    spoken = name.replace("-", "_")
+    if _SECRET_NAME.search(spoken) and spoken not in _NOT_SECRET and value is not None:
+        return HIDDEN
+    if isinstance(value, str):
+        return _USER_INFO.sub(rf"\1{HIDDEN}@", value)
+    if isinstance(value, dict):
+        return {key: _clean(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean("", inner) for inner in value]
+    return value
+
+
+def configure(component: str, *, level: int = logging.INFO, stream: Any = None) -> None:
+    """Send all logs of this process, those of libraries too, through one pipeline.
+
+    `component` names the part (`api`, `daemon`, ...) in every line. May be called again.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        _named(component),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    structlog.configure(
+        processors=[*shared[:-2], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared[:-2],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                structlog.processors.EventRenamer("message"),
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    # These tell each request with its address at INFO: noise, and queries do not belong in logs.
+    for chatty in ("httpx", "httpcore", "urllib3", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _named(component: str) -> Any:
+    def add(_logger: Any, _method: str, event: Event) -> Event:
+        event.setdefault("component", component)
+        return event
+
+    return add

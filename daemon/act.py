@@ -1,0 +1,254 @@
+"""Turn a decision's actions into effects: container actions in order, then chip actions side by side.
+
+An effect starts only while the lease outlives it. What was done is recorded at once, so that a crash
+between two effects leaves at most one of them unrecorded, and each of them can be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Final
+
+import structlog
+
+from core.clients.scheduler import Scheduler
+from core.clients.waha import WRITE_TIMEOUT_S, WrongState
+from core.clock import Clock
+from core.domain import actions as act
+from core.domain.actions import Action, ChipAction, ContainerAction, Decision
+from core.domain.desired import Registered
+from core.domain.facts import Endpoint
+from core.domain.names import job_id, session_name, variable_path
+from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled
+from core.store.interface import ReconcileStore, UserSnapshot
+from daemon.announce import Step, Steps
+from daemon.lease import HeldLease
+from daemon.load import Loader
+from daemon.outcome import STARTS, Result, Verdict, starts_of
+from daemon.refusals import Refusals
+from daemon.waha import Waha, WahaContainers
+
+STORE_TIMEOUT_S: Final = 5.0
+_STORE_ACTIONS: Final = (act.RemoveContainer, act.RemoveChip)
+_CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
+# After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
+_UNSETTLING: Final = (act.RegisterJob, act.StopJob, act.PurgeJob)
+
+_log = structlog.get_logger(__name__)
+
+
+class Actor:
+    """Does what was decided for one user at a time.
+
+    Args:
+        waha_timeout_s: the longest that one changing call to WAHA may take.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        waha: WahaContainers,
+        store: ReconcileStore,
+        loader: Loader,
+        clock: Clock,
+        steps: Steps,
+        refusals: Refusals,
+        *,
+        waha_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._scheduler = scheduler
+        self._waha = waha
+        self._store = store
+        self._loader = loader
+        self._clock = clock
+        self._steps = steps
+        self._refusals = refusals
+        self._waha_timeout_s = waha_timeout_s
+
+    async def perform(self, held: HeldLease, snapshot: UserSnapshot, decision: Decision) -> list[Result]:
+        """Do all actions that may be done, each at most once; one result for each, in the same order.
+
+        Raises what the store raises: StaleWrite when the lease is no longer ours, Unavailable.
+        """
+        one = _Performance(self, held, snapshot, decision.container.endpoint)
+        results: dict[int, Result] = {}
+        unsettled = blocked = False
+        for place, action in enumerate(decision.actions):
+            if isinstance(action, _CHIP_ACTIONS):
+                continue
+            result = Result(action, Verdict.DEFERRED) if blocked else await one.attempt(action)
+            results[place] = result
+            blocked = blocked or result.verdict is not Verdict.DONE
+            unsettled = unsettled or (result.verdict is Verdict.DONE and isinstance(action, _UNSETTLING))
+        of_chips = {p: a for p, a in enumerate(decision.actions) if isinstance(a, _CHIP_ACTIONS)}
+        ready = {p: a for p, a in of_chips.items() if not unsettled or isinstance(a, act.RemoveChip)}
+        results |= {p: Result(a, Verdict.DEFERRED) for p, a in of_chips.items() if p not in ready}
+        results |= await self._side_by_side(one, held, ready, decision)
+        return [results[place] for place in range(len(decision.actions))]
+
+    async def _side_by_side(
+        self, one: _Performance, held: HeldLease, ready: dict[int, ChipAction], decision: Decision
+    ) -> dict[int, Result]:
+        hindrances = {place: one.hindrance(action) for place, action in ready.items()}
+        sendable = {place: action for place, action in ready.items() if hindrances[place] is None}
+        tries = starts_of(list(sendable.values()), decision.chips)
+        if tries:
+            # Recorded first: a crash in between costs a try, never gives one away.
+            await self._store.record_tries(held.lease, tries)
+            self._steps.announce(Step.TRIES_RECORDED, held.lease.key)
+        attempts = (one.attempt(action) for action in sendable.values())
+        ended = await asyncio.gather(*attempts, return_exceptions=True)
+        results = {place: result for place, result in hindrances.items() if result is not None}
+        for place, result in zip(sendable, ended, strict=True):
+            # All have ended by now, so none goes on behind the back of a pass that failed.
+            if isinstance(result, BaseException):
+                raise result
+            results[place] = result
+        return results
+
+
+class _Performance:
+    """One user's effects in one pass."""
+
+    def __init__(
+        self, actor: Actor, held: HeldLease, snapshot: UserSnapshot, endpoint: Endpoint | None
+    ) -> None:
+        self._actor = actor
+        self._held = held
+        self._snapshot = snapshot
+        self._endpoint = endpoint
+        self._user_id = snapshot.container.user_id
+        self._generations = {chip.id: chip.generation for chip in snapshot.chips}
+
+    def hindrance(self, action: Action) -> Result | None:
+        """Why the action may not be sent, None when it may."""
+        actor = self._actor
+        now = actor._clock.monotonic()
+        code = actor._refusals.code(self._user_id, action, self._generation(action), now)
+        if code is not None:
+            return Result(action, Verdict.REFUSED, code)
+        if not self._held.allows(self._timeout_s(action)):
+            return Result(action, Verdict.DEFERRED, "lease_too_short")
+        needs_waha = isinstance(action, _CHIP_ACTIONS) and not isinstance(action, act.RemoveChip)
+        if needs_waha and self._endpoint is None:
+            return Result(action, Verdict.DEFERRED, "no_endpoint")
+        return None
+
+    async def attempt(self, action: Action) -> Result:
+        """Do it if it may be done. Raises only what the store raises."""
+        hindrance = self.hindrance(action)
+        if hindrance is not None:
+            return hindrance
+        actor, started_at = self._actor, self._actor._clock.monotonic()
+        name = type(action).__name__
+        log = _log.bind(action=name, chip_id=getattr(action, "chip_id", None))
+        async with self._held.effect():
+            try:
+                record = await self._do(action)
+            except DependencyError as error:
+                if isinstance(action, _STORE_ACTIONS):
+                    raise
+                result = _failed(action, error)
+                if result.verdict is Verdict.REFUSED:
+                    actor._refusals.add(
+                        self._user_id, action, self._generation(action), error.code, actor._clock.monotonic()
+                    )
+                log.warning(
+                    "effect_failed", verdict=result.verdict.value, code=error.code, error=error.message
+                )
+                return result
+        actor._steps.announce(Step.EFFECT_DONE, self._held.lease.key, name)
+        if record is not None:
+            await record
+            actor._steps.announce(Step.EFFECT_RECORDED, self._held.lease.key, name)
+        actor._refusals.forget(self._user_id, action)
+        log.info("effect_done", took_s=round(actor._clock.monotonic() - started_at, 3))
+        return Result(action, Verdict.DONE)
+
+    async def _do(self, action: Action) -> Awaitable[None] | None:
+        """Send the effect; what is to be recorded once it worked, not yet begun."""
+        if not isinstance(action, _CHIP_ACTIONS):
+            return await self._do_container(action)
+        await self._do_chip(action)
+        return None
+
+    async def _do_container(self, action: ContainerAction) -> Awaitable[None] | None:
+        actor, lease = self._actor, self._held.lease
+        scheduler, store = actor._scheduler, actor._store
+        job = job_id(self._user_id)
+        match action:
+            case act.WriteVariables():
+                wanted = actor._loader.job(self._snapshot.container)
+                await scheduler.write_variables(variable_path(self._user_id), wanted.variables)
+                return store.record_variables(lease, wanted.variables_hash)
+            case act.RegisterJob(expected_index=expected):
+                wanted = actor._loader.job(self._snapshot.container)
+                seen = await scheduler.register(wanted.job, expected, wanted.submission)
+                return store.record_registered(lease, Registered(wanted.hashes, seen.modify_index))
+            case act.StopJob():
+                await scheduler.stop(job)
+            case act.PurgeJob():
+                await scheduler.purge(job)
+                return store.record_registered(lease, None)
+            case act.DeleteVariables():
+                await scheduler.delete_variables(variable_path(self._user_id))
+                return store.record_variables(lease, None)
+            case act.RemoveContainer():
+                if not await store.remove_container(lease):
+                    raise StaleWrite("postgres", "the user has chips again")
+        return None
+
+    async def _do_chip(self, action: ChipAction) -> None:
+        if isinstance(action, act.RemoveChip):
+            await self._actor._store.remove_chip(self._held.lease, action.chip_id)
+            return
+        waha, name = self._waha(), session_name(action.chip_id)
+        match action:
+            case act.CreateSession(start=start):
+                # A name that is taken is an earlier try of ours; the next look says what it does.
+                await waha.create_session(name, self._config(action.chip_id), start=start)
+            case act.StartSession():
+                await waha.start(name)
+            case act.RestartSession():
+                await waha.restart(name)
+            case act.StopSession():
+                await waha.stop(name)
+            case act.DeleteSession():
+                await waha.delete(name)
+
+    def _config(self, chip_id: str) -> dict[str, object]:
+        # Webhooks are the container's own setting; what is named here is repeated in every event.
+        return {"metadata": {"user_id": self._user_id, "chip_id": chip_id}}
+
+    def _waha(self) -> Waha:
+        assert self._endpoint is not None
+        key = self._snapshot.container.secrets.api_key
+        return self._actor._waha.at(self._endpoint.address, self._endpoint.port, key)
+
+    def _generation(self, action: Action) -> int:
+        if isinstance(action, _CHIP_ACTIONS):
+            return self._generations[action.chip_id]
+        return self._snapshot.container.generation
+
+    def _timeout_s(self, action: Action) -> float:
+        if isinstance(action, _STORE_ACTIONS):
+            return STORE_TIMEOUT_S
+        if isinstance(action, _CHIP_ACTIONS):
+            return self._actor._waha_timeout_s
+        calls = 2 if isinstance(action, act.RegisterJob) else 1  # the register, and the job read back
+        return self._actor._scheduler.timeout_s * calls + STORE_TIMEOUT_S
+
+
+def _failed(action: Action, error: DependencyError) -> Result:
+    if isinstance(error, Rejected):
+        return Result(action, Verdict.REFUSED, error.code)
+    if isinstance(error, (Missing, StaleWrite, WrongState)):
+        return Result(action, Verdict.STALE, error.code)
+    after_s = error.after_s if isinstance(error, Throttled) else 0.0
+    return Result(action, Verdict.FAILED, error.code, after_s)
+
+
+def unsent(results: Sequence[Result]) -> bool:
+    """Whether some action of the pass waits for the next one."""
+    return any(result.verdict is Verdict.DEFERRED for result in results)

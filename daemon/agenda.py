@@ -1,0 +1,94 @@
+"""When which key is looked at next. No time of its own, no waiting: `workqueue.py` adds both.
+
+Each key is in at most one of these states, and `wanted at` in at most one of the last three:
+
+    idle -- put --> waiting (until its time) --> ready -- take --> taken
+    taken: a put is kept until `done`, so a key is never taken twice at once and no wish is lost
+
+A take satisfies every put made before it, delayed ones too: the pass that follows sees the world as it is
+now and says itself when to look again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from typing import Final
+
+# After this many urgent keys in a row one from the long list gets its turn.
+_URGENT_IN_A_ROW: Final = 4
+
+
+class Agenda:
+    """Keys with the time at which each is wanted. Times are seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._urgent: OrderedDict[str, None] = OrderedDict()
+        self._bulk: OrderedDict[str, None] = OrderedDict()
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._taken: dict[str, float | None] = {}  # when it is wanted again, None = not yet
+        self._since_bulk = 0
+
+    def __len__(self) -> int:
+        """Keys that wait or are ready; those being worked on are not counted."""
+        return len(self._due) + len(self._urgent) + len(self._bulk)
+
+    @property
+    def taken(self) -> frozenset[str]:
+        return frozenset(self._taken)
+
+    def put(self, key: str, at: float, now: float, *, bulk: bool = False) -> None:
+        """Want `key` at `at` at the latest; the sooner of two wishes counts.
+
+        `bulk`: one of a long list (a resync), which must not delay what somebody waits for.
+        """
+        if key in self._taken:
+            wanted = self._taken[key]
+            self._taken[key] = at if wanted is None else min(wanted, at)
+        elif key in self._urgent:
+            return
+        elif at <= now:
+            self._due.pop(key, None)
+            if bulk:
+                self._bulk[key] = None
+            else:
+                self._bulk.pop(key, None)
+                self._urgent[key] = None
+        elif key not in self._bulk and at < self._due.get(key, float("inf")):
+            self._due[key] = at
+            heapq.heappush(self._heap, (at, key))
+
+    def take(self, now: float) -> str | None:
+        """A key whose time has come, or None; it stays taken until `done`."""
+        self._promote(now)
+        for ready in self._order():
+            if ready:
+                key, _ = ready.popitem(last=False)
+                self._since_bulk = 0 if ready is self._bulk else self._since_bulk + 1
+                self._taken[key] = None
+                return key
+        return None
+
+    def done(self, key: str, now: float) -> None:
+        """The work on `key` has ended. Raises KeyError when nobody had taken it."""
+        wanted = self._taken.pop(key)
+        if wanted is not None:
+            self.put(key, wanted, now)
+
+    def next_at(self) -> float | None:
+        """When the next waiting key becomes ready; None when none waits."""
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # superseded by a sooner wish
+        return self._heap[0][0] if self._heap else None
+
+    def _promote(self, now: float) -> None:
+        while (at := self.next_at()) is not None and at <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._due[key]
+            self._urgent[key] = None
+
+    def _order(self) -> tuple[OrderedDict[str, None], OrderedDict[str, None]]:
+        if self._since_bulk >= _URGENT_IN_A_ROW:
+            return self._bulk, self._urgent
+        return self._urgent, self._bulk

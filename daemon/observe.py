@@ -1,0 +1,128 @@
+"""Look at everything that concerns one user. Reads only; what cannot be read is Unknown, with why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeVar
+
+import structlog
+
+from core.clients.discovery import Discovery
+from core.clients.scheduler import Scheduler
+from core.clients.waha_models import WahaSession
+from core.clock import Clock
+from core.domain import facts
+from core.domain.endpoints import endpoint_of
+from core.domain.facts import Endpoint, Fact, Known, Observation, SessionFact, Unknown
+from core.domain.names import job_id
+from core.domain.states import Reason
+from core.errors import DependencyError, Missing
+from daemon.outages import Outages
+from daemon.waha import WahaContainers
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Caches(Protocol):
+    """Cached answers that a pass drops when they may have become wrong. Never raises."""
+
+    async def endpoint_changed(self, user_id: str) -> None:
+        """Forget where the user's WAHA answers."""
+
+    async def chips_changed(self, chip_ids: tuple[str, ...]) -> None:
+        """Forget the QR codes of these chips."""
+
+
+class Observer:
+    """Reads Nomad and Consul side by side, and WAHA where both agree that it answers."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        discovery: Discovery,
+        waha: WahaContainers,
+        caches: Caches,
+        clock: Clock,
+        outages: Outages,
+    ) -> None:
+        self._scheduler = scheduler
+        self._discovery = discovery
+        self._waha = waha
+        self._caches = caches
+        self._clock = clock
+        self._outages = outages
+
+    async def observe(self, user_id: str, api_key: str) -> Observation:
+        """Never raises for a dependency: what failed stands as Unknown in the observation."""
+        job = job_id(user_id)
+        nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
+        seen_job, allocations, evaluation, instances = await asyncio.gather(
+            self._fact(self._scheduler.job(job), nomad),
+            self._fact(self._scheduler.allocations(job), nomad),
+            self._fact(self._scheduler.newest_placement(job), nomad),
+            self._fact(self._discovery.instances(user_id), consul),
+        )
+        endpoint = None
+        if isinstance(allocations, Known) and isinstance(instances, Known):
+            endpoint = endpoint_of(allocations.value, instances.value)
+        return Observation(
+            job=seen_job,
+            # A list has no "no such thing": a 404 here is not Nomad's, or Consul's, own answer.
+            allocations=_never_missing(allocations, nomad),
+            evaluation=evaluation,
+            instances=_never_missing(instances, consul),
+            sessions=await self._sessions(user_id, endpoint, api_key),
+        )
+
+    async def _fact(self, read: Awaitable[T], why: Reason) -> Fact[T]:
+        try:
+            value = await read
+        except Missing as error:
+            self._outages.worked(error.system)
+            return facts.Missing(self._clock.now())
+        except DependencyError as error:
+            self._outages.failed(error.system, error)
+            return Unknown(why)
+        self._outages.worked("nomad" if why is Reason.DEPENDENCY_NOMAD else "consul")
+        return Known(value, self._clock.now())
+
+    async def _sessions(
+        self, user_id: str, endpoint: Endpoint | None, api_key: str
+    ) -> Fact[Mapping[str, SessionFact]]:
+        if endpoint is None:
+            return Unknown(Reason.WAHA_NOT_READY)
+        try:
+            listed = await self._waha.at(endpoint.address, endpoint.port, api_key).sessions()
+        except DependencyError as error:
+            _log.warning("waha_not_read", code=error.code, error=error.message)
+            # Whoever else still uses this endpoint should look it up again.
+            await self._caches.endpoint_changed(user_id)
+            rejected = error.code == Reason.WAHA_KEY_REJECTED
+            return Unknown(Reason.WAHA_KEY_REJECTED if rejected else Reason.DEPENDENCY_WAHA)
+        return Known({one.name: _session_fact(one) for one in listed}, self._clock.now())
+
+
+def _never_missing(fact: Fact[T], why: Reason) -> Fact[T]:
+    return Unknown(why) if isinstance(fact, facts.Missing) else fact
+
+
+def _session_fact(session: WahaSession) -> SessionFact:
+    return SessionFact(
+        name=session.name,
+        status=session.status,
+        me=session.me_id,
+        push_name=session.me_push_name,
+        activity_at=_moment(session.activity_ms),
+    )
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    """UTC time of milliseconds since 1970; None for none and for what is no time."""
+    if milliseconds is None or not 0 < milliseconds < 10**14:
+        return None
+    return _EPOCH + timedelta(milliseconds=milliseconds)

@@ -1,0 +1,36 @@
+"""One line when a dependency goes away and one when it returns, however many passes notice."""
+
+from __future__ import annotations
+
+import structlog
+
+from core.clock import Clock
+from core.errors import DependencyError, Rejected
+
+_log = structlog.get_logger(__name__)
+
+
+class Outages:
+    """Which systems are away at the moment, as seen by all passes of this process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def __contains__(self, system: str) -> bool:
+        return system in self._since
+
+    def failed(self, system: str, error: DependencyError) -> None:
+        """A call failed. A refusal is the operator's business, hence an error and not a warning."""
+        if system in self._since:
+            return
+        self._since[system] = self._clock.monotonic()
+        log = _log.error if isinstance(error, Rejected) else _log.warning
+        log("dependency_away", system=system, code=error.code, error=error.message)
+
+    def worked(self, system: str) -> None:
+        """A call was answered."""
+        since = self._since.pop(system, None)
+        if since is not None:
+            away_s = round(self._clock.monotonic() - since, 3)
+            _log.info("dependency_returned", system=system, away_s=away_s)

@@ -1,0 +1,146 @@
+"""What became of a pass's actions, and how that changes what the pass tells. Pure.
+
+`decide` writes its status as if its actions will work; where one did not, people must see that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from core.domain.actions import (
+    Action,
+    ChipStatus,
+    ContainerStatus,
+    CreateSession,
+    Decision,
+    DeleteSession,
+    DeleteVariables,
+    PurgeJob,
+    RemoveChip,
+    RemoveContainer,
+    RestartSession,
+    StartSession,
+    StopSession,
+)
+from core.domain.desired import Desired, DesiredChip, Tries
+from core.domain.states import ChipPhase, Reason, status_word
+
+
+class Verdict(Enum):
+    """How one action ended."""
+
+    DONE = "done"
+    FAILED = "failed"  # no answer, or one that says nothing: it may have had its effect
+    REFUSED = "refused"  # understood and refused, now or in an earlier pass for the same wish
+    STALE = "stale"  # the world was not as it was seen: look again
+    DEFERRED = "deferred"  # not sent in this pass
+
+
+class Result(msgspec.Struct, frozen=True):
+    """`code`: of the error, "" when none. `after_s`: the least pause before the next try."""
+
+    action: Action
+    verdict: Verdict
+    code: str = ""
+    after_s: float = 0.0
+
+
+STARTS: Final = (CreateSession, StartSession, RestartSession)
+_CHIP_ACTIONS: Final = (*STARTS, StopSession, DeleteSession, RemoveChip)
+# After these the next step is known to be possible at once; other effects take the world a while, and news
+# of it comes by the sources.
+_NEXT_STEP_AT_ONCE: Final = (
+    StopSession,
+    DeleteSession,
+    RemoveChip,
+    PurgeJob,
+    DeleteVariables,
+    RemoveContainer,
+)
+
+
+def opens_next_step(action: Action) -> bool:
+    """Whether another pass right after this action can do something."""
+    if isinstance(action, CreateSession):
+        return not action.start
+    return isinstance(action, _NEXT_STEP_AT_ONCE)
+
+
+def told(
+    decision: Decision, results: Sequence[Result], desired: Desired
+) -> tuple[ContainerStatus, dict[str, ChipStatus]]:
+    """The status to write, given how the actions ended.
+
+    Chips that are left out keep what they have: they were removed, or nothing was learnt about them.
+    """
+    container = _container(decision.container, results)
+    chips = dict(decision.chips)
+    if container.reason != decision.container.reason:
+        chips = {chip: _waiting_for(status, container.reason) for chip, status in chips.items()}
+    known = {chip.id: chip for chip in desired.chips}
+    for result in results:
+        if not isinstance(result.action, _CHIP_ACTIONS):
+            continue
+        chip_id = result.action.chip_id
+        changed = _chip(chips[chip_id], result, known[chip_id])
+        if changed is None:
+            del chips[chip_id]
+        else:
+            chips[chip_id] = changed
+    return container, chips
+
+
+def _container(status: ContainerStatus, results: Sequence[Result]) -> ContainerStatus:
+    for result in results:
+        failed = result.verdict in (Verdict.FAILED, Verdict.REFUSED)
+        if failed and not isinstance(result.action, _CHIP_ACTIONS):
+            return msgspec.structs.replace(status, reason=Reason.DEPENDENCY_NOMAD)
+    return status
+
+
+def _waiting_for(status: ChipStatus, reason: str | None) -> ChipStatus:
+    waits = status.phase == ChipPhase.QUEUED and status.reason is None
+    return msgspec.structs.replace(status, reason=reason) if waits else status
+
+
+def _chip(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus | None:
+    match result.verdict:
+        case Verdict.DONE:
+            return None if isinstance(result.action, RemoveChip) else status
+        case Verdict.STALE | Verdict.DEFERRED:
+            return None
+        case Verdict.FAILED:
+            return msgspec.structs.replace(status, reason=Reason.DEPENDENCY_WAHA)
+        case Verdict.REFUSED:
+            return _refused(status, result, chip)
+
+
+def _refused(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus:
+    if result.code == Reason.WAHA_KEY_REJECTED:
+        reason, phase = Reason.WAHA_KEY_REJECTED, ChipPhase.QUEUED
+    else:
+        reason, phase = Reason.WAHA_REJECTED, ChipPhase.FAILED
+    if not isinstance(result.action, STARTS):
+        return msgspec.structs.replace(status, reason=reason)
+    # A refused start started nothing, so it costs nothing; its owner gets the button back.
+    spent = chip.tries if chip.tries.generation == chip.generation else Tries(generation=chip.generation)
+    return msgspec.structs.replace(
+        status,
+        phase=phase,
+        status=status_word(phase, needs_pairing=chip.needs_pairing),
+        reason=reason,
+        tries=spent,
+    )
+
+
+def starts_of(actions: Sequence[Action], chips: Mapping[str, ChipStatus]) -> dict[str, Tries]:
+    """What the starts among `actions` cost, by chip: recorded before they are sent."""
+    return {
+        action.chip_id: chips[action.chip_id].tries
+        for action in actions
+        if isinstance(action, STARTS) and (not isinstance(action, CreateSession) or action.start)
+    }

@@ -1,0 +1,249 @@
+"""One pass over one user: claim, load, observe, decide, act, write, release."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from core.clients.scheduler import Scheduler
+from core.clock import Clock
+from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision, RemoveContainer
+from core.domain.decide import decide
+from core.domain.endpoints import TERMINAL
+from core.domain.facts import ClientStatus, Observation, Unknown
+from core.domain.policy import Policy
+from core.domain.states import ContainerPhase, Reason
+from core.errors import DependencyError, Missing, StaleWrite, Unavailable
+from core.settings import LoopSettings
+from core.store.interface import Busy, PortTaken, ReconcileStore, UserSnapshot, Written
+from daemon.act import Actor, unsent
+from daemon.announce import Step, Steps
+from daemon.lease import HeldLease, kept
+from daemon.load import Loader, generation_of
+from daemon.observe import Caches, Observer
+from daemon.outcome import Result, Verdict, opens_next_step, told
+from daemon.refusals import Refusals
+
+_log = structlog.get_logger(__name__)
+
+_DEPENDENCIES = frozenset(
+    {Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL, Reason.DEPENDENCY_WAHA, Reason.WAHA_KEY_REJECTED}
+)
+
+
+class PassEnd(msgspec.Struct, frozen=True):
+    """How a pass ended.
+
+    Attributes:
+        again_in_s: when to look again; None when there is nothing to look at any more.
+        failed: something did not answer: pause longer with each such pass in a row, `again_in_s` at least.
+    """
+
+    again_in_s: float | None
+    failed: bool = False
+
+
+class Reconciler:
+    """Runs passes. Safe to use for different keys at once; the queue sees to it that no key runs twice."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: ReconcileStore,
+        scheduler: Scheduler,
+        loader: Loader,
+        observer: Observer,
+        actor: Actor,
+        caches: Caches,
+        refusals: Refusals,
+        clock: Clock,
+        steps: Steps,
+        policy: Policy,
+        settings: LoopSettings,
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._scheduler = scheduler
+        self._loader = loader
+        self._observer = observer
+        self._actor = actor
+        self._caches = caches
+        self._refusals = refusals
+        self._clock = clock
+        self._steps = steps
+        self._policy = policy
+        self._settings = settings
+        self._last_actions: dict[str, tuple[Action, ...]] = {}
+
+    async def run(self, key: str) -> PassEnd:
+        """One pass over the user `key`. Raises DependencyError when the store does not play along."""
+        with structlog.contextvars.bound_contextvars(user_id=key, reconcile=uuid.uuid4().hex[:12]):
+            claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s)
+            if isinstance(claim, Busy):
+                return PassEnd(max(claim.retry_after_s, 0.05))
+            self._steps.announce(Step.CLAIMED, key)
+            deadline_at = self._clock.monotonic() + self._settings.pass_deadline_s
+            held = HeldLease(claim, self._clock, deadline_at=deadline_at)
+            loaded: int | None = None
+            try:
+                async with kept(held, self._store, self._settings.lease_heartbeat_s):
+                    snapshot = await self._store.load(key)
+                    if snapshot is None:
+                        self._forget(key)
+                        end = PassEnd(None)
+                    else:
+                        loaded = generation_of(snapshot)
+                        end = await self._look_and_act(key, held, snapshot)
+            finally:
+                newest = await self._release(held)
+            self._steps.announce(Step.RELEASED, key)
+            if newest is not None and (loaded is None or newest > loaded):
+                return PassEnd(0.0)
+            return end
+
+    async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
+        desired = self._loader.desired(snapshot)
+        observation = await self._observe(key, held, snapshot)
+        self._steps.announce(Step.OBSERVED, key)
+        decision = decide(desired, observation, self._clock.now(), self._policy)
+        changes = decision.actions or decision.container.phase != snapshot.container.phase
+        (_log.info if changes else _log.debug)(
+            "decided",
+            phase=decision.container.phase,
+            reason=decision.container.reason,
+            actions=[type(action).__name__ for action in decision.actions],
+            requeue_after_s=decision.requeue_after,
+        )
+        results = await self._actor.perform(held, snapshot, decision)
+        if any(isinstance(r.action, RemoveContainer) and r.verdict is Verdict.DONE for r in results):
+            await self._caches.endpoint_changed(key)
+            self._forget(key)
+            return PassEnd(0.0)  # a chip may have come since; without one the next load finds nothing
+        container, chips = told(decision, results, desired)
+        await self._write(held, snapshot, container, chips)
+        self._steps.announce(Step.STATUS_WRITTEN, key)
+        return self._end(key, decision, results, observation)
+
+    async def _observe(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> Observation:
+        left_s = held.deadline_at - self._clock.monotonic()
+        try:
+            async with asyncio.timeout(left_s):
+                return await self._observer.observe(key, snapshot.container.secrets.api_key)
+        except TimeoutError as error:
+            raise Unavailable("pass", "looking took longer than a pass may take") from error
+
+    async def _write(
+        self,
+        held: HeldLease,
+        snapshot: UserSnapshot,
+        container: ContainerStatus,
+        chips: Mapping[str, ChipStatus],
+    ) -> None:
+        """The guarded write; settles a port that the ledger has under another allocation's name."""
+        generations = {chip.id: chip.generation for chip in snapshot.chips}
+        generation = snapshot.container.generation
+
+        async def write(status: ContainerStatus, freed: tuple[str, ...] = ()) -> Written | PortTaken:
+            return await self._store.write_status(
+                held.lease, status, chips, generations, generation, release_ports_of=freed
+            )
+
+        outcome = await write(container)
+        if isinstance(outcome, PortTaken) and await self._is_dead(outcome.holder_allocation_id):
+            outcome = await write(container, (outcome.holder_allocation_id,))
+        if isinstance(outcome, PortTaken):
+            _log.error(
+                "port_conflict",
+                address=outcome.address,
+                port=outcome.port,
+                holder_user_id=outcome.holder_user_id,
+                holder_allocation_id=outcome.holder_allocation_id,
+            )
+            outcome = await write(_without_port(container))
+        if isinstance(outcome, PortTaken):
+            raise StaleWrite("postgres", "a status without a port was refused for its port")
+        await self._drop_cached(snapshot, chips, changed=outcome.changed)
+
+    async def _is_dead(self, allocation_id: str) -> bool:
+        """Whether a client itself reported the allocation's end, or it is gone; `lost` may still run."""
+        try:
+            holder = await self._scheduler.allocation(allocation_id)
+        except Missing:
+            return True
+        except DependencyError as error:
+            _log.warning("port_holder_not_read", code=error.code, error=error.message)
+            return False
+        return holder.client in TERMINAL and holder.client is not ClientStatus.LOST
+
+    async def _drop_cached(
+        self, snapshot: UserSnapshot, chips: Mapping[str, ChipStatus], *, changed: bool
+    ) -> None:
+        if not changed:
+            return
+        await self._caches.endpoint_changed(snapshot.container.user_id)
+        moved = tuple(
+            row.id
+            for row in snapshot.chips
+            if row.id not in chips or (row.phase, row.status) != (chips[row.id].phase, chips[row.id].status)
+        )
+        if moved:
+            await self._caches.chips_changed(moved)
+
+    def _end(
+        self, key: str, decision: Decision, results: Sequence[Result], observation: Observation
+    ) -> PassEnd:
+        repeated = decision.actions != () and self._last_actions.get(key) == decision.actions
+        self._last_actions[key] = decision.actions
+        verdicts = {result.verdict for result in results}
+        if Verdict.FAILED in verdicts:
+            return PassEnd(max(result.after_s for result in results), failed=True)
+        if Verdict.STALE in verdicts:
+            return PassEnd(0.0, failed=repeated)
+        if blind := _dependencies_away(observation):
+            _log.info("seen_in_part", away=blind)
+            return PassEnd(min(decision.requeue_after, self._policy.poll_moving_s), failed=True)
+        done = [result.action for result in results if result.verdict is Verdict.DONE]
+        if not repeated and (unsent(results) or any(map(opens_next_step, done))):
+            return PassEnd(0.0)
+        if results and verdicts == {Verdict.REFUSED}:
+            return PassEnd(max(decision.requeue_after, self._policy.poll_waiting_s))
+        return PassEnd(decision.requeue_after)
+
+    def _forget(self, key: str) -> None:
+        self._last_actions.pop(key, None)
+        self._refusals.forget_user(key)
+
+    async def _release(self, held: HeldLease) -> int | None:
+        """Give the lease back, unless an effect may still be going on: then it has to run out."""
+        if held.lost or held.effects_under_way:
+            return None
+        try:
+            return await asyncio.shield(self._store.release(held.lease))
+        except DependencyError as error:
+            _log.warning("lease_not_released", code=error.code, error=error.message)
+            return None
+
+
+def _without_port(container: ContainerStatus) -> ContainerStatus:
+    """The status of a container whose port is booked for somebody else: it may not be spoken to."""
+    ready = container.phase == ContainerPhase.READY
+    placed = container.placed
+    return msgspec.structs.replace(
+        container,
+        phase=ContainerPhase.BOOTING if ready else container.phase,
+        reason=Reason.PORT_CONFLICT,
+        placed=msgspec.structs.replace(placed, address=None, port=None) if placed else None,
+        address=None,
+        port=None,
+        endpoint=None,
+    )
+
+
+def _dependencies_away(observation: Observation) -> list[str]:
+    fields = (getattr(observation, name) for name in observation.__struct_fields__)
+    return sorted({f.why for f in fields if isinstance(f, Unknown) and f.why in _DEPENDENCIES})

@@ -1,0 +1,1 @@
+from nomad.api import exceptions as exceptions
