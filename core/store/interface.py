@@ -117,12 +117,14 @@ class Written(msgspec.Struct, frozen=True):
         epoch: of the current placement, None when there is none.
         generation: highest generation now stored for the user (container and chips); one that is higher
             than what the pass loaded means: look again at once.
-        closed: ledger entries that were closed.
+        changed: something that people or caches see moved; listeners of `observed` were told.
+        closed: allocations whose ledger entries were closed.
     """
 
     epoch: int | None
     generation: int
     changed: bool
+    closed: tuple[str, ...] = ()
 
 
 class ReconcileStore(Protocol):

@@ -1,0 +1,189 @@
+"""What becomes of the observed columns when a pass reports what it saw. Pure, and the same for every store.
+
+Each rule answers one question: does what was seen move this column, or does the column remember?
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.desired import Tries
+from core.domain.events import ChipEvent, Standing, status_event
+from core.domain.facts import Endpoint
+from core.domain.health import health_score
+from core.domain.states import ChipPhase
+
+# A write that changes nothing else renews `observed_at` no more often than this.
+OBSERVED_AT_STEP: Final = timedelta(seconds=30)
+
+
+class ContainerColumns(msgspec.Struct, frozen=True):
+    """Observed columns of a container that a status write may move."""
+
+    phase: str
+    reason: str | None
+    since: datetime
+    allocation_id: str | None
+    node_name: str | None
+    address: str | None
+    port: int | None
+    endpoint: Endpoint | None
+    empty_since: datetime | None
+    observed_generation: int
+    observed_at: datetime | None
+
+    def shown_in_chips(self) -> tuple[object, ...]:
+        """What the answer for a chip takes from its container: a change here is a change of every chip."""
+        return self.phase, self.reason, self.node_name, self.port
+
+    def news(self) -> tuple[object, ...]:
+        """What others want to hear of at once; the endpoint too, since copies of it are kept."""
+        return *self.shown_in_chips(), self.endpoint, self.allocation_id
+
+
+class ChipColumns(msgspec.Struct, frozen=True):
+    """Observed columns of a chip that a status write may move."""
+
+    phase: str
+    reason: str | None
+    status: str
+    since: datetime
+    waha_status: str | None
+    phone_number: str | None
+    push_name: str | None
+    connected_at: datetime | None
+    last_activity_at: datetime | None
+    unlinked_generation: int | None
+    tries: Tries
+    health_score: int
+    observed_generation: int
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.phase, self.reason, self.status)
+
+    def rendered(self) -> tuple[object, ...]:
+        """What the API shows of a chip; whether its newest wish was seen yet is part of it."""
+        return (
+            self.standing,
+            self.observed_generation,
+            self.waha_status,
+            self.phone_number,
+            self.connected_at,
+            self.last_activity_at,
+            self.health_score,
+        )
+
+
+class ChipMove(msgspec.Struct, frozen=True):
+    """The chip's columns after the write, with the line for its history (None = nothing to tell)."""
+
+    after: ChipColumns
+    event: ChipEvent | None
+
+
+def merge_container(
+    before: ContainerColumns, seen: ContainerStatus, generation: int, now: datetime
+) -> ContainerColumns:
+    """The container's columns after a pass that loaded `generation` and saw `seen`.
+
+    `since` moves with phase or reason alone. A blind pass keeps allocation and address and withdraws the
+    endpoint. Returns `before` itself when there is nothing worth a write.
+    """
+    moved = (seen.phase, seen.reason) != (before.phase, before.reason)
+    after = msgspec.structs.replace(
+        before,
+        phase=seen.phase,
+        reason=seen.reason,
+        since=now if moved else before.since,
+        endpoint=seen.endpoint,
+        empty_since=seen.empty_since,
+        observed_generation=max(before.observed_generation, generation),
+    )
+    if not seen.blind:
+        after = msgspec.structs.replace(
+            after,
+            allocation_id=seen.allocation_id,
+            node_name=seen.node_name,
+            address=seen.address,
+            port=seen.port,
+        )
+    old = before.observed_at
+    if after == before and old is not None and now - old < OBSERVED_AT_STEP:
+        return before
+    return msgspec.structs.replace(after, observed_at=now)
+
+
+def merge_chip(
+    before: ChipColumns,
+    seen: ChipStatus,
+    *,
+    loaded_generation: int,
+    stored_generation: int,
+    drops: int,
+    now: datetime,
+) -> ChipMove:
+    """The chip's columns after a pass that loaded `loaded_generation` and saw `seen`.
+
+    Facts are always taken over: WAHA's word, the account, activity, and that it was connected. The rest is
+    an answer to a wish, so it stays as it is when a newer wish (`stored_generation`) came meanwhile.
+    """
+    facts = _facts(before, seen, now)
+    if stored_generation > loaded_generation:
+        return ChipMove(facts, None)
+    moved = (seen.phase, seen.reason) != (before.phase, before.reason)
+    unlinked = None if seen.connected_now else seen.unlinked_generation
+    after = msgspec.structs.replace(
+        facts,
+        phase=seen.phase,
+        reason=seen.reason,
+        status=seen.status,
+        since=now if moved else before.since,
+        unlinked_generation=unlinked,
+        tries=seen.tries,
+        observed_generation=max(before.observed_generation, loaded_generation),
+    )
+    if unlinked is not None and seen.phone_number is None:
+        # Its credentials are gone: the account that it had is nobody's here any more.
+        after = msgspec.structs.replace(after, phone_number=None, push_name=None)
+    after = msgspec.structs.replace(after, health_score=_health(after, drops, now))
+    return ChipMove(after, status_event(before.standing, after.standing, loaded_generation))
+
+
+def _facts(before: ChipColumns, seen: ChipStatus, now: datetime) -> ChipColumns:
+    after = msgspec.structs.replace(
+        before,
+        waha_status=seen.waha_status,
+        # A session that is down names no account; the last one known stays.
+        phone_number=seen.phone_number or before.phone_number,
+        push_name=seen.push_name or before.push_name,
+    )
+    if seen.activity_at is not None:
+        minute = seen.activity_at.replace(second=0, microsecond=0)
+        if before.last_activity_at is None or minute > before.last_activity_at:
+            after = msgspec.structs.replace(after, last_activity_at=minute)
+    if seen.connected_now:
+        # The time of the latest connection; once set it never goes back to "never paired".
+        again = before.phase != ChipPhase.CONNECTED or before.connected_at is None
+        after = msgspec.structs.replace(
+            after,
+            connected_at=now if again else before.connected_at,
+            unlinked_generation=None,
+        )
+    return after
+
+
+def _health(columns: ChipColumns, drops: int, now: datetime) -> int:
+    return health_score(
+        paired=columns.connected_at is not None and columns.unlinked_generation is None,
+        connected=columns.phase == ChipPhase.CONNECTED,
+        drops=drops,
+        failures=columns.tries.failures,
+        connected_at=columns.connected_at,
+        last_activity_at=columns.last_activity_at,
+        now=now,
+    )

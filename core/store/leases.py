@@ -1,0 +1,105 @@
+"""Leases: whose turn it is, by PostgreSQL's clock.
+
+`clock_timestamp()` everywhere, never `now()`: the latter is the start of the transaction, and a claim that
+waited for a lock would compare with the past. Rows are never removed: a token that starts again at 1
+would let a very old write pass for a new one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import CTE, Select, bindparam, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.errors import StaleWrite
+from core.store.engine import SYSTEM
+from core.store.interface import Lease
+from core.store.tables import leases
+
+_CLOCK: Final = func.clock_timestamp()
+_FREE: Final = ""  # no owner has this name
+
+
+def _claim() -> Any:
+    ends = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s"))
+    made = insert(leases).values(
+        key=bindparam("key"), owner=bindparam("owner"), token=literal(1), expires_at=ends
+    )
+    return made.on_conflict_do_update(
+        index_elements=[leases.c.key],
+        # Evaluated once the row is ours to look at, after any wait for its lock.
+        set_={"owner": made.excluded.owner, "token": leases.c.token + 1, "expires_at": ends},
+        where=or_(leases.c.expires_at <= _CLOCK, leases.c.owner == made.excluded.owner),
+    ).returning(leases.c.token)
+
+
+_CLAIM: Final = _claim()
+_LEFT: Final = select(func.extract("epoch", leases.c.expires_at - _CLOCK)).where(
+    leases.c.key == bindparam("key")
+)
+
+
+async def claim(connection: AsyncConnection, key: str, owner: str, ttl_s: float) -> int | float:
+    """The new token (int), or for how many seconds the key is taken (float, not negative).
+
+    One statement inserts the row, takes an expired one or renews the owner's own.
+    """
+    values = {"key": key, "owner": owner, "ttl_s": ttl_s}
+    token = (await connection.execute(_CLAIM, values)).scalar_one_or_none()
+    if token is not None:
+        return int(token)
+    left = (await connection.execute(_LEFT, {"key": key})).scalar_one_or_none()
+    return max(0.0, float(left or 0.0))
+
+
+async def extend(connection: AsyncConnection, lease: Lease) -> bool:
+    """Give the lease its full life again.
+
+    An expired lease that nobody claimed meanwhile is still its owner's: the token proves it.
+    """
+    ends = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease.ttl_s)
+    done = await connection.execute(update(leases).where(*_is(lease)).values(expires_at=ends))
+    return done.rowcount == 1
+
+
+def freed(lease: Lease) -> CTE:
+    """Part of a statement: frees the key; one row when the lease was still its owner's.
+
+    The owner goes too, so that a heartbeat on its way cannot bring the lease back to life.
+    """
+    done = update(leases).where(*_is(lease)).values(owner=_FREE, expires_at=_CLOCK).returning(leases.c.key)
+    return done.cte("freed")
+
+
+def held(lease: Lease) -> CTE:
+    """Part of a statement: one row while the lease is its owner's, locked until the statement is committed.
+
+    A claim changes that row, so it waits for us, or we see what it wrote.
+    """
+    return _held(lease).cte("held")
+
+
+async def guard(connection: AsyncConnection, lease: Lease) -> None:
+    """Keep the lease from changing hands until this transaction ends. Raises StaleWrite when it has."""
+    if (await connection.execute(_held(lease))).one_or_none() is None:
+        raise stale(lease)
+
+
+async def check(connection: AsyncConnection, lease: Lease) -> None:
+    """As `guard`, for a moment: nothing is locked. Raises StaleWrite."""
+    if (await connection.execute(select(leases.c.key).where(*_is(lease)))).one_or_none() is None:
+        raise stale(lease)
+
+
+def stale(lease: Lease) -> StaleWrite:
+    return StaleWrite(SYSTEM, f"the lease of {lease.key} (token {lease.token}) is somebody else's by now")
+
+
+def _held(lease: Lease) -> Select[Any]:
+    return select(leases.c.key).where(*_is(lease)).with_for_update(read=True)
+
+
+def _is(lease: Lease) -> tuple[Any, ...]:
+    return leases.c.key == lease.key, leases.c.token == lease.token, leases.c.owner == lease.owner

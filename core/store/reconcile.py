@@ -1,0 +1,170 @@
+"""The reconciler's store on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import bindparam, delete, exists, func, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from core.clock import Clock, SystemClock
+from core.crypto import Sealer
+from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.desired import Registered, Tries
+from core.domain.names import parse_id
+from core.errors import StaleWrite
+from core.store import leases, snapshots, status
+from core.store.engine import SYSTEM, reading, transaction
+from core.store.interface import Busy, Lease, PortTaken, UserSnapshot, Written
+from core.store.notify import OBSERVED, notify
+from core.store.tables import chip_events, chips, containers, placements, port_ledger
+
+
+class PostgresReconcileStore:
+    """`ReconcileStore` on PostgreSQL. Safe for any number of passes at once; owns no connection.
+
+    `load` raises core.crypto.SecretUnreadable as well, when no key in the settings opens the container's.
+    """
+
+    def __init__(self, engine: AsyncEngine, sealer: Sealer, clock: Clock | None = None) -> None:
+        """`clock`: only its monotonic half is used, to say from when on a lease counts for its owner."""
+        self._engine = engine
+        self._sealer = sealer
+        self._clock = clock or SystemClock()
+
+    async def claim(self, key: str, owner: str, ttl_s: float) -> Lease | Busy:
+        sent_at = self._clock.monotonic()
+        async with reading(self._engine) as connection:
+            answer = await leases.claim(connection, key, owner, ttl_s)
+        if isinstance(answer, int):
+            return Lease(key=key, owner=owner, token=answer, sent_at=sent_at, ttl_s=ttl_s)
+        return Busy(retry_after_s=answer)
+
+    async def extend(self, lease: Lease) -> Lease | None:
+        sent_at = self._clock.monotonic()
+        async with reading(self._engine) as connection:
+            extended = await leases.extend(connection, lease)
+        if not extended:
+            return None
+        return Lease(lease.key, lease.owner, lease.token, sent_at, lease.ttl_s)
+
+    async def release(self, lease: Lease) -> int | None:
+        freed = leases.freed(lease)
+        generation = func.greatest(literal(0))  # of a lease of the fleet: it is no user's
+        if parse_id(lease.key) is not None:
+            generation = func.greatest(
+                0,
+                select(containers.c.generation).where(containers.c.user_id == lease.key).scalar_subquery(),
+                select(func.max(chips.c.generation)).where(chips.c.user_id == lease.key).scalar_subquery(),
+            )
+        query = select(select(func.count()).select_from(freed).scalar_subquery(), generation)
+        async with reading(self._engine) as connection:
+            released, newest = (await connection.execute(query)).one()
+        return int(newest) if released else None
+
+    async def load(self, user_id: str) -> UserSnapshot | None:
+        async with reading(self._engine) as connection:
+            return await snapshots.load(connection, user_id, self._sealer)
+
+    async def user_ids(self) -> tuple[str, ...]:
+        query = select(containers.c.user_id).order_by(containers.c.user_id)
+        async with reading(self._engine) as connection:
+            return tuple((await connection.execute(query)).scalars())
+
+    async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
+        await self._record(
+            lease,
+            spec_hash=registered.hashes.spec if registered else None,
+            spec_restart_hash=registered.hashes.restart if registered else None,
+            job_modify_index=registered.modify_index if registered else None,
+        )
+
+    async def record_variables(self, lease: Lease, hash_: str | None) -> None:
+        await self._record(lease, variables_hash=hash_)
+
+    async def _record(self, lease: Lease, **values: object) -> None:
+        held = leases.held(lease)
+        ours = exists(select(held.c.key))
+        statement = update(containers).where(containers.c.user_id == lease.key, ours).values(values)
+        async with reading(self._engine) as connection:
+            done = await connection.execute(statement)
+        if done.rowcount != 1:
+            raise leases.stale(lease)
+
+    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
+        rows = [
+            {
+                "chip_id": chip_id,
+                "spent_generation": spent.generation,
+                "spent_failures": spent.failures,
+                "spent_qr_rounds": spent.qr_rounds,
+                "spent_last_at": spent.last_at,
+            }
+            for chip_id, spent in sorted(tries.items())
+        ]
+        statement = (
+            update(chips)
+            .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == lease.key)
+            .values(
+                tries_generation=bindparam("spent_generation"),
+                tries_failures=bindparam("spent_failures"),
+                tries_qr_rounds=bindparam("spent_qr_rounds"),
+                tries_last_at=bindparam("spent_last_at"),
+            )
+        )
+        async with transaction(self._engine) as connection:
+            await leases.guard(connection, lease)
+            if rows:
+                await connection.execute(statement, rows)
+
+    async def write_status(
+        self,
+        lease: Lease,
+        container: ContainerStatus,
+        chips: Mapping[str, ChipStatus],
+        generations: Mapping[str, int],
+        container_generation: int,
+        *,
+        release_ports_of: tuple[str, ...] = (),
+    ) -> Written | PortTaken:
+        seen = status.Seen(
+            container=container,
+            chips=chips,
+            generations=generations,
+            container_generation=container_generation,
+            release_ports_of=release_ports_of,
+        )
+        return await status.write_status(self._engine, lease, seen)
+
+    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
+        async with transaction(self._engine) as connection:
+            await leases.guard(connection, lease)
+            owned = select(chips.c.deleted_at).where(chips.c.id == chip_id, chips.c.user_id == lease.key)
+            row = (await connection.execute(owned.with_for_update())).one_or_none()
+            if row is None:
+                return  # removed by an earlier pass that was stopped before it could say so
+            if row.deleted_at is None:
+                raise StaleWrite(SYSTEM, f"chip {chip_id} is wanted: only a deleted one is removed")
+            await connection.execute(delete(chip_events).where(chip_events.c.chip_id == chip_id))
+            await connection.execute(delete(chips).where(chips.c.id == chip_id))
+
+    async def remove_container(self, lease: Lease) -> bool:
+        async with transaction(self._engine) as connection:
+            await leases.guard(connection, lease)
+            # The order of wishes: whoever accepts a chip holds this row until the chip is there.
+            locked = select(containers.c.pinned, containers.c.deleted_at)
+            row = (
+                await connection.execute(locked.where(containers.c.user_id == lease.key).with_for_update())
+            ).one_or_none()
+            if row is None:
+                return True
+            if await _is_wanted(connection, lease.key, pinned=row.pinned and row.deleted_at is None):
+                return False
+            for table in (port_ledger, placements, containers):
+                await connection.execute(delete(table).where(table.c.user_id == lease.key))
+            await notify(connection, OBSERVED, lease.key)
+            return True
+
+
+async def _is_wanted(connection: AsyncConnection, user_id: str, *, pinned: bool) -> bool:
+    return pinned or bool(await connection.scalar(select(exists().where(chips.c.user_id == user_id))))

@@ -1,0 +1,112 @@
+"""What a pass loads: one user as one statement saw it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, Select, and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from core.crypto import Sealer
+from core.domain.desired import Registered, Resources, SpecHashes, Tries, Wanted
+from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
+from core.store.tables import chips, containers, placements, plans, users
+
+
+async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
+    """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
+    rows = (await connection.execute(_snapshot().where(containers.c.user_id == user_id))).all()
+    if not rows:
+        return None
+    # One statement, so the container stands in every row; without chips there is one row of nulls.
+    found = tuple(_chip(row) for row in rows if row.chip_id is not None)
+    return UserSnapshot(container=_container(rows[0], sealer), chips=found)
+
+
+def _snapshot() -> Select[Any]:
+    return (
+        select(
+            containers,
+            users.c.email,
+            plans.c.slug.label("plan_slug"),
+            plans.c.cpu_mhz,
+            plans.c.memory_mb,
+            plans.c.memory_max_mb,
+            plans.c.max_chips,
+            placements.c.allocation_id.label("current_allocation"),
+            *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
+        )
+        .join_from(containers, users, users.c.id == containers.c.user_id)
+        .join(plans, plans.c.slug == users.c.plan_slug)
+        .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
+        .outerjoin(chips, chips.c.user_id == containers.c.user_id)
+        .order_by(chips.c.created_at, chips.c.id)
+    )
+
+
+_CHIP_COLUMNS = (
+    chips.c.id,
+    chips.c.wanted,
+    chips.c.generation,
+    chips.c.intent_at,
+    chips.c.created_at,
+    chips.c.connected_at,
+    chips.c.unlinked_generation,
+    chips.c.tries_generation,
+    chips.c.tries_failures,
+    chips.c.tries_qr_rounds,
+    chips.c.tries_last_at,
+    chips.c.phase,
+    chips.c.reason,
+    chips.c.status,
+    chips.c.status_since,
+)
+
+
+def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
+    registered = None
+    if row.job_modify_index is not None:
+        registered = Registered(SpecHashes(row.spec_hash, row.spec_restart_hash), row.job_modify_index)
+    return ContainerRow(
+        user_id=row.user_id,
+        email=row.email,
+        plan_slug=row.plan_slug,
+        resources=Resources(row.cpu_mhz, row.memory_mb, row.memory_max_mb),
+        max_chips=row.max_chips,
+        generation=row.generation,
+        pinned=row.pinned,
+        deleted=row.deleted_at is not None,
+        namespace=row.namespace,
+        storage_id=row.storage_id,
+        created_at=row.created_at,
+        phase=row.phase,
+        reason=row.reason,
+        since=row.status_since,
+        registered=registered,
+        variables_hash=row.variables_hash,
+        current_allocation=row.current_allocation,
+        empty_since=row.empty_since,
+        secrets=ContainerSecrets(sealer.open(row.sealed_api_key), sealer.open(row.sealed_hook_key)),
+    )
+
+
+def _chip(row: Row[Any]) -> ChipRow:
+    return ChipRow(
+        id=row.chip_id,
+        wanted=Wanted(row.chip_wanted),
+        generation=row.chip_generation,
+        intent_at=row.chip_intent_at,
+        created_at=row.chip_created_at,
+        connected_at=row.chip_connected_at,
+        unlinked_generation=row.chip_unlinked_generation,
+        tries=Tries(
+            generation=row.chip_tries_generation,
+            failures=row.chip_tries_failures,
+            qr_rounds=row.chip_tries_qr_rounds,
+            last_at=row.chip_tries_last_at,
+        ),
+        phase=row.chip_phase,
+        reason=row.chip_reason,
+        status=row.chip_status,
+        since=row.chip_status_since,
+    )

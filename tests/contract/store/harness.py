@@ -1,0 +1,165 @@
+"""What the store's contract needs besides the store itself: the wishes of users, and eyes.
+
+Every implementation of `ReconcileStore` brings one of these; the tests speak to nothing else.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+from cryptography.fernet import Fernet
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.crypto import Sealer
+from core.store.containers import ensure_container, next_generation
+from core.store.engine import reading, transaction
+from core.store.interface import Lease, ReconcileStore
+from core.store.reconcile import PostgresReconcileStore
+from core.store.tables import chip_events, chips, containers, leases, placements, port_ledger, users
+
+
+class Event(msgspec.Struct, frozen=True):
+    id: int
+    type: str
+    code: str
+    description: str
+    generation: int
+    extra_data: dict[str, Any]
+
+
+class Placement(msgspec.Struct, frozen=True):
+    allocation_id: str
+    epoch: int
+    is_current: bool
+
+
+class Entry(msgspec.Struct, frozen=True):
+    user_id: str
+    allocation_id: str
+    address: str
+    port: int
+    is_open: bool
+
+
+class Harness(Protocol):
+    """Wishes are accepted as the API accepts them; columns are read as they stand."""
+
+    store: ReconcileStore
+
+    async def user(self, plan: str = "enterprise") -> str: ...
+    async def container(self, user_id: str, *, pinned: bool = False) -> None: ...
+    async def chip(self, user_id: str, alias: str = "") -> str: ...
+    async def wish(self, chip_id: str, wanted: str) -> int: ...
+    async def expire(self, lease: Lease) -> None: ...
+    async def now(self) -> datetime: ...
+    async def chip_columns(self, chip_id: str) -> dict[str, Any] | None: ...
+    async def container_columns(self, user_id: str) -> dict[str, Any] | None: ...
+    async def events(self, chip_id: str) -> list[Event]: ...
+    async def placements(self, user_id: str) -> list[Placement]: ...
+    async def ledger(self) -> list[Entry]: ...
+
+
+class PostgresHarness:
+    """The contract on PostgreSQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.sealer = Sealer((Fernet.generate_key().decode(),))
+        self.store: ReconcileStore = PostgresReconcileStore(engine, self.sealer)
+
+    async def user(self, plan: str = "enterprise") -> str:
+        user_id = str(uuid.uuid4())
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                insert(users).values(
+                    id=user_id,
+                    email=f"{user_id}@example.com",
+                    name="Ana",
+                    phone="+5511999999999",
+                    plan_slug=plan,
+                )
+            )
+        return user_id
+
+    async def container(self, user_id: str, *, pinned: bool = False) -> None:
+        async with transaction(self.engine) as connection:
+            await ensure_container(connection, user_id, self.sealer, "main")
+            if pinned:
+                await connection.execute(
+                    update(containers).where(containers.c.user_id == user_id).values(pinned=True)
+                )
+
+    async def chip(self, user_id: str, alias: str = "") -> str:
+        chip_id = str(uuid.uuid4())
+        async with transaction(self.engine) as connection:
+            await ensure_container(connection, user_id, self.sealer, "main")
+            generation = await next_generation(connection, user_id)
+            await connection.execute(
+                insert(chips).values(
+                    id=chip_id, user_id=user_id, alias=alias or chip_id, generation=generation
+                )
+            )
+        return chip_id
+
+    async def wish(self, chip_id: str, wanted: str) -> int:
+        async with transaction(self.engine) as connection:
+            owner = select(chips.c.user_id).where(chips.c.id == chip_id)
+            generation = await next_generation(
+                connection, str((await connection.execute(owner)).scalar_one())
+            )
+            deleted = func.clock_timestamp() if wanted == "deleted" else None
+            await connection.execute(
+                update(chips)
+                .where(chips.c.id == chip_id)
+                .values(
+                    wanted=wanted, generation=generation, deleted_at=deleted, revision=chips.c.revision + 1
+                )
+            )
+        return generation
+
+    async def expire(self, lease: Lease) -> None:
+        async with transaction(self.engine) as connection:
+            past = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, 1)
+            await connection.execute(update(leases).where(leases.c.key == lease.key).values(expires_at=past))
+
+    async def now(self) -> datetime:
+        async with reading(self.engine) as connection:
+            found: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        return found
+
+    async def chip_columns(self, chip_id: str) -> dict[str, Any] | None:
+        return await self._one(select(chips).where(chips.c.id == chip_id))
+
+    async def container_columns(self, user_id: str) -> dict[str, Any] | None:
+        return await self._one(select(containers).where(containers.c.user_id == user_id))
+
+    async def events(self, chip_id: str) -> list[Event]:
+        query = select(chip_events).where(chip_events.c.chip_id == chip_id).order_by(chip_events.c.id)
+        return [
+            Event(row.id, row.type, row.code, row.description, row.generation, row.extra_data)
+            for row in await self._all(query)
+        ]
+
+    async def placements(self, user_id: str) -> list[Placement]:
+        query = select(placements).where(placements.c.user_id == user_id).order_by(placements.c.epoch)
+        return [Placement(row.allocation_id, row.epoch, row.is_current) for row in await self._all(query)]
+
+    async def ledger(self) -> list[Entry]:
+        query = select(port_ledger).order_by(port_ledger.c.id)
+        return [
+            Entry(row.user_id, row.allocation_id, row.address, row.port, row.closed_at is None)
+            for row in await self._all(query)
+        ]
+
+    async def _one(self, query: Any) -> dict[str, Any] | None:
+        async with reading(self.engine) as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else dict(row)
+
+    async def _all(self, query: Any) -> list[Any]:
+        async with reading(self.engine) as connection:
+            return list((await connection.execute(query)).all())
