@@ -1,0 +1,89 @@
+"""What the QR route says, from what the store holds: a QR is asked for in one situation alone.
+
+The page has fixed texts of its own for STARTING, SCAN_QR_CODE, FAILED and STOPPED; wherever a person must
+read our sentence instead, `status` is null. The sentence is never empty while there is no QR.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from core.domain.desired import Wanted
+from core.domain.facts import WahaStatus
+from core.domain.states import ChipPhase, Reason
+from core.domain.views import StoredChip, shown, text_of
+
+UNREACHABLE: Final = "O serviço do WhatsApp está iniciando ou indisponível. Tentando novamente..."
+PREPARING: Final = "Preparando a sessão do WhatsApp. O QR Code aparece em instantes."
+SCAN: Final = "Abra o WhatsApp no celular e escaneie o QR Code."
+_DISCONNECTED: Final = "Chip desconectado. Clique em Conectar para conectar novamente."
+_CONNECTED: Final = "Chip conectado."
+_STARTING: Final = "Iniciando a sessão do WhatsApp. O QR Code aparece em instantes."
+_RESTARTING: Final = "A sessão do WhatsApp falhou e está sendo reiniciada. Aguarde um instante."
+_PASSKEY: Final = "O WhatsApp pediu uma chave de acesso (passkey). Confirme no celular que tem este número."
+
+# A QR code is good for 60 s when it is the first of a set, the others for 20 s each (WAHA docs, "QR").
+_FIRST_QR: Final = timedelta(seconds=60)
+_NEXT_QR: Final = timedelta(seconds=20)
+
+_AT_REST: Final = frozenset({ChipPhase.PARKED, ChipPhase.UNLINKED, ChipPhase.FAILED})
+_RESTART_COMES: Final = frozenset({ChipPhase.STARTING, ChipPhase.RETRYING, ChipPhase.RECONNECTING})
+_PASSKEYS: Final = frozenset({WahaStatus.PASSKEY_REQUIRED, WahaStatus.PASSKEY_CONFIRMATION_REQUIRED})
+
+
+class QrState(msgspec.Struct, frozen=True):
+    """What the store alone can say.
+
+    Attributes:
+        ask: WAHA shows a QR and is to be asked for it; the rest is what to say if it gives none.
+        status: WAHA's word, or None when a person must read `message`.
+    """
+
+    status: str | None
+    message: str
+    ask: bool = False
+
+
+def qr_state(chip: StoredChip) -> QrState:
+    """The rules in order; the first that holds speaks."""
+    if chip.wanted != Wanted.CONNECTED:
+        return QrState(None, _DISCONNECTED)
+    reason = shown(chip).reason
+    if not chip.seen or chip.waha_status is None:
+        return QrState(None, text_of(reason) or PREPARING)
+    if chip.phase in _AT_REST:
+        return QrState(None, text_of(reason or Reason.RECONNECT_FAILED) or UNREACHABLE)
+    return told_by_waha(chip.waha_status, chip.phase, reason)
+
+
+def told_by_waha(waha_status: str, phase: str, reason: str | None = None) -> QrState:
+    """What WAHA's own word means for somebody who waits for a QR; `phase` says what we do about it."""
+    if waha_status == WahaStatus.SCAN_QR_CODE:
+        return QrState(None, UNREACHABLE, ask=True)
+    if reason is not None:
+        return QrState(None, text_of(reason) or UNREACHABLE)
+    if waha_status == WahaStatus.WORKING:
+        return QrState(waha_status, _CONNECTED)
+    if waha_status == WahaStatus.STARTING:
+        return QrState(waha_status, _STARTING)
+    if waha_status in _PASSKEYS:
+        return QrState(waha_status, _PASSKEY)
+    if waha_status == WahaStatus.FAILED and phase in _RESTART_COMES:
+        return QrState(waha_status, _RESTARTING)
+    return QrState(None, PREPARING)
+
+
+def qr_expires_at(set_began_at: datetime, now: datetime) -> datetime:
+    """When the code that is shown at `now` is replaced, for a set of codes that began at `set_began_at`."""
+    first_ends = set_began_at + _FIRST_QR
+    if now < first_ends:
+        return first_ends
+    return first_ends + _NEXT_QR * ((now - first_ends) // _NEXT_QR + 1)
+
+
+def qr_set_began_at(chip: StoredChip) -> datetime:
+    """The best guess from the store: the last start, or when the status last changed if that was later."""
+    return chip.since if chip.started_at is None else max(chip.since, chip.started_at)

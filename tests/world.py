@@ -1,0 +1,419 @@
+"""A small pure world for the properties of `decide`: hosts, allocations, Consul, WAHA and phones.
+
+It obeys the rules that the outside systems were measured to obey, holds no clock of its own and makes no
+choice: tests drive it. Every list it keeps is in the order in which things happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from core.domain import actions as act
+from core.domain import names
+from core.domain.desired import (
+    Desired,
+    DesiredChip,
+    DesiredContainer,
+    Registered,
+    SpecHashes,
+    Wanted,
+)
+from core.domain.facts import (
+    AllocationFact,
+    ClientStatus,
+    EvaluationFact,
+    JobFact,
+    Known,
+    Missing,
+    Observation,
+    PlacementFailure,
+    ServiceInstance,
+    SessionFact,
+    Unknown,
+    WahaStatus,
+)
+from core.domain.ports import Holding, HostPorts, Ledger, Taken, record
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SPEC = SpecHashes(spec="s1", restart="r1")
+STOP_S = 10
+DEAD = (ClientStatus.COMPLETE, ClientStatus.FAILED)
+
+
+@dataclass
+class Allocation:
+    id: str
+    user: str
+    host: str
+    port: int
+    index: int
+    created: datetime
+    desired: str = "run"
+    client: ClientStatus = ClientStatus.PENDING
+    modified: datetime = START
+    passing: bool = False
+    really_runs: bool = False
+    previous: str | None = None
+    dies_at: datetime | None = None
+    stops_at: datetime | None = None
+
+
+@dataclass
+class Session:
+    status: WahaStatus = WahaStatus.STOPPED
+    me: str | None = None
+    starts: int = 0
+
+
+@dataclass
+class Job:
+    modify_index: int
+    stopped: bool = False
+    evaluation_failed: bool = False
+    evaluation_index: int = 0
+    born: int = 0  # index of the incarnation: a stop and a new register forget older allocations
+    skip_wait: bool = False  # an extra evaluation makes Nomad forget the stop-on-disconnect wait
+
+
+@dataclass
+class World:
+    """All outside systems together with the store's rows."""
+
+    hosts: dict[str, HostPorts]
+    now: datetime = START
+    jobs: dict[str, Job] = field(default_factory=dict)
+    allocations: list[Allocation] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, dict[str, Session]] = field(default_factory=dict)
+    down: set[str] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
+    desired: dict[str, Desired] = field(default_factory=dict)
+    statuses: dict[str, act.ContainerStatus] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=dict)
+    current: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, Allocation] = field(default_factory=dict)
+    most_running: dict[str, int] = field(default_factory=dict)
+    index: int = 0
+
+    # --- what users do -------------------------------------------------------------------------------
+    def add_chip(self, user: str, chip: str, *, max_chips: int = 10) -> None:
+        entry = self.desired.get(user) or Desired(
+            container=DesiredContainer(user, 1, wanted_hashes=SPEC, wanted_variables_hash="v1"),
+            chips=(),
+            max_chips=max_chips,
+        )
+        new = DesiredChip(chip, Wanted.CONNECTED, 1, intent_at=self.now, created_at=self.now)
+        self.desired[user] = msgspec.structs.replace(entry, chips=(*entry.chips, new))
+
+    def intend(self, user: str, chip: str, wanted: Wanted) -> None:
+        self._edit(user, chip, wanted=wanted, intent_at=self.now, bump=True)
+
+    def _edit(self, user: str, chip: str, *, bump: bool = False, **changes: object) -> None:
+        entry = self.desired[user]
+        chips = tuple(
+            msgspec.structs.replace(c, generation=c.generation + bump, **changes) if c.id == chip else c
+            for c in entry.chips
+        )
+        self.desired[user] = msgspec.structs.replace(entry, chips=chips)
+
+    # --- what is seen --------------------------------------------------------------------------------
+    def observe(self, user: str) -> Observation:
+        job = self.jobs.get(user)
+        mine = [a for a in self.allocations if a.user == user]
+        nomad = "nomad" in self.blind
+        unknown = Unknown("dependency_nomad")
+        evaluation = (
+            Known(
+                EvaluationFact(
+                    id="e",
+                    status="complete",
+                    triggered_by="job-register",
+                    create_index=job.evaluation_index,
+                    failure=PlacementFailure(1, 0, 1, {"network: dynamic port selection failed": 1})
+                    if job.evaluation_failed
+                    else None,
+                ),
+                self.now,
+            )
+            if job
+            else Missing(self.now)
+        )
+        return Observation(
+            job=unknown
+            if nomad
+            else Known(JobFact(job.modify_index, job.stopped, "running"), self.now)
+            if job
+            else Missing(self.now),
+            allocations=unknown if nomad else Known(tuple(self._fact(a) for a in mine), self.now),
+            evaluation=unknown if nomad else evaluation,
+            instances=Unknown("dependency_consul")
+            if "consul" in self.blind
+            else Known(
+                tuple(
+                    ServiceInstance(f"_nomad-task-{a.id}", user, a.id, a.host, a.port, passing=a.passing)
+                    for a in mine
+                    if a.client is not ClientStatus.COMPLETE
+                ),
+                self.now,
+            ),
+            sessions=self._sessions_fact(user),
+        )
+
+    def _sessions_fact(self, user: str) -> Known[dict[str, SessionFact]] | Unknown:
+        if "waha" in self.blind or not any(a.user == user and a.passing for a in self.allocations):
+            return Unknown("dependency_waha")
+        held = self.sessions.get(user, {})
+        return Known({name: SessionFact(name, s.status, me=s.me) for name, s in held.items()}, self.now)
+
+    def _fact(self, a: Allocation) -> AllocationFact:
+        return AllocationFact(
+            id=a.id,
+            node_id=a.host,
+            node_name=a.host,
+            desired=a.desired,
+            client=a.client,
+            create_index=a.index,
+            created_at=a.created,
+            modified_at=a.modified,
+            address=a.host,
+            port=a.port,
+        )
+
+    # --- what actions do -----------------------------------------------------------------------------
+    def apply(self, user: str, action: act.Action) -> None:
+        container = self.desired[user].container
+        match action:
+            case act.WriteVariables(hash=value):
+                self.variables[user] = value
+                self._container(user, variables_hash=value)
+            case act.RegisterJob(expected_index=expected, hashes=hashes):
+                job = self.jobs.get(user)
+                if (job.modify_index if job else 0) != expected:
+                    return
+                self.index += 1
+                again = job is not None and not job.stopped
+                self.jobs[user] = Job(
+                    modify_index=self.index, born=job.born if again else self.index, skip_wait=again
+                )
+                self._container(user, registered=Registered(hashes, self.index))
+                if container.registered is not None and container.registered.hashes.restart != hashes.restart:
+                    self._stop_allocations(user)
+            case act.StopJob():
+                self.index += 1
+                self.jobs[user] = replace(self.jobs[user], stopped=True, modify_index=self.index)
+                self._stop_allocations(user)
+            case act.PurgeJob():
+                self.jobs.pop(user, None)
+                self._container(user, registered=None)
+            case act.DeleteVariables():
+                self.variables.pop(user, None)
+                self._container(user, variables_hash=None)
+            case act.RemoveContainer():
+                del self.desired[user]
+                self.statuses.pop(user, None)
+                self.current.pop(user, None)
+            case act.RemoveChip(chip_id=chip):
+                entry = self.desired[user]
+                self.desired[user] = msgspec.structs.replace(
+                    entry, chips=tuple(c for c in entry.chips if c.id != chip)
+                )
+            case _:
+                self._session_action(user, action)
+
+    def _session_action(self, user: str, action: act.ChipAction) -> None:
+        held = self.sessions.setdefault(user, {})
+        name = names.session_name(action.chip_id)
+        session = held.get(name)
+        match action:
+            case act.CreateSession(start=start):
+                session = held.setdefault(name, Session())
+                if start:
+                    self._start(session)
+            case act.StartSession() if session and session.status is WahaStatus.STOPPED:
+                self._start(session)
+            case act.RestartSession() if session:
+                self._start(session)
+            case act.StopSession() if session:
+                session.status = WahaStatus.STOPPED
+            case act.DeleteSession():
+                held.pop(name, None)
+
+    def running_sessions(self, user: str) -> int:
+        return sum(s.status is not WahaStatus.STOPPED for s in self.sessions.get(user, {}).values())
+
+    def _start(self, session: Session) -> None:
+        session.status = WahaStatus.STARTING
+        session.starts += 1
+
+    def _stop_allocations(self, user: str) -> None:
+        for a in self.allocations:
+            if a.user == user and a.client not in DEAD:
+                a.desired = "stop"
+
+    def _container(self, user: str, **changes: object) -> None:
+        entry = self.desired[user]
+        container = msgspec.structs.replace(entry.container, **changes)
+        self.desired[user] = msgspec.structs.replace(entry, container=container)
+
+    # --- what the daemon writes ----------------------------------------------------------------------
+    def write(self, user: str, decision: act.Decision) -> None:
+        """The guarded write of a pass: placement, ledger, status. Rows that are gone are left alone."""
+        if user not in self.desired:
+            return
+        status = decision.container
+        dead = set(status.closed_allocations)
+        placed = status.placed
+        if placed is not None and placed.port is not None and placed.address is not None:
+            claim = Holding(user, placed.allocation_id)
+            outcome = record(self.ledger, placed.address, placed.port, claim, dead)
+            if isinstance(outcome, Taken):
+                holder = next((a for a in self.allocations if a.id == outcome.holder.allocation_id), None)
+                if holder is None or holder.client in DEAD:
+                    dead.add(outcome.holder.allocation_id)
+                    outcome = record(self.ledger, placed.address, placed.port, claim, dead)
+            if isinstance(outcome, Taken):
+                status = msgspec.structs.replace(status, endpoint=None, reason="port_conflict")
+            else:
+                self.ledger = outcome
+            self.current[user] = placed.allocation_id
+        before = self.desired[user].container
+        moved = (before.phase, before.reason) != (status.phase, status.reason)
+        self._container(
+            user,
+            phase=status.phase,
+            reason=status.reason,
+            empty_since=status.empty_since,
+            since=self.now if moved else before.since,
+            current_allocation=self.current.get(user),
+        )
+        self.statuses[user] = status
+        for chip in self.desired[user].chips:
+            new = decision.chips.get(chip.id)
+            if new is None:
+                continue
+            same = (chip.phase, chip.reason) == (new.phase, new.reason)
+            self._edit(
+                user,
+                chip.id,
+                phase=new.phase,
+                reason=new.reason,
+                status=new.status,
+                tries=new.tries,
+                unlinked_generation=new.unlinked_generation,
+                since=chip.since if same else self.now,
+                connected_at=(
+                    self.now if new.connected_now and chip.phase != "connected" else chip.connected_at
+                ),
+            )
+
+    # --- what happens by itself ----------------------------------------------------------------------
+    def tick(self, seconds: float = 2.0) -> None:
+        """Time passes; Nomad places, clients start and stop tasks, sessions come up."""
+        self.now += timedelta(seconds=seconds)
+        for user, job in self.jobs.items():
+            self._place(user, job)
+        for a in self.allocations:
+            self._advance(a)
+
+    def _place(self, user: str, job: Job) -> None:
+        alive = [
+            a
+            for a in self.allocations
+            if a.user == user
+            and a.desired == "run"
+            and a.client not in DEAD
+            and a.client is not ClientStatus.LOST
+        ]
+        waits = not job.skip_wait and any(
+            a.user == user and a.index > job.born and a.dies_at is not None and self.now < a.dies_at
+            for a in self.allocations
+        )
+        if job.stopped or alive or waits:
+            return
+        older = [a for a in self.allocations if a.user == user and a.index > job.born]
+        for host in self.hosts.values():
+            if host.address in self.down:
+                continue
+            taken = {a.port for a in self.allocations if a.host == host.address and a.client not in DEAD}
+            free = [p for p in range(host.first, host.last + 1) if host.allows(p) and p not in taken]
+            if free:
+                self.index += 1
+                allocation = Allocation(
+                    f"a{self.index}",
+                    user,
+                    host.address,
+                    free[0],
+                    self.index,
+                    self.now,
+                    modified=self.now,
+                    previous=older[-1].id if older else None,
+                )
+                job.skip_wait = False
+                self.allocations.append(allocation)
+                job.evaluation_failed, job.evaluation_index = False, self.index
+                return
+        if not job.evaluation_failed:
+            self.index += 1
+            job.evaluation_failed, job.evaluation_index = True, self.index
+
+    def _advance(self, a: Allocation) -> None:
+        if a.dies_at is not None and self.now >= a.dies_at:
+            self._end(a)
+        if a.host in self.down:
+            return
+        before = a.client
+        if a.desired == "stop" and a.client not in DEAD:
+            # A container takes its time to stop, and keeps running meanwhile.
+            if a.stops_at is None:
+                a.stops_at = self.now + timedelta(seconds=STOP_S if a.really_runs else 0)
+            if self.now >= a.stops_at:
+                a.client = ClientStatus.COMPLETE
+                self._end(a)
+        elif a.client is ClientStatus.PENDING:
+            # Nomad waits for the predecessor of a placement, unless that one is lost.
+            previous = next((o for o in self.allocations if o.id == a.previous), None)
+            if previous is None or previous.client in (*DEAD, ClientStatus.LOST):
+                a.client, a.really_runs = ClientStatus.RUNNING, True
+        elif a.client is ClientStatus.RUNNING:
+            a.passing = True
+            for session in self.sessions.get(a.user, {}).values():
+                if session.status is WahaStatus.STARTING:
+                    session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
+        if a.client is not before:
+            a.modified = self.now
+
+    def _end(self, a: Allocation) -> None:
+        a.passing, a.really_runs, a.dies_at = False, False, None
+        if not any(o.really_runs for o in self.allocations if o.user == a.user):
+            for session in self.sessions.get(a.user, {}).values():
+                session.status = WahaStatus.STOPPED
+
+    def fail(self, a: Allocation) -> None:
+        if a.client in (ClientStatus.RUNNING, ClientStatus.PENDING) and a.host not in self.down:
+            a.client, a.modified = ClientStatus.FAILED, self.now
+            self._end(a)
+
+    def lose(self, host: str) -> None:
+        """A host falls silent; its containers stop themselves after S and their kill timeout, unseen."""
+        self.down.add(host)
+        for a in self.allocations:
+            if a.host == host and a.client not in DEAD:
+                if a.really_runs:
+                    a.dies_at = self.now + timedelta(seconds=105)
+                a.client, a.desired, a.modified, a.passing = ClientStatus.LOST, "stop", self.now, False
+
+    def restore(self, host: str) -> None:
+        self.down.discard(host)
+
+    def scan(self, user: str, chip: str) -> None:
+        session = self.sessions.get(user, {}).get(names.session_name(chip))
+        if session and session.status is WahaStatus.SCAN_QR_CODE:
+            session.status, session.me = WahaStatus.WORKING, "5511999999999@c.us"
+
+    def expire_qr(self, user: str, chip: str) -> None:
+        session = self.sessions.get(user, {}).get(names.session_name(chip))
+        if session and session.status is WahaStatus.SCAN_QR_CODE:
+            session.status = WahaStatus.FAILED
