@@ -1,8 +1,39 @@
-"""The `wahafleet` command."""
+"""The `wahafleet` command: one refusal is one clear sentence, and no traceback reaches anybody."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 
 import click
 
+from cli import failures
+from cli.container import container
+from cli.parts import api, daemon, migrate
+from cli.phone import phone
+from cli.settings import settings
+from cli.target import Target
+from cli.up import up
+from cli.user import user
 
-@click.group()
-def main() -> None:
-    """Run and operate a wahafleet."""
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wahafleet")
+@click.option(
+    "--api", "url", metavar="URL", help="The wahafleet to talk to; else the newest one running here."
+)
+@click.pass_context
+def wahafleet(context: click.Context, url: str | None) -> None:
+    """Run and operate a wahafleet: one WAHA container per user on a Nomad cluster."""
+    context.obj = Target(url)
+
+
+for command in (up, api, daemon, migrate, container, phone, user, settings):
+    wahafleet.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Ends the process with 0, 1 (it could not be done) or 2 (asked in a wrong way)."""
+    sys.exit(
+        failures.guarded(lambda: wahafleet.main(args=arguments, prog_name="wahafleet", standalone_mode=False))
+    )

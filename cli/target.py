@@ -1,0 +1,121 @@
+"""Which wahafleet a verb talks to, and how."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from cli.failures import CommandError
+from sandbox.up import context
+from sandbox.up.data import read_env
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT_S: Final = 30.0
+
+
+class Target:
+    """The wahafleet at `url`, or the newest one that runs here."""
+
+    def __init__(self, url: str | None) -> None:
+        if url is not None and not urlsplit(url).hostname:
+            raise CommandError(f"--api takes an address such as http://127.0.0.1:8000, not {url!r}.")
+        self._url = url
+        self._context = context.find(url)
+
+    @property
+    def url(self) -> str:
+        """Raises CommandError when no address was given and none runs here."""
+        if self._url is not None:
+            return self._url.rstrip("/")
+        if self._context is None:
+            raise CommandError(
+                "no wahafleet runs here; start one with `wahafleet up`, or name one with --api URL."
+            )
+        return self._context.api
+
+    @property
+    def operator_token(self) -> str:
+        """From WAHAFLEET_OPERATOR_TOKEN, else from the context of the address. Raises CommandError."""
+        token = os.environ.get("WAHAFLEET_OPERATOR_TOKEN", "").strip()
+        if token:
+            return token
+        if self._context is None:
+            raise CommandError(
+                f"no `wahafleet up` of yours serves {self.url}, so its operator token is not known here; "
+                "set WAHAFLEET_OPERATOR_TOKEN."
+            )
+        return self._context.operator_token
+
+    def check(self) -> None:
+        """Raises CommandError when there is no wahafleet to talk to, or no token for it."""
+        assert self.url
+        assert self.operator_token
+
+    @property
+    def database_url(self) -> str:
+        """Of the store: from WAHAFLEET_DATABASE_URL, else that of the running sandbox. Raises CommandError."""
+        url = self.environment().get("WAHAFLEET_DATABASE_URL", "")
+        if not url:
+            raise CommandError(
+                "WAHAFLEET_DATABASE_URL is not set and no wahafleet of yours runs here; set it, as "
+                "postgresql+asyncpg://user:password@host/database, or start one with `wahafleet up`."
+            )
+        return url
+
+    def environment(self) -> dict[str, str]:
+        """Settings for verbs that work on the store itself: the shell's, else those of the running sandbox."""
+        if os.environ.get("WAHAFLEET_DATABASE_URL") or self._context is None:
+            return dict(os.environ)
+        file = Path(self._context.data) / "settings.env"
+        try:
+            return {**os.environ, **read_env(file)}
+        except OSError as error:
+            raise CommandError(
+                f"{file} cannot be read ({error.strerror}); set WAHAFLEET_DATABASE_URL and the other settings."
+            ) from error
+
+    def get(self, path: str, **query: str | int) -> Any:
+        """The decoded answer of GET `path` (below /api/v1), as the operator.
+
+        Raises CommandError with the API's own sentence for anything but 200.
+        """
+        import httpx  # the verbs that run parts of the system do not need it
+
+        try:
+            answer = httpx.get(
+                f"{self.url}/api/v1{path}",
+                params=query,
+                headers={"Authorization": f"Bearer {self.operator_token}"},
+                timeout=TIMEOUT_S,
+                trust_env=False,
+            )
+        except httpx.HTTPError as error:
+            raise CommandError(
+                f"{self.url} does not answer ({type(error).__name__}); see that `wahafleet up` runs, or name "
+                "another address with --api."
+            ) from error
+        if answer.status_code != 200:
+            raise CommandError(_refusal(self.url, answer))
+        try:
+            return answer.json()
+        except ValueError:
+            raise CommandError(
+                f"{self.url} is no wahafleet API; check the address given with --api."
+            ) from None
+
+
+def _refusal(url: str, answer: httpx.Response) -> str:
+    if answer.status_code == 401:
+        return (
+            f"{url} does not accept this operator token; set WAHAFLEET_OPERATOR_TOKEN to the one that its API "
+            "was started with."
+        )
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return f"{url} answered {answer.status_code} and no reason; check the address given with --api."
+    return f"{url} answered {answer.status_code}: {detail}"

@@ -1,0 +1,67 @@
+"""`wahafleet up`: the whole system on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from sandbox.up.plan import Driver, Kind, Options, Simulators
+
+
+def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
+    return click.Choice([value.value for value in values])
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the API.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port of the API."
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that keeps everything over restarts.  [default: /var/tmp/wahafleet-<your user number>]",
+)
+@click.option(
+    "--nomad", type=_choice(Kind), default="auto", show_default=True, help="auto: real when on PATH."
+)
+@click.option(
+    "--consul", type=_choice(Kind), default="auto", show_default=True, help="auto: real when on PATH."
+)
+@click.option("--driver", type=_choice(Driver), default="auto", show_default=True, help="auto: raw_exec.")
+@click.option("--hosts", type=int, default=1, show_default=True, help="Simulated hosts, 100 users each.")
+@click.option("--simulators", type=_choice(Simulators), default="auto", show_default=True)
+@click.option(
+    "--speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Speed of the simulators' clock (QR rotation).",
+)
+def up(
+    host: str,
+    port: int,
+    data: Path | None,
+    nomad: str,
+    consul: str,
+    driver: str,
+    hosts: int,
+    simulators: str,
+    speed: float,
+) -> None:
+    """Run everything on this machine: databases, Nomad, Consul, API and daemon. Ctrl-C ends it."""
+    from sandbox.postgres import default_data_folder
+    from sandbox.up.run import run
+
+    options = Options(
+        nomad=Kind(nomad),
+        consul=Kind(consul),
+        driver=Driver(driver),
+        hosts=hosts,
+        simulators=Simulators(simulators),
+        speed=speed,
+        storage_dsn=os.environ.get("WAHAFLEET_STORAGE_DSN", ""),
+    )
+    run(options, host=host, port=port, data=data or default_data_folder(), echo=click.echo)

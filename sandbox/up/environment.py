@@ -1,0 +1,78 @@
+"""What `api` and `daemon` are told when the sandbox runs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from core.settings import VARIABLES
+from sandbox.up.plan import Driver, Plan
+
+# Everything that the sandbox runs answers on loopback, where a proxy of the user's shell has no part.
+_PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+# Settings that belong to the user's own cluster and never to the sandbox.
+_FOREIGN: Final = frozenset(
+    {"NOMAD_ADDR", "NOMAD_TOKEN", "NOMAD_NAMESPACE", "NOMAD_REGION", "NOMAD_CACERT"}
+    | {"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_NAMESPACE", "CONSUL_CACERT"}
+)
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the parts of a running sandbox answer. Addresses are `http://host:port`."""
+
+    api: str
+    nomad: str
+    consul: str
+    database_url: str
+    redis_url: str
+    data: Path
+
+
+def base_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The user's environment for our children, without what would lead them out of the sandbox."""
+    env = os.environ if env is None else env
+    kept = {
+        name: value for name, value in env.items() if name not in _FOREIGN and name.lower() not in _PROXIES
+    }
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept
+
+
+def simulator_storage(data: Path) -> Path:
+    """The folder in which simulators keep sessions; its part of a data folder."""
+    return data / "waha"
+
+
+def settings(
+    plan: Plan, places: Places, secrets: Mapping[str, str], env: Mapping[str, str]
+) -> dict[str, str]:
+    """The settings of `api` and `daemon`. What the sandbox does not decide itself is taken from `env`."""
+    decided = {
+        "WAHAFLEET_DATABASE_URL": places.database_url,
+        "WAHAFLEET_REDIS_URL": places.redis_url,
+        "NOMAD_ADDR": places.nomad,
+        "CONSUL_HTTP_ADDR": places.consul,
+        "WAHAFLEET_JOBSPEC": plan.jobspec,
+        # The guard comes with the real network; without this word chips would wait for it for ever.
+        "WAHAFLEET_EGRESS": "direct",
+        "WAHAFLEET_CONSOLE_URL": places.api,
+        **secrets,
+    }
+    if plan.driver is Driver.RAW_EXEC:
+        decided |= {
+            "WAHAFLEET_STORAGE_DSN": str(simulator_storage(places.data)),
+            "WAHAFLEET_HOOK_BASE_URL": places.api,
+            "WAHAFLEET_SIMULATOR_COMMAND": sys.executable,
+            "WAHAFLEET_SIMULATOR_ARGS": "-m sandbox.waha",
+        }
+    else:
+        # Seen from inside a container, loopback is the container; where the host is, its owner may say.
+        decided["WAHAFLEET_HOOK_BASE_URL"] = env.get("WAHAFLEET_HOOK_BASE_URL") or places.api
+    known = {variable.name for variable in VARIABLES} - _FOREIGN
+    own = {name: value for name, value in env.items() if name in known and value}
+    return own | decided
