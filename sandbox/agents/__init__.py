@@ -1,0 +1,1 @@
+"""Starting the real agents as child processes, where their programs are on PATH."""

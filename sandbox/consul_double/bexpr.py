@@ -1,0 +1,222 @@
+"""go-bexpr, the filter language of Consul's reads, as far as lists of services and checks need it.
+
+    Service.Meta.user == "42" and Checks.Status != "critical"
+    "a" in Service.Tags or Service.ID matches "^_nomad-task-"
+    not (Service.Meta contains user), Service.Tags is not empty
+
+A selector walks through objects by name and through lists by "any element". Selectors are checked against
+the fields an endpoint has before anything is evaluated, as go-bexpr does; a key that a map such as `Meta`
+lacks makes a comparison false (measured on Consul 1.8.7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from sandbox.consul_double.refusal import RefusalError
+
+Predicate = Callable[[Any], bool]
+
+MAP: Final = "map"
+"""In a schema: an object with keys of its user's choice."""
+
+Schema = dict[str, Any]
+"""Field -> None for a plain value or list of them, `MAP`, or the schema of an object or list of objects."""
+
+_TOKEN = re.compile(
+    r"""\s*(?:
+    (?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|`[^`]*`)
+  | (?P<op>==|!=|[()\[\]])
+  | (?P<word>[A-Za-z_][\w./-]*|-?\d[\d.]*)
+    )""",
+    re.VERBOSE,
+)
+_FAILED: Final = "Failed to create boolean expression evaluator: "
+
+
+def compile_filter(text: str, schema: Schema) -> Predicate:
+    """Compile an expression. Raises RefusalError (500, as Consul 1.8 answers a bad one)."""
+    parser = _Parser(text, schema)
+    predicate = parser.expression()
+    parser.end()
+    return predicate
+
+
+class _Parser:
+    def __init__(self, text: str, schema: Schema) -> None:
+        self._schema = schema
+        self._tokens: list[tuple[str, str, int]] = []
+        self._length = len(text)
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
+            if match is None or match.lastgroup is None:
+                raise self._no_match(position)
+            self._tokens.append((match.lastgroup, match.group(match.lastgroup), match.start(match.lastgroup)))
+            position = match.end()
+        self._at = 0
+
+    def expression(self) -> Predicate:
+        left = self._conjunction()
+        while self._take("or"):
+            left = _either(left, self._conjunction())
+        return left
+
+    def end(self) -> None:
+        if self._at != len(self._tokens):
+            raise self._no_match(self._tokens[self._at][2])
+
+    def _conjunction(self) -> Predicate:
+        left = self._unary()
+        while self._take("and"):
+            left = _both(left, self._unary())
+        return left
+
+    def _unary(self) -> Predicate:
+        if self._peek() == "not":
+            self._at += 1
+            return _negated(self._unary())
+        if self._take("("):
+            inner = self.expression()
+            self._expect(")")
+            return inner
+        return self._comparison()
+
+    def _comparison(self) -> Predicate:
+        kind, first, start = self._next()
+        if self._take("in"):
+            return _contains(self._selector(), _value(first))
+        if self._peek() == "not" and self._peek(1) == "in":
+            self._at += 2
+            return _negated(_contains(self._selector(), _value(first)))
+        if kind == "string":
+            raise self._no_match(start)
+        path = self._path(first)
+        if self._take("=="):
+            return _equals(path, self._operand())
+        if self._take("!="):
+            return _negated(_equals(path, self._operand()))
+        negate = False
+        if self._take("is"):
+            negate = self._take("not")
+            self._expect("empty")
+            found = _empty(path)
+        else:
+            negate = self._take("not")
+            if self._take("matches"):
+                found = _matches(path, self._operand())
+            else:
+                self._expect("contains")
+                found = _contains(path, self._operand())
+        return _negated(found) if negate else found
+
+    def _selector(self) -> list[str]:
+        kind, word, start = self._next()
+        if kind != "word":
+            raise self._no_match(start)
+        return self._path(word)
+
+    def _path(self, word: str) -> list[str]:
+        path = word.split(".")
+        while self._take("["):
+            path.append(_value(self._next()[1]))
+            self._expect("]")
+        schema: Any = self._schema
+        for number, part in enumerate(path):
+            if schema == MAP:
+                schema = None
+            elif isinstance(schema, dict) and part in schema:
+                schema = schema[part]
+            else:
+                raise RefusalError(500, f'{_FAILED}Selector "{".".join(path[: number + 1])}" is not valid')
+        return path
+
+    def _operand(self) -> str:
+        kind, word, start = self._next()
+        if kind == "op":
+            raise self._no_match(start)
+        return _value(word)
+
+    def _peek(self, ahead: int = 0) -> str | None:
+        at = self._at + ahead
+        return self._tokens[at][1] if at < len(self._tokens) else None
+
+    def _take(self, word: str) -> bool:
+        if self._peek() != word:
+            return False
+        self._at += 1
+        return True
+
+    def _expect(self, word: str) -> None:
+        if not self._take(word):
+            raise self._no_match(self._next()[2])
+
+    def _next(self) -> tuple[str, str, int]:
+        if self._at >= len(self._tokens):
+            raise self._no_match(self._length)
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    @staticmethod
+    def _no_match(position: int) -> RefusalError:
+        return RefusalError(500, f"{_FAILED}1:{position + 1} ({position}): no match found")
+
+
+def _value(token: str) -> str:
+    if token[:1] == '"':
+        return re.sub(r"\\(.)", r"\1", token[1:-1])
+    return token[1:-1] if token[:1] == "`" else token
+
+
+def _values(item: Any, path: list[str]) -> Iterator[Any]:
+    """Everything that `path` leads to; a list of objects is walked through, a missing key leads nowhere."""
+    if not path:
+        yield item
+    elif isinstance(item, list):
+        for element in item:
+            yield from _values(element, path)
+    elif isinstance(item, dict) and path[0] in item:
+        yield from _values(item[path[0]], path[1:])
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _equals(path: list[str], wanted: str) -> Predicate:
+    return lambda item: any(value is not None and _text(value) == wanted for value in _values(item, path))
+
+
+def _matches(path: list[str], pattern: str) -> Predicate:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise RefusalError(500, f"{_FAILED}Failed to compile regular expression: {error}") from error
+    return lambda item: any(
+        isinstance(value, str) and compiled.search(value) is not None for value in _values(item, path)
+    )
+
+
+def _contains(path: list[str], wanted: str) -> Predicate:
+    def test(item: Any) -> bool:
+        return any(isinstance(value, list | dict | str) and wanted in value for value in _values(item, path))
+
+    return test
+
+
+def _empty(path: list[str]) -> Predicate:
+    return lambda item: all(not value for value in _values(item, path))
+
+
+def _negated(inner: Predicate) -> Predicate:
+    return lambda item: not inner(item)
+
+
+def _both(left: Predicate, right: Predicate) -> Predicate:
+    return lambda item: left(item) and right(item)
+
+
+def _either(left: Predicate, right: Predicate) -> Predicate:
+    return lambda item: left(item) or right(item)

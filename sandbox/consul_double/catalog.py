@@ -1,0 +1,302 @@
+"""The catalog: what the servers know of nodes, services and checks, with Consul's per-service indexes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.consul_double.indexes import Indexes
+
+Json = dict[str, Any]
+
+PASSING: Final = "passing"
+WARNING: Final = "warning"
+CRITICAL: Final = "critical"
+SERF_HEALTH: Final = "serfHealth"
+NO_PARTS: Final[Json] = {"MeshGateway": {}, "Expose": {}}
+
+
+class Node(msgspec.Struct):
+    id: str
+    name: str
+    address: str
+    datacenter: str
+    create_index: int = 0
+    modify_index: int = 0
+
+    def view(self) -> Json:
+        addresses = dict.fromkeys(("lan", "lan_ipv4", "wan", "wan_ipv4"), self.address)
+        return {
+            "ID": self.id,
+            "Node": self.name,
+            "Address": self.address,
+            "Datacenter": self.datacenter,
+            "TaggedAddresses": addresses,
+            "Meta": {"consul-network-segment": ""},
+            "CreateIndex": self.create_index,
+            "ModifyIndex": self.modify_index,
+        }
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A registered instance, without indexes."""
+
+    id: str
+    name: str
+    address: str = ""
+    port: int = 0
+    tags: tuple[str, ...] = ()
+    meta: dict[str, str] = {}
+    passing_weight: int = 1
+    warning_weight: int = 1
+    enable_tag_override: bool = False
+
+    def tagged_addresses(self) -> Json:
+        if not self.address:
+            return {}
+        place = {"Address": self.address, "Port": self.port}
+        return {"TaggedAddresses": {"lan_ipv4": place, "wan_ipv4": place}}
+
+    def weights(self) -> Json:
+        return {"Passing": self.passing_weight, "Warning": self.warning_weight}
+
+
+class Check(msgspec.Struct, frozen=True):
+    """A check as the catalog holds it, without indexes. `service_id` is "" for a check of the node."""
+
+    id: str
+    name: str
+    status: str
+    output: str = ""
+    notes: str = ""
+    kind: str = ""
+    service_id: str = ""
+    service_name: str = ""
+    service_tags: tuple[str, ...] = ()
+
+    def view(self, node: str, create_index: int = 0, modify_index: int = 0) -> Json:
+        return {
+            "Node": node,
+            "CheckID": self.id,
+            "Name": self.name,
+            "Status": self.status,
+            "Notes": self.notes,
+            "Output": self.output,
+            "ServiceID": self.service_id,
+            "ServiceName": self.service_name,
+            "ServiceTags": list(self.service_tags),
+            "Type": self.kind,
+            "Definition": {},
+            "CreateIndex": create_index,
+            "ModifyIndex": modify_index,
+        }
+
+
+class _Row(msgspec.Struct):
+    value: Any
+    create_index: int
+    modify_index: int
+
+
+class Catalog:
+    """Services and checks of one node, and the indexes that reads of them block on."""
+
+    def __init__(self, indexes: Indexes, node: Node) -> None:
+        self.node = node
+        self._indexes = indexes
+        self._services: dict[str, _Row] = {}
+        self._checks: dict[str, _Row] = {}
+        self._of_service: dict[str, int] = {}
+        self._last_extinction = 0
+        node.create_index = node.modify_index = indexes.commit("nodes", "checks")
+        serf = Check(SERF_HEALTH, "Serf Health Status", PASSING, "Agent alive and reachable")
+        self._checks[SERF_HEALTH] = _Row(serf, node.create_index, node.create_index)
+        self.put(Service("consul", "consul", port=8300), ())
+
+    # --- writes
+
+    def put(self, service: Service, checks: tuple[Check, ...]) -> None:
+        """Register or change an instance with its checks in one commit; no commit when nothing changes."""
+        row = self._services.get(service.id)
+        if row is not None and row.value.name != service.name:
+            self.remove(service.id)
+            row = None
+        changed = [check for check in checks if self._differs(check)]
+        if row is not None and row.value == service and not changed:
+            return
+        index = self._indexes.commit(*(("services", "checks") if changed else ("services",)))
+        if row is None:
+            self._services[service.id] = _Row(service, index, index)
+        elif row.value != service:
+            row.value, row.modify_index = service, index
+        for check in changed:
+            self._put_check(check, index)
+        self._of_service[service.name] = index
+        self._indexes.announce()
+
+    def put_check(self, check: Check) -> None:
+        """Change one check; no commit when nothing changes."""
+        if not self._differs(check):
+            return
+        index = self._indexes.commit("checks")
+        self._put_check(check, index)
+        self._indexes.announce()
+
+    def remove_check(self, check_id: str) -> None:
+        row = self._checks.pop(check_id, None)
+        if row is not None:
+            self._touch(row.value, self._indexes.commit("checks"))
+            self._indexes.announce()
+
+    def remove(self, service_id: str) -> None:
+        """Remove an instance and its checks."""
+        row = self._services.pop(service_id, None)
+        if row is None:
+            return
+        self._checks = {key: one for key, one in self._checks.items() if one.value.service_id != service_id}
+        name = row.value.name
+        index = self._indexes.commit("services", "checks")
+        if any(other.value.name == name for other in self._services.values()):
+            self._of_service[name] = index
+        else:
+            # Reads of any absent name block on the last service that vanished, whatever its name was.
+            self._of_service.pop(name, None)
+            self._last_extinction = index
+        self._indexes.announce()
+
+    def restart_indexes(self) -> None:
+        """After `Indexes.restart`: everything looks as if written at its beginning."""
+        for row in (*self._services.values(), *self._checks.values()):
+            row.create_index = row.modify_index = 1
+        self._of_service = dict.fromkeys(self._of_service, 1)
+        self._last_extinction = min(self._last_extinction, 1)
+        self.node.create_index = self.node.modify_index = 1
+
+    # --- reads
+
+    def service_index(self, name: str) -> int:
+        """What a read of one service blocks on (agent/consul/state, maxIndexForService in 1.8)."""
+        if not any(row.value.name == name for row in self._services.values()) and self._last_extinction:
+            return self._last_extinction
+        return self._of_service.get(name) or self._indexes.last("nodes", "services", "checks")
+
+    def table_index(self, *tables: str) -> int:
+        return self._indexes.last(*tables)
+
+    def status(self, check_id: str) -> str | None:
+        row = self._checks.get(check_id)
+        return None if row is None else str(row.value.status)
+
+    def services(self) -> dict[str, list[str]]:
+        """Service name -> the tags of its instances."""
+        found: dict[str, dict[str, None]] = {}
+        for row in self._services.values():
+            found.setdefault(row.value.name, {}).update(dict.fromkeys(row.value.tags))
+        return {name: list(found[name]) for name in sorted(found)}
+
+    def health(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:
+        """Instances of a service with the checks that decide about each."""
+        node_checks = [row for row in self._checks.values() if not row.value.service_id]
+        return [
+            {
+                "Node": self.node.view(),
+                "Service": self._service_view(row),
+                "Checks": [
+                    self._check_view(check) for check in (*node_checks, *self._checks_of(row.value.id))
+                ],
+            }
+            for row in self._instances(name, tags)
+        ]
+
+    def instances(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:
+        """Instances of a service in the catalog's own, flat form."""
+        node = self.node.view()
+        head = {key: node[key] for key in ("ID", "Node", "Address", "Datacenter", "TaggedAddresses")}
+        found = []
+        for row in self._instances(name, tags):
+            service: Service = row.value
+            tagged = service.tagged_addresses()
+            found.append(
+                {
+                    **head,
+                    "NodeMeta": node["Meta"],
+                    "ServiceKind": "",
+                    "ServiceID": service.id,
+                    "ServiceName": service.name,
+                    "ServiceTags": list(service.tags),
+                    "ServiceAddress": service.address,
+                    **({"ServiceTaggedAddresses": tagged["TaggedAddresses"]} if tagged else {}),
+                    "ServiceWeights": service.weights(),
+                    "ServiceMeta": service.meta,
+                    "ServicePort": service.port,
+                    "ServiceEnableTagOverride": service.enable_tag_override,
+                    "ServiceProxy": NO_PARTS,
+                    "ServiceConnect": {},
+                    "CreateIndex": row.create_index,
+                    "ModifyIndex": row.modify_index,
+                }
+            )
+        return found
+
+    def checks(self, *, service: str | None = None, state: str = "any") -> list[Json]:
+        """Checks of one service or of everything, in one state or in any."""
+        return [
+            self._check_view(row)
+            for _, row in sorted(self._checks.items())
+            if service in (None, row.value.service_name) and state in ("any", row.value.status)
+        ]
+
+    # --- inner parts
+
+    def _instances(self, name: str, tags: tuple[str, ...]) -> list[_Row]:
+        return [
+            row
+            for _, row in sorted(self._services.items())
+            if row.value.name == name and all(tag in row.value.tags for tag in tags)
+        ]
+
+    def _checks_of(self, service_id: str) -> list[_Row]:
+        return [row for _, row in sorted(self._checks.items()) if row.value.service_id == service_id]
+
+    def _differs(self, check: Check) -> bool:
+        row = self._checks.get(check.id)
+        return row is None or row.value != check
+
+    def _put_check(self, check: Check, index: int) -> None:
+        row = self._checks.get(check.id)
+        if row is None:
+            self._checks[check.id] = _Row(check, index, index)
+        else:
+            row.value, row.modify_index = check, index
+        self._touch(check, index)
+
+    def _touch(self, check: Check, index: int) -> None:
+        if check.service_name:
+            if check.service_name in self._of_service:
+                self._of_service[check.service_name] = index
+            return
+        for name in self._of_service:  # a check of the node decides about everything on it
+            self._of_service[name] = index
+
+    def _service_view(self, row: _Row) -> Json:
+        service: Service = row.value
+        return {
+            "ID": service.id,
+            "Service": service.name,
+            "Tags": list(service.tags),
+            "Address": service.address,
+            **service.tagged_addresses(),
+            "Meta": service.meta or None,
+            "Port": service.port,
+            "Weights": service.weights(),
+            "EnableTagOverride": service.enable_tag_override,
+            "Proxy": NO_PARTS,
+            "Connect": {},
+            "CreateIndex": row.create_index,
+            "ModifyIndex": row.modify_index,
+        }
+
+    def _check_view(self, row: _Row) -> Json:
+        check: Check = row.value
+        return check.view(self.node.name, row.create_index, row.modify_index)

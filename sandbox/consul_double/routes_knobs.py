@@ -1,0 +1,73 @@
+"""Paths of the double's own: trouble on demand, for tests that talk to its process."""
+
+from __future__ import annotations
+
+from sandbox.consul_double.double import ConsulDouble
+from sandbox.consul_double.http import NOTHING, Reply, Request, Route
+from sandbox.consul_double.refusal import RefusalError
+
+
+class KnobRoutes:
+    def __init__(self, double: ConsulDouble) -> None:
+        self._double = double
+
+    def routes(self) -> list[Route]:
+        put = ("PUT",)
+        return [
+            ("/double/knobs", ("GET", "PUT"), self.knobs),
+            ("/double/freeze/", put, self.freeze),
+            ("/double/thaw/", put, self.thaw),
+            ("/double/serf-health/", put, self.serf_health),
+            ("/double/reset-index", put, self.reset_index),
+            ("/double/invalidate-sessions", put, self.invalidate_sessions),
+            ("/double/forget", put, self.forget),
+        ]
+
+    async def knobs(self, request: Request) -> Reply:
+        knobs = self._double.knobs
+        if request.method == "PUT":
+            changes = request.json()
+            if not isinstance(changes, dict) or not changes.keys() <= {"registration_delay_s", "stagger"}:
+                raise RefusalError(
+                    400, "Knobs are registration_delay_s (seconds) and stagger (true or false)."
+                )
+            if "registration_delay_s" in changes:
+                knobs.registration_delay_s = float(changes["registration_delay_s"])
+            if "stagger" in changes:
+                knobs.stagger = bool(changes["stagger"])
+        return Reply(
+            {
+                "registration_delay_s": knobs.registration_delay_s,
+                "stagger": knobs.stagger,
+                "frozen": sorted(knobs.frozen),
+            }
+        )
+
+    async def freeze(self, request: Request) -> Reply:
+        beginning = request.argument
+        self._double.knobs.frozen.add(beginning)
+        return NOTHING
+
+    async def thaw(self, request: Request) -> Reply:
+        beginning = request.argument
+        self._double.thaw(beginning)
+        return NOTHING
+
+    async def serf_health(self, request: Request) -> Reply:
+        status = request.argument
+        if status not in ("passing", "critical"):
+            raise RefusalError(400, "serfHealth is passing or critical.")
+        self._double.set_serf_health(status)
+        return NOTHING
+
+    async def reset_index(self, _: Request) -> Reply:
+        self._double.reset_index()
+        return NOTHING
+
+    async def invalidate_sessions(self, _: Request) -> Reply:
+        self._double.invalidate_sessions()
+        return NOTHING
+
+    async def forget(self, _: Request) -> Reply:
+        self._double.forget_everything()
+        return NOTHING
