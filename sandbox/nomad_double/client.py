@@ -20,7 +20,6 @@ from sandbox.nomad_double.registrar import group_services
 from sandbox.nomad_double.state import Commit, StateStore
 from sandbox.nomad_double.task_runner import TaskContext, TaskRunner
 
-
 log = structlog.get_logger(__name__)
 
 
@@ -162,6 +161,7 @@ class AllocRunner:
         self.tasks: dict[str, TaskRunner] = {}
         self._life: asyncio.Task[None] | None = None
         self._registered: list[str] = []
+        self._begun = False
         for task in group["Tasks"]:
             self.tasks[task["Name"]] = TaskRunner(context, alloc, node, task, self._changed)
 
@@ -195,10 +195,10 @@ class AllocRunner:
         if self._registered:
             self._register()
 
-    def restart(self, task_name: str | None) -> None:
-        for name, task in self.tasks.items():
-            if task_name in (None, name):
-                task.restart("User requested task to restart")
+    async def restart(self, task_name: str | None) -> None:
+        """Restart one task or all; returns when what ran has ended, as Nomad's call does."""
+        chosen = [task for name, task in self.tasks.items() if task_name in (None, name)]
+        await asyncio.gather(*(task.restart("User requested task to restart") for task in chosen))
 
     def usage(self) -> dict[str, Usage]:
         found = {name: task.usage() for name, task in self.tasks.items()}
@@ -210,11 +210,15 @@ class AllocRunner:
         return ClientReport(self._alloc.id, status, description, states)
 
     def _changed(self) -> None:
-        self._report(self._alloc.id)
+        # As in Nomad nothing is told of an allocation that still waits for its predecessor.
+        if self._begun:
+            self._report(self._alloc.id)
 
     async def _run(self) -> None:
         try:
-            if await self._await_previous():
+            proceed = await self._await_previous()
+            self._begun = True
+            if proceed:
                 self._register()
                 await self._run_tasks()
             else:

@@ -64,6 +64,8 @@ def _parts(old: Json, new: Json) -> tuple[list[Json], list[Json]]:
         if a == b:
             continue
         if _primitive(a) and _primitive(b):
+            if _text(a) == _text(b):
+                continue
             fields.append(_field(key, a, b))
             continue
         inner_fields, inner_objects = _parts(_as_object(a), _as_object(b))

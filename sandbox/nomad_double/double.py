@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -77,7 +76,6 @@ class NomadDouble:
         self.server = Server(self.state, settings, self.clock, self.rng)
         self.node_operations = NodeOperations(self.server)
         self.writes: list[LoggedWrite] = []
-        self.signing_key_id = str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
         context = TaskContext(
             clock=self.clock,
             delays=settings.delays,

@@ -286,7 +286,7 @@ def canonical(raw: Json, namespace: str) -> Json:
     """The stored form of a submitted job. `raw` is not changed."""
     given = {key: value for key, value in raw.items() if key in _JOB and value is not None}
     job: Json = copy.deepcopy({**_JOB, **given})
-    job["Namespace"] = raw.get("Namespace") or namespace
+    job["Namespace"] = namespace
     job["Region"] = raw.get("Region") or "global"
     job["Name"] = raw.get("Name") or job["ID"]
     if not job["Datacenters"]:

@@ -16,6 +16,8 @@ from sandbox.nomad_double.ports import PortsExhausted
 from sandbox.nomad_double.reconcile import Changes, Place, Stop, reconcile
 from sandbox.nomad_double.reschedule import tracker_for_replacement
 
+SIGNING_KEY_ID = "d0b1e000-0000-4000-8000-000000000000"
+"""The double signs no workload identities; allocations only carry the field."""
 PLACE_REMAINING = "created to place remaining allocations"
 
 
@@ -56,8 +58,7 @@ def schedule(view: View, evaluation: Evaluation, now_ns: int, rng: Random) -> Pl
     """Decide what one evaluation changes."""
     changes = reconcile(view.job, view.allocs, view.nodes, evaluation.id, now_ns, view.deployment)
     plan = Plan(desired=changes.annotations)
-    if view.job is not None and not view.job["Stop"]:
-        plan.queued = {group["Name"]: 0 for group in view.job["TaskGroups"]}
+    plan.queued = dict.fromkeys(changes.annotations, 0)
     plan.stops = list(changes.stop)
     plan.in_place = [_in_place(alloc, view.job) for alloc in changes.in_place if view.job is not None]
     _follow_ups(changes, evaluation, plan, rng)
@@ -76,6 +77,9 @@ def schedule(view: View, evaluation: Evaluation, now_ns: int, rng: Random) -> Pl
             status_description=PLACE_REMAINING,
             previous_eval=evaluation.id,
             failed_tg_allocs=plan.failed,
+            class_eligibility={},
+            create_time=now_ns,
+            modify_time=now_ns,
         )
     return plan
 
@@ -156,6 +160,7 @@ def _fill(place: Place, view: View, evaluation: Evaluation, plan: Plan, now_ns: 
             task_group=name,
             allocated_resources=room.resources,
             metrics=metrics,
+            signing_key_id=SIGNING_KEY_ID,
             previous_allocation=place.previous.id if place.previous else "",
             reschedule_tracker=chained,
             deployment_id=deployment.id if deployment is not None and deployment.active else "",
@@ -193,9 +198,24 @@ def select_node(
         if len(found) >= enough:
             break
     if not found:
-        metrics["ResourcesExhausted"] = {task["Name"]: task["Resources"] for task in group["Tasks"]}
+        metrics["ResourcesExhausted"] = _exhausted(metrics["DimensionExhausted"], group)
         return None, metrics
     return max(found, key=lambda room: room.score), metrics
+
+
+def _exhausted(dimensions: dict[str, int] | None, group: Json) -> Json | None:
+    """What each task wanted of the resources that ran out."""
+    if dimensions is None:
+        return None
+    return {
+        task["Name"]: {
+            **dict.fromkeys(task["Resources"], 0),
+            **dict.fromkeys(("Networks", "Devices", "NUMA"), None),
+            "CPU": task["Resources"]["CPU"] if "cpu" in dimensions else 0,
+            "MemoryMB": task["Resources"]["MemoryMB"] if "memory" in dimensions else 0,
+        }
+        for task in group["Tasks"]
+    }
 
 
 def _proposed(view: View, plan: Plan, node: Node) -> list[Allocation]:

@@ -16,6 +16,8 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True):
     """Between "Task Setup" and the start of the task."""
     client_update_s: float = 0.05
     """A client gathers changes of its allocations this long before it reports them (0.2 s in Nomad)."""
+    template_wait_s: float = 5.0
+    """How long a changed variable must rest before its templates follow; the template's splay comes on top."""
     event_s: float = 0.0
     """Between a commit and its event on the stream."""
     service_retry_s: float = 1.0
@@ -26,7 +28,7 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def none(cls) -> Delays:
         """No artificial delay at all, for benchmarks and tests."""
-        return cls(raft_s=0.0, scheduling_s=0.0, task_start_s=0.0, client_update_s=0.0, event_s=0.0)
+        return cls(raft_s=0.0, scheduling_s=0.0, task_start_s=0.0, client_update_s=0.0, template_wait_s=0.0)
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,11 @@ def task_setup() -> Json:
     return _event("Task Setup", text, {"message": text}, Message=text)
 
 
+def failed_restoring() -> Json:
+    text = "failed to restore task; will not run until server is contacted"
+    return _event("Failed Restoring Task", text)
+
+
 def template_missing(paths: list[str], namespace: str) -> Json:
     names = ", ".join(f"nomad.var.block({path}@{namespace}.global)" for path in paths)
     text = f"Missing: {names}"

@@ -91,18 +91,24 @@ class TaskRunner:
         self._kill.set()
         self._woken.set()
 
-    def restart(self, reason: str) -> None:
-        """Stop the running task and start it again, outside the restart policy."""
-        if self._handle is not None:
+    async def restart(self, reason: str) -> None:
+        """Stop the running task and start it again, outside the restart policy. Returns when it has ended."""
+        handle = self._handle
+        if handle is not None:
             self._restart = reason
             self._woken.set()
+            await handle.wait()
 
     def usage(self) -> Usage | None:
         return self._handle.usage() if self._handle is not None else None
 
     async def run(self) -> None:
         """Run until the task is dead. Its outcome is in `state`."""
-        self._note(task_events.task_setup())
+        if self.state.started_at is None:
+            self._note(task_events.task_setup())
+        else:
+            # This double goes on from the data of an earlier one whose tasks died with it.
+            self._note(task_events.failed_restoring())
         templates = [parse_template(t["EmbeddedTmpl"]) for t in self._task["Templates"] or ()]
         while not self._kill.is_set():
             extra = await self._render(templates)
@@ -239,16 +245,20 @@ class TaskRunner:
         lookup = self._context.variables(self._alloc.namespace)
         while True:
             news = self._context.changed()
-            for number, template in enumerate(templates):
-                text = template.render(lookup)
-                if (
-                    text is not None
-                    and text != self._rendered[number]
-                    and raw[number]["ChangeMode"] == "restart"
-                ):
-                    news.cancel()
-                    self.restart("Template with change_mode restart re-rendered")
-                    return
+            stale = [
+                number
+                for number, template in enumerate(templates)
+                if raw[number]["ChangeMode"] == "restart"
+                and template.render(lookup) not in (None, self._rendered[number])
+            ]
+            if stale:
+                news.cancel()
+                wait_s = self._context.delays.template_wait_s
+                if wait_s:
+                    splay_s = max(raw[number]["Splay"] for number in stale) / NS_PER_S
+                    await self._context.clock.sleep(wait_s + self._context.rng.uniform(0, splay_s))
+                await self.restart("Template with change_mode restart re-rendered")
+                return
             await news
 
     def _spec(self, extra: dict[str, str]) -> TaskSpec:

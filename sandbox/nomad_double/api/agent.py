@@ -17,6 +17,12 @@ class AgentRoutes:
     def __init__(self, double: NomadDouble) -> None:
         self._double = double
 
+    async def root(self, request: Request) -> Reply:
+        """A browser is sent to the user interface, which the double does not have."""
+        request.allow("GET")
+        headers = {"Location": "/ui/", "Content-Type": "text/html; charset=utf-8"}
+        return Reply(status=307, raw=b'<a href="/ui/">Temporary Redirect</a>.\n\n', headers=headers)
+
     async def self_(self, request: Request) -> Reply:
         request.allow("GET")
         settings = self._double.settings

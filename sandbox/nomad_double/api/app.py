@@ -39,7 +39,9 @@ class NomadApp:
         jobs, objects = JobRoutes(double), ObjectRoutes(double)
         variables, client, agent = VariableRoutes(double), ClientRoutes(double), AgentRoutes(double)
         self._exact: dict[str, Handler] = {
+            "/": agent.root,
             "/v1/jobs": jobs.jobs,
+            "/v1/jobs/statuses": jobs.statuses,
             "/v1/jobs/parse": jobs.parse,
             "/v1/validate/job": jobs.validate,
             "/v1/allocations": objects.allocations,
@@ -87,7 +89,8 @@ class NomadApp:
                 reply = await handler(request)
             self._log(request, reply)
         except ApiError as error:
-            headers = {"Content-Type": "text/plain; charset=utf-8", **error.headers}
+            plain = {"Content-Type": "text/plain; charset=utf-8"} if error.text else {}
+            headers = {**plain, **error.headers}
             reply = Reply(status=error.status, raw=error.text.encode(), headers=headers)
         except Exception:
             log.exception("request_failed", method=request.method, path=request.path)

@@ -36,7 +36,7 @@ class ClientRoutes:
             return self._stats(self._alloc(alloc_id))
         if action == "restart":
             request.allow("PUT", "POST")
-            return self._restart(self._alloc(alloc_id), request.json() if request.body else {})
+            return await self._restart(self._alloc(alloc_id), request.json() if request.body else {})
         if action == "gc":
             request.allow("PUT", "POST", "GET")
             alloc = self._alloc(alloc_id)
@@ -121,7 +121,7 @@ class ClientRoutes:
             }
         )
 
-    def _restart(self, alloc: Allocation, body: Json) -> Reply:
+    async def _restart(self, alloc: Allocation, body: Json) -> Reply:
         name = body.get("TaskName") or None
         runner = self._runner(alloc)
         if name is not None and body.get("AllTasks"):
@@ -130,7 +130,7 @@ class ClientRoutes:
             raise ApiError(500, f"Could not find task runner for task: {name}")
         if not any(task.running for task in runner.tasks.values()):
             raise ApiError(500, "Task not running")
-        runner.restart(name)
+        await runner.restart(name)
         return Reply({"Index": 0})
 
     def _alloc(self, alloc_id: str) -> Allocation:

@@ -159,10 +159,9 @@ def _conflict(existing: Variable | None, namespace: str, path: str) -> Reply:
     """409 with what stands there; an absent variable shows as one with index 0."""
     found = existing or Variable(namespace=namespace, path=path, items={})
     body = found.decrypted() if existing else {**found.metadata(), "Items": None}
-    # The real server writes this body without a content type of its own.
+    # The real server sends this JSON without a content type.
     raw = msgspec.json.encode(body)
-    headers = {"X-Nomad-Index": str(found.modify_index), "Content-Type": "text/plain; charset=utf-8"}
-    return Reply(status=409, raw=raw, headers=headers)
+    return Reply(status=409, raw=raw, headers={"X-Nomad-Index": str(found.modify_index)})
 
 
 def _refused(text: str) -> ApiError:
