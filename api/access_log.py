@@ -1,0 +1,100 @@
+"""The outermost layer: request ids, one log line a request, and the last net for errors.
+
+Never in the log: query strings, headers, bodies, tokens.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from api.problems import MEDIA_TYPE, internal_error
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+# Asked every few seconds by machines; a line each would bury the rest.
+_QUIET: Final = frozenset({"/health", "/health/live", "/health/ready"})
+
+_log = structlog.get_logger("api.access")
+
+
+class AccessLog:
+    """Wraps an ASGI application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP:
+            await self._http(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        request_id = _request_id(scope)
+        began_at = time.perf_counter()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *_with_no_store(message["headers"]),
+                    (b"x-request-id", request_id.encode()),
+                ]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, sending)
+            except Exception:
+                _log.exception("request_broke", path=scope["path"], method=scope["method"])
+                if status:
+                    raise  # half an answer is out: all that is left is to cut the connection
+                await _send_internal_error(scope["path"], sending)
+            finally:
+                if scope["path"] not in _QUIET or status >= 400:
+                    user = scope.get("user")
+                    _log.info(
+                        "request",
+                        method=scope["method"],
+                        path=scope["path"],
+                        status=status,
+                        duration_ms=round((time.perf_counter() - began_at) * 1000, 1),
+                        user_id=getattr(user, "id", None),
+                    )
+
+
+def _request_id(scope: Any) -> str:
+    """The caller's own id when it is a harmless one, so that logs of several systems can be joined."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.match(text):
+                return str(text)
+    return uuid.uuid4().hex
+
+
+def _with_no_store(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Whatever says nothing about caching may hold somebody's data and is kept nowhere."""
+    known = list(headers)
+    if not any(name.lower() == b"cache-control" for name, _ in known):
+        known.append((b"cache-control", b"no-store"))
+    return known
+
+
+async def _send_internal_error(path: str, send: Send) -> None:
+    body = msgspec.json.encode(internal_error(path).content)
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 500, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

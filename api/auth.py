@@ -1,0 +1,100 @@
+"""Who calls. Runs as a guard, after routing: an unknown path is a 404 whatever the credentials are."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final
+
+import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers.base import BaseRouteHandler
+
+from api.services import Services, services_of
+from core.errors import Forbidden, Unauthenticated
+from core.store import accounts
+from core.store.accounts import Account
+
+ACCESS_COOKIE: Final = "whago_access_token"
+REFRESH_COOKIE: Final = "whago_refresh_token"
+SUSPENDED: Final = "Sua conta está suspensa. Entre em contato com o suporte."
+
+_OPERATOR: Final = "operator"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who calls.
+
+    Attributes:
+        account: None for the operator's command line, which is nobody in particular.
+        operator: may use the operator's routes.
+    """
+
+    account: Account | None
+    operator: bool
+
+
+async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: lets users in. Raises Unauthenticated, or Forbidden for a suspended one."""
+    principal = await authenticate(connection)
+    if principal.account is None:
+        raise Forbidden(
+            "Esta rota pertence a um usuário. Entre com o token de um usuário.", code="user_required"
+        )
+    connection.scope["user"] = principal.account
+
+
+async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: lets operators in. Raises Unauthenticated, or Forbidden for anybody else."""
+    principal = await authenticate(connection)
+    if not principal.operator:
+        raise Forbidden("Recurso disponível apenas para operadores.", code="operator_required")
+    connection.scope["user"] = principal.account
+
+
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """The first credential that holds: cookie, then bearer. What does not hold is ignored while another does.
+
+    Raises Unauthenticated with the reason of the first that did not, Forbidden for a suspended account.
+    """
+    services = services_of(connection)
+    refused: Unauthenticated | None = None
+    for token in _tokens(connection):
+        if _is_operator_token(services, token):
+            return Principal(None, operator=True)
+        try:
+            principal = await _principal(services, token)
+        except Unauthenticated as error:
+            refused = refused or error
+            continue
+        if principal.account is not None and principal.account.suspended:
+            raise Forbidden(SUSPENDED, code="account_suspended")
+        return principal
+    if connection.headers.get("x-api-key", "").strip():
+        raise Unauthenticated("API Key inválida.", code="invalid_api_key")
+    raise refused or Unauthenticated("Token de acesso não encontrado.", code="token_missing")
+
+
+def _tokens(connection: ASGIConnection[Any, Any, Any, Any]) -> list[str]:
+    found = []
+    cookie = connection.cookies.get(ACCESS_COOKIE, "").strip()
+    if cookie:
+        found.append(cookie)
+    scheme, _, value = connection.headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        found.append(value.strip())
+    return found
+
+
+def _is_operator_token(services: Services, token: str) -> bool:
+    expected = services.settings.api.operator_token
+    return expected is not None and hmac.compare_digest(expected.reveal().encode(), token.encode())
+
+
+async def _principal(services: Services, token: str) -> Principal:
+    claims = services.tokens.read_access(token)
+    account = None if claims.user_id is None else await accounts.find(services.engine, claims.user_id)
+    if account is None or not account.is_active:
+        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+    listed = {name.lower() for name in services.settings.api.operators}
+    by_list = account.id in listed or account.email in listed
+    return Principal(account, operator=by_list or (claims.role or account.role) == _OPERATOR)

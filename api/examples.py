@@ -1,0 +1,188 @@
+"""Examples of the OpenAPI document; a test holds them against the schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from api.problems import problem
+
+_USER_ID: Final = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+_CHIP_ID: Final = "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20"
+_TIME: Final = "2026-07-01T12:00:00Z"
+
+_USER: Final = {
+    "id": _USER_ID,
+    "email": "ana@empresa.com.br",
+    "name": "Ana Souza",
+    "phone": "+5511999999999",
+    "company_name": "Empresa Ltda",
+    "document": "52998224725",
+    "credits": 100,
+    "plan": "Plano Business",
+    "plan_slug": "business",
+    "plan_features": {"api_access": False, "webhooks": False},
+    "is_active": True,
+    "is_verified": False,
+    "created_at": _TIME,
+    "updated_at": _TIME,
+}
+_SESSION: Final = {
+    "user": _USER,
+    "tokens": {"access_token": "eyJ...", "refresh_token": "eyJ...", "token_type": "bearer"},
+    "access_token": "eyJ...",
+    "refresh_token": "eyJ...",
+    "token_type": "bearer",
+}
+
+
+def _chip(status: str, phase: str, waha_status: str | None) -> dict[str, Any]:
+    return {
+        "id": _CHIP_ID,
+        "alias": "vendas",
+        "session_id": f"chip_{_CHIP_ID}",
+        "phone_number": None,
+        "status": status,
+        "health_score": 0,
+        "extra_data": {
+            "waha_plus_container": f"waha_plus_user_{_USER_ID}",
+            "waha_plus_port": 3100,
+            "waha_session": f"chip_{_CHIP_ID}",
+            "waha_status": waha_status,
+            "proxy_enabled": False,
+            "node": "host-1",
+            "phase": phase,
+            "reason": None,
+            "reason_text": None,
+        },
+        "created_at": _TIME,
+        "updated_at": _TIME,
+        "connected_at": None,
+        "last_activity_at": None,
+    }
+
+
+_WAITING: Final = _chip("WAITING_QR", "queued", None)
+
+BODIES: Final[Mapping[str, Any]] = {
+    "register": {
+        "name": "Ana Souza",
+        "email": "ana@empresa.com.br",
+        "password": "Senha@123",
+        "phone": "+55 (11) 99999-9999",
+        "company_name": "Empresa Ltda",
+        "document": "529.982.247-25",
+        "plan_slug": "business",
+    },
+    "login": {"email": "ana@empresa.com.br", "password": "Senha@123"},
+    "changeMe": {"name": "Ana S. Souza", "company_name": None},
+    "createChip": {"alias": "vendas"},
+    "reconnectChip": {"fresh": False},
+    "receiveWahaWebhook": {
+        "id": "evt_01aaaaaaaaaaaaaaaaaaaaaaaa",
+        "timestamp": 1741249702485,
+        "event": "session.status",
+        "session": f"chip_{_CHIP_ID}",
+        "payload": {"name": f"chip_{_CHIP_ID}", "status": "SCAN_QR_CODE"},
+    },
+}
+
+ANSWERS: Final[Mapping[str, Any]] = {
+    "register": _SESSION,
+    "login": _SESSION,
+    "getMe": _USER,
+    "changeMe": _USER,
+    "listChips": [_chip("WAITING_QR", "qr", "SCAN_QR_CODE")],
+    "createChip": _WAITING,
+    "getChip": _chip("WAITING_QR", "qr", "SCAN_QR_CODE"),
+    "getChipQr": {
+        "qr": "data:image/png;base64,iVBORw0KGgo=",
+        "qr_code": "data:image/png;base64,iVBORw0KGgo=",
+        "expires_at": _TIME,
+        "status": "SCAN_QR_CODE",
+        "message": "Abra o WhatsApp no celular e escaneie o QR Code.",
+    },
+    "disconnectChip": _chip("DISCONNECTED", "disconnecting", "WORKING"),
+    "reconnectChip": _WAITING,
+    "receiveWahaWebhook": {"status": "stored"},
+    "getContainer": {
+        "user_id": _USER_ID,
+        "container_name": f"waha_plus_user_{_USER_ID}",
+        "container_id": "5f0c1c7e-7a8a-4a53-b4ac-0d9c8f4a1e0b",
+        "job": f"waha_plus_user_{_USER_ID}",
+        "node": "host-1",
+        "address": "10.0.0.11",
+        "port": 3100,
+        "base_url": "http://10.0.0.11:3100",
+        "status": "running",
+        "phase": "ready",
+        "reason": None,
+        "image": "devlikeapro/waha:gows-2026.7.1",
+        "engine": "GOWS",
+        "epoch": 1,
+        "chips": 1,
+        "created_at": _TIME,
+    },
+    "getContainerAccess": {
+        "user_id": _USER_ID,
+        "address": "10.0.0.11",
+        "port": 3100,
+        "base_url": "http://10.0.0.11:3100",
+        "api_key": "<64 hex characters>",
+    },
+    "health": {"status": "ok", "service": "wahafleet-api"},
+    "live": {"status": "ok", "service": "wahafleet-api"},
+    "ready": {"status": "ok", "service": "wahafleet-api", "dependencies": {"store": "ok", "cache": "ok"}},
+}
+
+_COMMON: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("invalid_json", "O corpo da requisição não é um JSON válido."),
+    401: ("token_missing", "Token de acesso não encontrado."),
+    402: (
+        "proxy_quota",
+        "Limite de proxy excedido (5/5 GB). Faça upgrade ou aguarde renovação mensal.",
+    ),
+    403: ("account_suspended", "Sua conta está suspensa. Entre em contato com o suporte."),
+    404: ("chip_not_found", "Chip não encontrado."),
+    409: ("container_not_placed", "O container ainda não tem porta. Tente novamente em instantes."),
+    413: ("body_too_large", "O corpo da requisição é grande demais."),
+    422: ("invalid_input", "Apelido: Use de 3 a 100 caracteres."),
+    503: ("service_unavailable", "Serviço temporariamente indisponível. Tente novamente em instantes."),
+}
+_SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
+    ("register", 400): ("email_taken", "Este email já está cadastrado."),
+    ("register", 422): ("invalid_input", "Telefone: Telefone inválido. Use formato +5511999999999."),
+    ("login", 401): ("wrong_login", "Email ou senha incorretos."),
+    ("login", 422): ("invalid_input", "Senha: Campo obrigatório."),
+    ("changeMe", 422): ("invalid_input", "CPF/CNPJ: CPF ou CNPJ inválido. Confira os números digitados."),
+    ("createChip", 400): ("alias_taken", "Já existe um chip com esse apelido."),
+    ("createChip", 403): ("chip_limit", "Limite de chips do plano atingido."),
+    ("reconnectChip", 422): ("invalid_input", "fresh: Valor de tipo inválido."),
+    ("getContainer", 403): ("operator_required", "Recurso disponível apenas para operadores."),
+    ("getContainerAccess", 403): ("operator_required", "Recurso disponível apenas para operadores."),
+    ("getContainer", 404): ("container_not_found", "Container não encontrado."),
+    ("getContainerAccess", 404): ("container_not_found", "Container não encontrado."),
+    ("receiveWahaWebhook", 401): ("bad_signature", "Assinatura do webhook inválida."),
+}
+_FIELDS: Final[Mapping[str, tuple[str, str]]] = {
+    "register": ("phone", "Telefone inválido. Use formato +5511999999999."),
+    "login": ("password", "Campo obrigatório."),
+    "changeMe": ("document", "CPF ou CNPJ inválido. Confira os números digitados."),
+    "createChip": ("alias", "Use de 3 a 100 caracteres."),
+    "reconnectChip": ("fresh", "Valor de tipo inválido."),
+}
+
+
+def example_problem(operation: str, status: int, path: str) -> dict[str, Any]:
+    """The error that a route gives most likely with this status."""
+    code, detail = _SPECIAL.get((operation, status)) or _COMMON[status]
+    body = problem(status, code, detail, path.replace("{chip_id}", _CHIP_ID).replace("{user_id}", _USER_ID))
+    shown: dict[str, Any] = {
+        name: value
+        for name in body.content.__struct_fields__
+        if (value := getattr(body.content, name)) is not None
+    }
+    if status == 422 and operation in _FIELDS:
+        field, message = _FIELDS[operation]
+        shown["errors"] = [{"field": field, "message": message}]
+    return shown

@@ -1,0 +1,104 @@
+"""Wishes about chips: accepted in one transaction, then waited for, in that order."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from api.observed import looks
+from api.preferences import Preference
+from api.services import Services
+from core.domain.names import parse_id
+from core.domain.views import StoredChip, answers_create
+from core.errors import NotFound, StaleWrite, Unavailable
+from core.store import intents, queries
+
+T = TypeVar("T")
+
+_TRIES: Final = 3
+
+
+async def create(services: Services, user_id: str, alias: str, preference: Preference) -> StoredChip:
+    """Accept a chip; return when its port or a reason for waiting is known, or the wait is over."""
+    chip_id = str(uuid.uuid4())
+    storage_id = services.settings.job.storage_id
+    with services.observed.subscribed(user_id) as news:
+        chip = await _winning(
+            lambda: intents.create_chip(
+                services.engine,
+                services.vault.sealer,
+                storage_id,
+                user_id=user_id,
+                chip_id=chip_id,
+                alias=alias,
+            )
+        )
+        async for _ in looks(news, preference.wait_s):
+            if answers_create(chip):
+                break
+            try:
+                seen = await queries.read_chip(services.engine, user_id, chip_id)
+            except Unavailable:
+                break  # it was accepted: that must not turn into an error
+            if seen is None:
+                break  # deleted meanwhile; it was created all the same
+            chip = seen
+    return chip
+
+
+async def delete(services: Services, user_id: str, chip_id: str) -> None:
+    known = known_id(chip_id)
+    await _winning(lambda: intents.delete_chip(services.engine, user_id, known))
+    await services.qr.forget_chip(known)
+
+
+async def disconnect(services: Services, user_id: str, chip_id: str) -> StoredChip:
+    known = known_id(chip_id)
+    chip = await _winning(lambda: intents.disconnect_chip(services.engine, user_id, known))
+    await services.qr.forget_chip(known)
+    return chip
+
+
+async def reconnect(services: Services, user_id: str, chip_id: str, *, fresh: bool) -> StoredChip:
+    known = known_id(chip_id)
+    storage_id = services.settings.job.storage_id
+    chip = await _winning(
+        lambda: intents.reconnect_chip(
+            services.engine,
+            services.vault.sealer,
+            storage_id,
+            user_id=user_id,
+            chip_id=known,
+            fresh=fresh,
+        )
+    )
+    if not chip.seen:
+        await services.qr.forget_chip(known)
+    return chip
+
+
+async def find(services: Services, user_id: str, chip_id: str) -> StoredChip:
+    """Raises NotFound for an unknown, a malformed and another user's id alike."""
+    chip = await queries.read_chip(services.engine, user_id, known_id(chip_id))
+    if chip is None:
+        raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
+    return chip
+
+
+def known_id(chip_id: str) -> str:
+    """The canonical id. Raises NotFound for a malformed one."""
+    parsed = parse_id(chip_id)
+    if parsed is None:
+        raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
+    return parsed
+
+
+async def _winning(accept: Callable[[], Awaitable[T]]) -> T:
+    """Once more when another transaction was faster; each try is one whole transaction."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await accept()
+        except StaleWrite:
+            continue
+    return await accept()

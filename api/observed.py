@@ -1,0 +1,56 @@
+"""News of what passes wrote, for requests that wait for it. Who misses news looks again within a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+POLL_S: Final = 1.0
+
+
+class ObservedHub:
+    """Wakes everybody who waits for a user's news."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def announce(self, user_id: str) -> None:
+        for event in self._waiting.get(user_id, ()):
+            event.set()
+
+    def announce_all(self) -> None:
+        """Something may have been missed."""
+        for user_id in tuple(self._waiting):
+            self.announce(user_id)
+
+    @contextmanager
+    def subscribed(self, user_id: str) -> Iterator[asyncio.Event]:
+        """An event that news of the user sets; news counts from here on. The waiter clears it."""
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault(user_id, set())
+        waiting.add(event)
+        try:
+            yield event
+        finally:
+            waiting.discard(event)
+            if not waiting and self._waiting.get(user_id) is waiting:
+                del self._waiting[user_id]
+
+
+async def looks(event: asyncio.Event, wait_s: float) -> AsyncIterator[None]:
+    """One turn now, one after each news or second, and a last one when `wait_s` is over."""
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + wait_s
+    while True:
+        event.clear()
+        yield
+        left = ends_at - loop.time()
+        if left <= 0:
+            return
+        try:
+            async with asyncio.timeout(min(POLL_S, left)):
+                await event.wait()
+        except TimeoutError:
+            continue

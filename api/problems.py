@@ -1,0 +1,180 @@
+"""The one map from errors to answers. Every refusal is `application/problem+json` (RFC 9457).
+
+`detail` is one sentence in Brazilian Portuguese that the pages show as it is; `code` is stable and English.
+Nothing of a cause, a library or a traceback ever stands in an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+
+from core.errors import (
+    AppError,
+    Conflict,
+    DomainError,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    QuotaExceeded,
+    StaleWrite,
+    Throttled,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+STORE_AWAY: Final = "Serviço temporariamente indisponível. Tente novamente em instantes."
+_BROKEN: Final = "Ocorreu um erro inesperado. Tente novamente em instantes."
+_NOT_JSON: Final = "O corpo da requisição não é um JSON válido."
+_RETRY_AFTER_S: Final = "2"
+
+_TITLES: Final[Mapping[int, str]] = {
+    400: "Requisição inválida",
+    401: "Não autenticado",
+    402: "Cota excedida",
+    403: "Não permitido",
+    404: "Não encontrado",
+    405: "Método não permitido",
+    409: "Conflito",
+    413: "Requisição grande demais",
+    422: "Dados inválidos",
+    429: "Muitas requisições",
+    500: "Erro interno",
+    503: "Serviço indisponível",
+}
+# The contract's statuses where the kind of error alone does not give them.
+_STATUS_BY_CODE: Final[Mapping[str, int]] = {
+    "email_taken": 400,
+    "unknown_plan": 400,
+    "alias_taken": 400,
+    "chip_limit": 403,
+    "proxy_quota": 402,
+    "invalid_json": 400,
+}
+_STATUS_BY_KIND: Final[tuple[tuple[type[DomainError], int], ...]] = (
+    (NotFound, 404),
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (QuotaExceeded, 403),
+    (Conflict, 409),
+    (InvalidInput, 422),
+    (TooManyRequests, 429),
+)
+
+_log = structlog.get_logger("api")
+
+
+class FieldProblem(msgspec.Struct, frozen=True):
+    """One refused field. `field`: its name in the body."""
+
+    field: str
+    message: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as RFC 9457 has it. `errors` only with 422, `dependencies` only from `/health/ready`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    errors: list[FieldProblem] | None = None
+    dependencies: dict[str, str] | None = None
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    instance: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[FieldProblem] | None = None,
+    dependencies: dict[str, str] | None = None,
+) -> Response[Problem]:
+    """An error's answer. `instance`: the path that was asked."""
+    body = Problem(
+        type=f"urn:wahafleet:problem:{code}",
+        title=_TITLES.get(status) or HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        instance=instance,
+        errors=errors,
+        dependencies=dependencies,
+    )
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def _domain(request: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
+    status = _STATUS_BY_CODE.get(error.code)
+    if status is None:
+        status = next((number for kind, number in _STATUS_BY_KIND if isinstance(error, kind)), 400)
+    headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    errors = None
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.after_s)
+    if isinstance(error, InvalidInput) and error.fields:
+        errors = [FieldProblem(name, message) for name, message in error.fields.items()]
+    return problem(status, error.code, error.message, request.url.path, headers=headers, errors=errors)
+
+
+def _app(request: Request[Any, Any, Any], error: AppError) -> Response[Problem]:
+    if isinstance(error, Unavailable | StaleWrite | Throttled):
+        _log.warning("dependency_away", system=error.system, error=error.message, path=request.url.path)
+        return problem(
+            503,
+            "service_unavailable",
+            STORE_AWAY,
+            request.url.path,
+            headers={"Retry-After": _RETRY_AFTER_S},
+        )
+    return _unexpected(request, error)
+
+
+def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    path = request.url.path
+    if error.status_code == 404:
+        return problem(404, "route_not_found", "Rota não encontrada.", path)
+    if error.status_code == 405:
+        headers = {"Allow": (error.headers or {}).get("allow", "")}
+        return problem(405, "method_not_allowed", "Método não permitido.", path, headers=headers)
+    if error.status_code == 413:
+        return problem(413, "body_too_large", "O corpo da requisição é grande demais.", path)
+    if isinstance(error, ValidationException):
+        return problem(400, "invalid_json", _NOT_JSON, path)
+    if 400 <= error.status_code < 500:
+        detail = "A requisição não pôde ser entendida. Confira os dados enviados."
+        return problem(error.status_code, "bad_request", detail, path)
+    return _unexpected(request, error)
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    _log.error("request_failed", path=request.url.path, method=request.method, exc_info=error)
+    return internal_error(request.url.path)
+
+
+def internal_error(instance: str) -> Response[Problem]:
+    """What a caller may know of a fault of ours."""
+    return problem(500, "internal_error", _BROKEN, instance)
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {
+    DomainError: _domain,
+    AppError: _app,
+    HTTPException: _http,
+    Exception: _unexpected,
+}

@@ -1,0 +1,50 @@
+"""Who really calls, and over what, when reverse proxies stand in between."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, TypeAlias
+
+from litestar.connection import ASGIConnection
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class TrustedProxies:
+    """Believes `X-Forwarded-*` from the listed addresses alone."""
+
+    def __init__(self, networks: tuple[str, ...]) -> None:
+        """`networks`: addresses or networks. Raises ValueError on anything else."""
+        self._networks: tuple[Network, ...] = tuple(
+            ipaddress.ip_network(text, strict=False) for text in networks
+        )
+
+    def is_https(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+        """Whether the caller's own request came over https."""
+        if self._trusts_sender(connection):
+            forwarded = connection.headers.get("x-forwarded-proto", "")
+            if forwarded:
+                return forwarded.split(",", 1)[0].strip().lower() == "https"
+        return connection.scope.get("scheme") == "https"
+
+    def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+        """The nearest address in the chain that is no proxy of ours."""
+        address = connection.client.host if connection.client else ""
+        if not self._trusts_sender(connection):
+            return address
+        chain = [part.strip() for part in connection.headers.get("x-forwarded-for", "").split(",")]
+        for hop in reversed([part for part in chain if part]):
+            if not self._trusts(hop):
+                return hop
+            address = hop
+        return address
+
+    def _trusts_sender(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+        return connection.client is not None and self._trusts(connection.client.host)
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)

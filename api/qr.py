@@ -1,0 +1,189 @@
+"""The QR of a chip: from the cache, else from the container, in one flight for all pollers of all replicas.
+
+A poll never changes a session. It is answered within `_PATIENCE_S`, whatever Redis and WAHA do meanwhile;
+a call that takes longer goes on behind it and fills the cache for the next poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.schemas import QrCode
+from api.vault import Vault
+from core.clients.cache import Cache
+from core.clients.endpoint_cache import EndpointCache
+from core.clients.qr_cache import CachedQr, QrCache
+from core.clients.waha import KEY_REJECTED, WahaClients, WrongState
+from core.clock import Clock
+from core.domain.facts import Endpoint, WahaStatus
+from core.domain.names import session_name
+from core.domain.qr_view import SCAN, UNREACHABLE, qr_expires_at, qr_set_began_at, qr_state, told_by_waha
+from core.domain.views import StoredChip
+from core.errors import DependencyError, Missing, Rejected, Unavailable
+from core.store import queries
+
+# A poll's answer is due within 2 s; what is left is for the store and the network.
+_PATIENCE_S: Final = 1.4
+# WAHA holds a call for up to 15 s until there is a QR.
+_CALL_TIMEOUT_S: Final = 16.0
+# How long those who waited for a flight elsewhere may pick up what it brought.
+_LANDED_TTL_S: Final = 1.0
+_VIEWER_TTL_S: Final = 15.0
+_DATA_URL: Final = "data:image/png;base64,"
+
+_log = structlog.get_logger("api.qr")
+
+
+class _Access(msgspec.Struct, frozen=True):
+    endpoint: Endpoint
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"_Access({self.endpoint!r})"
+
+
+class QrDesk:
+    """Answers QR polls."""
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        cache: Cache,
+        endpoints: EndpointCache,
+        qr_ttl_s: float,
+        waha: WahaClients,
+        vault: Vault,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._endpoints = endpoints
+        self._codes = QrCache(cache, qr_ttl_s, clock=clock)
+        self._waha = waha
+        self._vault = vault
+        self._clock = clock
+        self._keys: dict[str, str] = {}
+        self._flights: dict[str, asyncio.Task[CachedQr | None]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+
+    async def answer(self, chip: StoredChip) -> QrCode:
+        """What the route gives for a chip as the store holds it now."""
+        self._run(self._cache.set(f"viewer:{chip.id}", b"1", _VIEWER_TTL_S))
+        state = qr_state(chip)
+        if not state.ask:
+            return _said(state.status, state.message)
+        found = await self._within_patience(chip)
+        if found is None:
+            return _said(None, state.message)
+        if found.png_base64 is None:
+            told = told_by_waha(found.waha_status, chip.phase)
+            return _said(told.status, told.message)
+        url = _DATA_URL + found.png_base64
+        return QrCode(url, url, found.expires_at, WahaStatus.SCAN_QR_CODE.value, SCAN)
+
+    async def forget(self, user_id: str) -> None:
+        """Something about the user's container changed: the endpoint is read from the store again."""
+        self._keys.pop(user_id, None)
+        await self._endpoints.drop(user_id)
+
+    async def forget_chip(self, chip_id: str) -> None:
+        """A new wish: what was shown for the old one must not come again."""
+        await self._codes.drop(chip_id)
+        await self._cache.delete(_flight_key(chip_id))
+
+    async def close(self) -> None:
+        running = [*self._flights.values(), *self._errands]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _within_patience(self, chip: StoredChip) -> CachedQr | None:
+        flight = self._flights.get(chip.id)
+        if flight is None:
+            flight = self._flights[chip.id] = asyncio.create_task(self._fly(chip))
+            flight.add_done_callback(lambda _: self._flights.pop(chip.id, None))
+        done, _ = await asyncio.wait((flight,), timeout=_PATIENCE_S)
+        return flight.result() if done and not flight.cancelled() else None
+
+    async def _fly(self, chip: StoredChip) -> CachedQr | None:
+        """Never raises: what went wrong is in the log, and in the answer as a sentence."""
+        try:
+            cached = await self._codes.get(chip.id)
+            if cached is not None:
+                return cached
+            body = await self._cache.single_flight(
+                _flight_key(chip.id), _LANDED_TTL_S, lambda: self._produced(chip), wait_s=_PATIENCE_S
+            )
+            return None if body is None else msgspec.json.decode(body, type=CachedQr)
+        except DependencyError as error:
+            _log.warning("qr_unavailable", chip_id=chip.id, code=error.code, error=error.message)
+        except Exception:
+            _log.exception("qr_failed", chip_id=chip.id)
+        return None
+
+    async def _produced(self, chip: StoredChip) -> bytes:
+        found = await self._fetch(chip)
+        if found.png_base64 is not None:
+            await self._codes.put(chip.id, found)
+        return msgspec.json.encode(found)
+
+    async def _fetch(self, chip: StoredChip) -> CachedQr:
+        """Ask the container; when it does not answer, believe the store once more about where it is."""
+        access = await self._access(chip.user_id)
+        try:
+            return await self._ask(access, chip)
+        except (Unavailable, Rejected, Missing) as error:
+            if isinstance(error, Rejected) and error.code != KEY_REJECTED:
+                raise
+            await self.forget(chip.user_id)
+            again = await self._access(chip.user_id)
+            if again == access:
+                raise
+            return await self._ask(again, chip)
+
+    async def _ask(self, access: _Access, chip: StoredChip) -> CachedQr:
+        endpoint = access.endpoint
+        client = self._waha.at(endpoint.address, endpoint.port, access.api_key)
+        try:
+            code = await client.qr(session_name(chip.id), timeout_s=_CALL_TIMEOUT_S)
+        except WrongState as error:
+            if error.status is None:
+                raise
+            # The store is a moment behind: the session's own word is newer.
+            return CachedQr(None, error.status.value, self._clock.now())
+        now = self._clock.now()
+        expires_at = qr_expires_at(qr_set_began_at(chip), now)
+        return CachedQr(base64.b64encode(code.png).decode(), WahaStatus.SCAN_QR_CODE.value, expires_at)
+
+    async def _access(self, user_id: str) -> _Access:
+        key = self._keys.get(user_id)
+        endpoint = None if key is None else await self._endpoints.get(user_id)
+        if key is not None and endpoint is not None:
+            return _Access(endpoint, key)
+        stored = await queries.sealed_access(self._engine, user_id)
+        if stored is None or stored.endpoint is None:
+            raise Unavailable("waha", "the container has no endpoint", code="no_endpoint")
+        key = self._keys[user_id] = self._vault.open(user_id, stored.sealed_api_key)
+        await self._endpoints.put(user_id, stored.endpoint)
+        return _Access(stored.endpoint, key)
+
+
+def _flight_key(chip_id: str) -> str:
+    return f"qr-flight:{chip_id}"
+
+
+def _said(status: str | None, message: str) -> QrCode:
+    return QrCode(None, None, None, status, message or UNREACHABLE)

@@ -1,0 +1,137 @@
+"""Chips: wishes are accepted and read here; the daemon makes them so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, delete, get, post
+from litestar.params import FromPath, JSONBody
+
+from api import intents
+from api.auth import requires_user
+from api.bodies import StrictBody
+from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
+from api.preferences import preference
+from api.rendering import cached, view
+from api.schemas import NewChip, QrCode, Reconnect
+from api.services import services_of
+from core.domain.views import ChipView
+from core.store import queries
+from core.store.accounts import Account
+
+TAGS = ["chips"]
+UserRequest = Request[Account, Any, Any]
+
+
+@get(
+    "/chips",
+    guards=[requires_user],
+    operation_id="listChips",
+    summary="All chips of the caller, oldest first",
+    tags=TAGS,
+    security=SECURED,
+    responses=USER_ERRORS,
+)
+async def list_chips(request: UserRequest) -> Response[list[ChipView]]:
+    services = services_of(request)
+    chips = await queries.list_chips(services.engine, request.user.id)
+    return cached(request, request.user.id, chips)
+
+
+@post(
+    "/chips",
+    guards=[requires_user],
+    dto=StrictBody[NewChip],
+    operation_id="createChip",
+    summary="Create a chip",
+    description=(
+        "The chip is stored before anything is waited for. The answer comes when its port or the reason "
+        "for having none is known; `Prefer: wait=N` (0-30) and `Prefer: respond-async` change how long."
+    ),
+    tags=TAGS,
+    security=SECURED,
+    responses=USER_ERRORS | errors(400, 402, 403, 413, 422),
+)
+async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response[ChipView]:
+    services = services_of(request)
+    wanted = preference(request.headers.get("prefer", ""), services.settings.api.create_wait_s)
+    chip = await intents.create(services, request.user.id, data.alias, wanted)
+    headers = {"Location": f"/api/v1/chips/{chip.id}"}
+    if wanted.applied:
+        headers["Preference-Applied"] = wanted.applied
+    return Response(view(request, chip), headers=headers)
+
+
+@get(
+    "/chips/{chip_id:str}",
+    guards=[requires_user],
+    operation_id="getChip",
+    summary="One chip",
+    tags=TAGS,
+    security=SECURED,
+    responses=CHIP_ERRORS,
+)
+async def get_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[ChipView]:
+    chip = await intents.find(services_of(request), request.user.id, chip_id)
+    return cached(request, request.user.id, chip)
+
+
+@delete(
+    "/chips/{chip_id:str}",
+    guards=[requires_user],
+    operation_id="deleteChip",
+    summary="Delete a chip; its session is torn down behind the answer",
+    tags=TAGS,
+    security=SECURED,
+    responses=CHIP_ERRORS,
+)
+async def delete_chip(request: UserRequest, chip_id: FromPath[str]) -> None:
+    await intents.delete(services_of(request), request.user.id, chip_id)
+
+
+@get(
+    "/chips/{chip_id:str}/qr",
+    guards=[requires_user],
+    operation_id="getChipQr",
+    summary="The QR code to scan, or why there is none",
+    tags=TAGS,
+    security=SECURED,
+    responses=CHIP_ERRORS,
+)
+async def get_qr(request: UserRequest, chip_id: FromPath[str]) -> QrCode:
+    services = services_of(request)
+    return await services.qr.answer(await intents.find(services, request.user.id, chip_id))
+
+
+@post(
+    "/chips/{chip_id:str}/disconnect",
+    status_code=200,
+    guards=[requires_user],
+    operation_id="disconnectChip",
+    summary="Disconnect a chip; its credentials are kept",
+    tags=TAGS,
+    security=SECURED,
+    responses=CHIP_ERRORS,
+)
+async def disconnect_chip(request: UserRequest, chip_id: FromPath[str]) -> ChipView:
+    chip = await intents.disconnect(services_of(request), request.user.id, chip_id)
+    return view(request, chip)
+
+
+@post(
+    "/chips/{chip_id:str}/reconnect",
+    status_code=200,
+    guards=[requires_user],
+    dto=StrictBody[Reconnect],
+    operation_id="reconnectChip",
+    summary="Connect a chip again; the body is optional",
+    tags=TAGS,
+    security=SECURED,
+    responses=CHIP_ERRORS | errors(400, 413, 422),
+)
+async def reconnect_chip(
+    request: UserRequest, chip_id: FromPath[str], data: JSONBody[Reconnect | None] = None
+) -> ChipView:
+    fresh = data is not None and data.fresh
+    chip = await intents.reconnect(services_of(request), request.user.id, chip_id, fresh=fresh)
+    return view(request, chip)

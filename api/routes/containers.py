@@ -1,0 +1,108 @@
+"""Containers, for operators."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+from litestar import Request, get
+from litestar.params import FromPath
+
+from api.auth import requires_operator
+from api.openapi import errors
+from api.schemas import Container, ContainerAccess
+from api.services import Services, services_of
+from core.domain.accounts import FieldError, clean_email
+from core.domain.facts import Endpoint
+from core.domain.names import parse_id
+from core.errors import Conflict, NotFound
+from core.store import accounts
+from core.store.containers import ContainerView, container_secrets, read_container
+
+TAGS = ["containers"]
+SECURED: Final[list[dict[str, list[str]]]] = [{"operator": []}]
+_log = structlog.get_logger("audit")
+
+
+@get(
+    "/containers/{user_id:str}",
+    guards=[requires_operator],
+    operation_id="getContainer",
+    summary="A user's container; `user_id` may also be the user's e-mail",
+    tags=TAGS,
+    security=SECURED,
+    responses=errors(401, 403, 404, 503),
+)
+async def get_container(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Container:
+    services = services_of(request)
+    found = await _container(services, user_id)
+    return Container(
+        user_id=found.user_id,
+        container_name=found.container_name,
+        container_id=found.container_id,
+        job=found.job,
+        node=found.node,
+        address=found.address,
+        port=found.port,
+        base_url=found.base_url,
+        status=found.status,
+        phase=found.phase,
+        reason=found.reason,
+        image=services.settings.job.image,
+        engine=services.settings.job.engine,
+        epoch=found.epoch,
+        chips=found.chips,
+        created_at=found.created_at,
+    )
+
+
+@get(
+    "/containers/{user_id:str}/access",
+    guards=[requires_operator],
+    operation_id="getContainerAccess",
+    summary="Address, port and API key of a user's WAHA, for trusted services",
+    tags=TAGS,
+    security=SECURED,
+    responses=errors(401, 403, 404, 409, 503),
+)
+async def get_container_access(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ContainerAccess:
+    services = services_of(request)
+    found = await _container(services, user_id)
+    if found.address is None or found.port is None:
+        raise Conflict(
+            "O container ainda não tem porta. Tente novamente em instantes.", code="container_not_placed"
+        )
+    secrets = await container_secrets(services.engine, found.user_id, services.vault.sealer)
+    if secrets is None:
+        raise _unknown()
+    by = request.scope.get("user")
+    _log.info(
+        "container_access_read",
+        user_id=found.user_id,
+        by=by.id if by is not None else "operator_token",
+        client=services.proxies.client_address(request),
+    )
+    return ContainerAccess(
+        user_id=found.user_id,
+        address=found.address,
+        port=found.port,
+        base_url=Endpoint(found.address, found.port, found.container_id or "").base_url,
+        api_key=secrets.api_key,
+    )
+
+
+async def _container(services: Services, user: str) -> ContainerView:
+    user_id = parse_id(user)
+    if user_id is None and "@" in user:
+        try:
+            user_id = await accounts.find_id(services.engine, clean_email(user))
+        except FieldError:
+            user_id = None
+    found = None if user_id is None else await read_container(services.engine, user_id)
+    if found is None or found.deleted:
+        raise _unknown()
+    return found
+
+
+def _unknown() -> NotFound:
+    return NotFound("Container não encontrado.", code="container_not_found")

@@ -1,0 +1,45 @@
+"""What the routes work with, opened once a process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.connection import ASGIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.observed import ObservedHub
+from api.passwords import Passwords
+from api.proxies import TrustedProxies
+from api.qr import QrDesk
+from api.tokens import Tokens
+from api.vault import Vault
+from core.clients.cache import Cache
+from core.clock import Clock
+from core.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`."""
+
+    settings: Settings
+    clock: Clock
+    engine: AsyncEngine
+    cache: Cache
+    vault: Vault
+    passwords: Passwords
+    tokens: Tokens
+    proxies: TrustedProxies
+    observed: ObservedHub
+    qr: QrDesk
+
+    @property
+    def proxy_enabled(self) -> bool:
+        """Whether chips reach WhatsApp through the guard and its proxies."""
+        return self.settings.loop.egress == "guard"
+
+
+def services_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Services:
+    services: Services = connection.app.state.services
+    return services

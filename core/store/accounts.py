@@ -1,0 +1,168 @@
+"""Accounts: who may log in, on which plan. Statements only; the rules stand in `core/domain/accounts.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.errors import Conflict, InvalidInput
+from core.store.engine import AlreadyThere, reading, transaction
+from core.store.tables import plans, users
+
+EMAIL_TAKEN: Final = "email_taken"
+UNKNOWN_PLAN: Final = "unknown_plan"
+CHANGEABLE: Final = frozenset({"name", "phone", "company_name", "document"})
+
+
+class Account(msgspec.Struct, frozen=True):
+    """A user with the plan.
+
+    Attributes:
+        phone: E.164. document: digits of a CPF or CNPJ.
+        plan_title: the plan's name for people.
+        role: `user` or `operator`.
+    """
+
+    id: str
+    email: str
+    name: str
+    phone: str
+    company_name: str | None
+    document: str | None
+    credits: int
+    plan_slug: str
+    plan_title: str
+    api_access: bool
+    role: str
+    is_active: bool
+    is_verified: bool
+    suspended: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewAccount(msgspec.Struct, frozen=True):
+    """What registering takes; every field already in its stored form."""
+
+    id: str
+    email: str
+    name: str
+    phone: str
+    company_name: str | None
+    document: str | None
+    password_hash: str
+    plan_slug: str
+
+    def __repr__(self) -> str:
+        return f"NewAccount(id={self.id!r})"
+
+
+async def find(engine: AsyncEngine, user_id: str) -> Account | None:
+    """One account by id. Raises Unavailable."""
+    async with reading(engine) as connection:
+        row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
+    return None if row is None else _account(row)
+
+
+async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | None] | None:
+    """The account of a lower-case e-mail with its password hash (None = it has no password yet)."""
+    query = _accounts().add_columns(users.c.password_hash).where(users.c.email == email)
+    async with reading(engine) as connection:
+        row = (await connection.execute(query)).one_or_none()
+    return None if row is None else (_account(row), row.password_hash)
+
+
+async def find_id(engine: AsyncEngine, email: str) -> str | None:
+    """The id behind a lower-case e-mail."""
+    async with reading(engine) as connection:
+        found: str | None = await connection.scalar(select(users.c.id).where(users.c.email == email))
+    return found
+
+
+async def create(engine: AsyncEngine, new: NewAccount) -> Account:
+    """Write a new account.
+
+    Raises InvalidInput (code `unknown_plan`) and Conflict (code `email_taken`), in this order.
+    """
+    try:
+        async with transaction(engine) as connection:
+            plan = await connection.scalar(select(plans.c.slug).where(plans.c.slug == new.plan_slug))
+            if plan is None:
+                raise InvalidInput("Plano selecionado é inválido.", code=UNKNOWN_PLAN)
+            await connection.execute(insert(users).values(**msgspec.structs.asdict(new)))
+            row = (await connection.execute(_accounts().where(users.c.id == new.id))).one()
+    except AlreadyThere as error:
+        # Only the database can say it without a race between two registrations.
+        if error.constraint != "uq_users_email":
+            raise
+        raise Conflict("Este email já está cadastrado.", code=EMAIL_TAKEN) from error
+    return _account(row)
+
+
+async def change(engine: AsyncEngine, user_id: str, changes: Mapping[str, str | None]) -> Account | None:
+    """Write the given fields (of `CHANGEABLE`), none of them being no change; None for an unknown user."""
+    if not set(changes) <= CHANGEABLE:
+        raise ValueError("only fields of CHANGEABLE are changed here")
+    if not changes:
+        return await find(engine, user_id)
+    async with transaction(engine) as connection:
+        await connection.execute(
+            update(users).where(users.c.id == user_id).values(**changes, updated_at=func.clock_timestamp())
+        )
+        row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
+    return None if row is None else _account(row)
+
+
+async def replace_hash(engine: AsyncEngine, user_id: str, old: str, new: str) -> None:
+    """Put a better hash of the same password, unless the password was changed meanwhile."""
+    async with transaction(engine) as connection:
+        await connection.execute(
+            update(users).where(users.c.id == user_id, users.c.password_hash == old).values(password_hash=new)
+        )
+
+
+def _accounts() -> Select[Any]:
+    return select(
+        users.c.id,
+        users.c.email,
+        users.c.name,
+        users.c.phone,
+        users.c.company_name,
+        users.c.document,
+        users.c.credits,
+        users.c.plan_slug,
+        users.c.role,
+        users.c.is_active,
+        users.c.is_verified,
+        users.c.suspended_at,
+        users.c.created_at,
+        users.c.updated_at,
+        plans.c.title,
+        plans.c.api_access,
+    ).join_from(users, plans, users.c.plan_slug == plans.c.slug)
+
+
+def _account(row: Row[Any]) -> Account:
+    return Account(
+        id=row.id,
+        email=row.email,
+        name=row.name,
+        phone=row.phone,
+        company_name=row.company_name,
+        document=row.document,
+        credits=row.credits,
+        plan_slug=row.plan_slug,
+        plan_title=row.title,
+        api_access=row.api_access,
+        role=row.role,
+        is_active=row.is_active,
+        is_verified=row.is_verified,
+        suspended=row.suspended_at is not None,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )

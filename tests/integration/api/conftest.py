@@ -1,0 +1,175 @@
+"""The application, running in this process on real PostgreSQL and Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import httpx
+import pytest
+from argon2 import PasswordHasher
+from cryptography.fernet import Fernet
+from litestar import Litestar
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.app import create_app
+from core.settings import Settings, load
+from core.store.engine import engine_for
+
+PASSWORD = "Senha@123"
+OPERATOR_TOKEN = "operator-token-of-the-tests"
+CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+_emails = itertools.count(1)
+
+
+@dataclass
+class Person:
+    """A registered user, and a client that sends the bearer token and no cookie."""
+
+    id: str
+    email: str
+    token: str
+    client: httpx.AsyncClient
+    refresh_token: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    async def get(self, path: str, **more: Any) -> httpx.Response:
+        return await self._send("GET", path, **more)
+
+    async def post(self, path: str, **more: Any) -> httpx.Response:
+        return await self._send("POST", path, **more)
+
+    async def put(self, path: str, **more: Any) -> httpx.Response:
+        return await self._send("PUT", path, **more)
+
+    async def delete(self, path: str, **more: Any) -> httpx.Response:
+        return await self._send("DELETE", path, **more)
+
+    async def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = {**self.headers, **more.pop("headers", {})}
+        return await self.client.request(method, f"/api/v1{path}", headers=headers, **more)
+
+    async def chip(self, alias: str = "vendas", prefer: str = "respond-async") -> dict[str, Any]:
+        answer = await self.post("/chips", json={"alias": alias}, headers={"Prefer": prefer})
+        assert answer.status_code == 201, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+@dataclass
+class Running:
+    """One application with everything a test needs of it."""
+
+    app: Litestar
+    client: httpx.AsyncClient
+    engine: AsyncEngine
+    settings: Settings
+    people: list[Person] = field(default_factory=list)
+
+    async def person(self, plan: str = "enterprise") -> Person:
+        email = f"pessoa{next(_emails)}@empresa.com.br"
+        body = {
+            "name": "Ana Souza",
+            "email": email,
+            "password": PASSWORD,
+            "phone": "+5511999999999",
+            "plan_slug": plan,
+        }
+        answer = await self.client.post("/api/v1/auth/register", json=body)
+        self.client.cookies.clear()
+        assert answer.status_code == 201, answer.text
+        user = answer.json()["user"]
+        return Person(user["id"], email, answer.json()["access_token"], self.client)
+
+    async def sql(self, statement: str, **values: Any) -> list[Any]:
+        """The daemon's side, and what no route shows."""
+        async with self.engine.begin() as connection:
+            result = await connection.execute(text(statement), values)
+            return list(result.all()) if result.returns_rows else []
+
+
+Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+def environment(database_url: str, redis_url: str | None, **more: str) -> dict[str, str]:
+    env = {
+        "WAHAFLEET_DATABASE_URL": database_url,
+        "WAHAFLEET_SECRET_KEYS": Fernet.generate_key().decode(),
+        "JWT_SECRET_KEY": "k" * 40,
+        "WAHAFLEET_JOBSPEC": "waha-plus",
+        "WAHAFLEET_STORAGE_DSN": "postgresql://nobody@localhost/waha",
+        "WAHAFLEET_OPERATOR_TOKEN": OPERATOR_TOKEN,
+        "WAHAFLEET_DATABASE_POOL": "5",
+        "WAHAFLEET_CREATE_WAIT_S": "0.3",
+        "WAHAFLEET_EGRESS": "direct",
+    }
+    if redis_url is not None:
+        env["WAHAFLEET_REDIS_URL"] = redis_url
+    return env | more
+
+
+@asynccontextmanager
+async def alive(app: Litestar) -> AsyncIterator[None]:
+    """The application's lifespan, in a task of its own: it must end in the task that it began in."""
+    started, ending = asyncio.Event(), asyncio.Event()
+
+    async def live() -> None:
+        async with app.lifespan():
+            started.set()
+            await ending.wait()
+
+    task = asyncio.create_task(live())
+    starting = asyncio.create_task(started.wait())
+    await asyncio.wait((task, starting), return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not started.is_set():
+            starting.cancel()
+            await task
+        yield
+    finally:
+        ending.set()
+        await task
+
+
+@pytest.fixture
+def start(database_url: str) -> Start:
+    """Starts one more application on this test's database: `async with start(redis_url=..., NAME=...)`."""
+
+    @asynccontextmanager
+    async def run(*, redis_url: str | None = None, **more: str) -> AsyncIterator[Running]:
+        settings = load(environment(database_url, redis_url, **more))
+        app = create_app(settings, hasher=CHEAP)
+        engine = engine_for(database_url)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        base_url = "http://wahafleet.test"
+        async with alive(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
+            yield Running(app, client, engine, settings)
+        await engine.dispose()
+
+    return run
+
+
+@pytest.fixture(params=["redis", "no redis"])
+def cache_url(request: pytest.FixtureRequest) -> str | None:
+    """Tests that take it run twice, and must see the same answers."""
+    if request.param == "no redis":
+        return None
+    url: str = request.getfixturevalue("redis_url")
+    return url
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    async with start() as application:
+        yield application
+
+
+Sql: TypeAlias = Callable[..., Awaitable[list[Any]]]
