@@ -162,9 +162,16 @@ def translated() -> Iterator[None]:
     except AppError:
         raise
     except exc.DBAPIError as error:
+        _forget_row(error.driver_exception)
         raise translate(error.driver_exception) from error
     except (exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise translate(error) from error  # TimeoutError is an OSError
+
+
+def _forget_row(error: BaseException) -> None:
+    # PostgreSQL's DETAIL is the failing row, password hashes and all, and a traceback would print it.
+    if isinstance(error, asyncpg.PostgresError):
+        error.detail = None
 
 
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57", "58")  # connection, resources, intervention, system

@@ -6,6 +6,7 @@ from typing import Any
 class PostgresError(Exception):
     sqlstate: str | None
     constraint_name: str | None
+    detail: str | None
 
 class InterfaceError(Exception): ...
 
