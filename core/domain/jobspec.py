@@ -18,7 +18,13 @@ import msgspec
 
 from core.domain import names
 from core.domain.desired import SpecHashes
-from core.domain.jobspec_rules import ENGINES, environment_problems, image_problems, secret_problems
+from core.domain.jobspec_rules import (
+    ENGINES,
+    environment_problems,
+    image_problems,
+    looks_secret,
+    secret_problems,
+)
 from core.domain.jobspec_template import JobspecError, SlotValue, declared, fill, hcl_values, slots_in, texts
 
 __all__ = ["Built", "JobSlots", "JobspecError", "build", "hashes", "render", "submission", "variables"]
@@ -198,8 +204,12 @@ def with_sslmode(dsn: str) -> str:
 
 
 def shown_owner(email: str) -> str:
-    """An e-mail address as it may stand in the Nomad UI, whose descriptions are Markdown."""
-    return re.sub(r"[^\w.+@' -]", "?", email)[:200]
+    """An e-mail address as it may stand in the Nomad UI, whose descriptions are Markdown.
+
+    One that is as long and random as a secret loses its middle: its owner shall have a container too.
+    """
+    shown = re.sub(r"[^\w.+@' -]", "?", email)[:200]
+    return f"{shown[:16]}...{shown[-16:]}" if looks_secret(shown) else shown
 
 
 def _slot_problems(slots: JobSlots, asked: frozenset[str]) -> list[str]:

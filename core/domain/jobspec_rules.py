@@ -132,7 +132,7 @@ def looks_secret(text: str) -> bool:
 
 
 def _is_mixed(run: str) -> bool:
-    return any(c.islower() for c in run) and any(c.isupper() for c in run) and any(c.isdigit() for c in run)
+    return any(c.islower() for c in run) and any(c.isupper() for c in run)
 
 
 def _tasks(job: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

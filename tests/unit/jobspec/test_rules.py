@@ -241,10 +241,17 @@ def test_a_missing_hook_key_is_refused() -> None:
         variables(PLUS, hook_key="", storage_dsn=samples.DSN)
 
 
-@given(st.emails() | st.text())
+@given(st.emails() | st.text() | st.from_regex(r"[a-fA-F0-9]{32,64}@[a-z]{1,40}\.com", fullmatch=True))
 def test_an_owner_of_any_kind_can_be_shown(email: str) -> None:
     shown = shown_owner(email)
     assert "`" not in shown
     assert len(shown) <= 200
     if shown:
         assert build(PLUS, samples.slots(owner=shown))
+
+
+@given(RANDOM_SECRETS)
+def test_an_owner_whose_address_looks_like_a_secret_can_be_shown(random: str) -> None:
+    shown = shown_owner(f"{random}@relay.example")
+    assert shown.endswith("@relay.example")
+    assert build(PLUS, samples.slots(owner=shown))
