@@ -34,6 +34,9 @@ class Agenda:
         """Keys that wait or are ready; those being worked on are not counted."""
         return len(self._due) + len(self._urgent) + len(self._bulk)
 
+    def __contains__(self, key: str) -> bool:
+        return any(key in where for where in (self._due, self._urgent, self._bulk, self._taken))
+
     @property
     def taken(self) -> frozenset[str]:
         return frozenset(self._taken)

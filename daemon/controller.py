@@ -6,9 +6,8 @@ import asyncio
 
 import structlog
 
-from core.clock import Clock
 from core.domain.jobspec import JobspecError
-from core.errors import DependencyError, StaleWrite, Throttled
+from core.errors import AppError, DependencyError, StaleWrite, Throttled
 from daemon.outages import Outages
 from daemon.reconcile import PassEnd, Reconciler
 from daemon.workqueue import QueueClosed, WorkQueue
@@ -23,14 +22,12 @@ class Controller:
         self,
         queue: WorkQueue,
         reconciler: Reconciler,
-        clock: Clock,
         outages: Outages,
         *,
         workers: int,
     ) -> None:
         self._queue = queue
         self._reconciler = reconciler
-        self._clock = clock
         self._outages = outages
         self._workers = workers
 
@@ -65,6 +62,9 @@ class Controller:
             return PassEnd(error.after_s if isinstance(error, Throttled) else 0.0, failed=True)
         except JobspecError as error:
             _log.error("job_not_renderable", user_id=key, problems=str(error))
+            return PassEnd(0.0, failed=True)
+        except AppError as error:
+            _log.error("pass_impossible", user_id=key, code=error.code, error=error.message)
             return PassEnd(0.0, failed=True)
         except Exception:
             # A bug met by one user must not stop the passes of all others.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import OrderedDict
+from datetime import UTC, datetime
 
 import msgspec
 
-from core.domain.desired import Desired, DesiredChip, DesiredContainer, SpecHashes
+from core.crypto import new_api_key, new_hook_key, new_namespace
+from core.domain.desired import Desired, DesiredChip, DesiredContainer, Resources, SpecHashes
 from core.jobs import WantedJob, wanted_job
 from core.jobspecs import Template
 from core.settings import JobSettings
-from core.store.interface import ChipRow, ContainerRow, UserSnapshot
+from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 
 _FINGERPRINTS_KEPT = 20_000
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Fingerprints(msgspec.Struct, frozen=True):
@@ -37,6 +41,34 @@ class Loader:
         self._nomad_namespace = nomad_namespace
         self._stop_on_disconnect_s = stop_on_disconnect_s
         self._known: OrderedDict[str, _Fingerprints] = OrderedDict()
+
+    def check(self) -> None:
+        """Make a job for nobody in particular, so that wrong settings are told before anything is done.
+
+        Raises JobspecError.
+        """
+        nobody = ContainerRow(
+            user_id=str(uuid.UUID(int=0)),
+            email="nobody@example.com",
+            plan_slug="free",
+            resources=Resources(cpu_mhz=200, memory_mb=300, memory_max_mb=1024),
+            max_chips=1,
+            generation=1,
+            pinned=False,
+            deleted=False,
+            namespace=new_namespace(),
+            storage_id=self._settings.storage_id,
+            created_at=_LONG_AGO,
+            phase="absent",
+            reason=None,
+            since=_LONG_AGO,
+            registered=None,
+            variables_hash=None,
+            current_allocation=None,
+            empty_since=None,
+            secrets=ContainerSecrets(api_key=new_api_key(), hook_key=new_hook_key()),
+        )
+        self.job(nobody)
 
     def job(self, row: ContainerRow) -> WantedJob:
         """The user's job with its secrets beside it. Raises JobspecError."""

@@ -24,6 +24,7 @@ from daemon.act import Actor, unsent
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease, kept
 from daemon.load import Loader, generation_of
+from daemon.mail import Mailroom
 from daemon.observe import Caches, Observer
 from daemon.outcome import Result, Verdict, opens_next_step, told
 from daemon.refusals import Refusals
@@ -60,6 +61,7 @@ class Reconciler:
         observer: Observer,
         actor: Actor,
         caches: Caches,
+        mailroom: Mailroom,
         refusals: Refusals,
         clock: Clock,
         steps: Steps,
@@ -73,6 +75,7 @@ class Reconciler:
         self._observer = observer
         self._actor = actor
         self._caches = caches
+        self._mailroom = mailroom
         self._refusals = refusals
         self._clock = clock
         self._steps = steps
@@ -108,6 +111,7 @@ class Reconciler:
 
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)
+        mail_up_to = await self._mailroom.before_look(key)
         observation = await self._observe(key, held, snapshot)
         self._steps.announce(Step.OBSERVED, key)
         decision = decide(desired, observation, self._clock.now(), self._policy)
@@ -127,6 +131,11 @@ class Reconciler:
         container, chips = told(decision, results, desired)
         await self._write(held, snapshot, container, chips)
         self._steps.announce(Step.STATUS_WRITTEN, key)
+        if mail_up_to is not None:
+            if _dependencies_away(observation):
+                self._mailroom.expect(key)  # what it hinted at could not be seen
+            else:
+                await self._mailroom.answered(key, mail_up_to)
         return self._end(key, decision, results, observation)
 
     async def _observe(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> Observation:
@@ -206,7 +215,8 @@ class Reconciler:
             return PassEnd(0.0, failed=repeated)
         if blind := _dependencies_away(observation):
             _log.info("seen_in_part", away=blind)
-            return PassEnd(min(decision.requeue_after, self._policy.poll_moving_s), failed=True)
+            pause_s = min(decision.requeue_after, self._policy.poll_moving_s)
+            return PassEnd(pause_s, failed=True)
         done = [result.action for result in results if result.verdict is Verdict.DONE]
         if not repeated and (unsent(results) or any(map(opens_next_step, done))):
             return PassEnd(0.0)
@@ -217,6 +227,7 @@ class Reconciler:
     def _forget(self, key: str) -> None:
         self._last_actions.pop(key, None)
         self._refusals.forget_user(key)
+        self._mailroom.forget(key)
 
     async def _release(self, held: HeldLease) -> int | None:
         """Give the lease back, unless an effect may still be going on: then it has to run out."""

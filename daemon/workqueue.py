@@ -41,6 +41,10 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._agenda)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether the key is ready, waits for its time, or is being worked on."""
+        return key in self._agenda
+
     @property
     def running(self) -> frozenset[str]:
         """Keys that are being worked on."""

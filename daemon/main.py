@@ -1,0 +1,187 @@
+"""The daemon: everything wired together, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import secrets
+import signal
+import socket
+from contextlib import AsyncExitStack, suppress
+from random import Random
+from typing import Final
+
+import structlog
+
+from core import jobspecs
+from core.clients.cache import Cache
+from core.clients.discovery import ConsulDiscovery
+from core.clients.endpoint_cache import EndpointCache
+from core.clients.qr_cache import QrCache
+from core.clients.scheduler import NomadScheduler
+from core.clients.waha import WahaClients
+from core.clock import SystemClock
+from core.crypto import Sealer
+from core.domain.policy import Policy
+from core.logging import configure
+from core.settings import LoopSettings, Settings
+from core.store import inbox
+from core.store.engine import create_engine
+from core.store.notify import INBOX, INTENTS, Listener
+from core.store.reconcile import PostgresReconcileStore
+from daemon import announce
+from daemon.act import Actor
+from daemon.controller import Controller
+from daemon.load import Loader
+from daemon.mail import Mailroom
+from daemon.observe import Observer
+from daemon.outages import Outages
+from daemon.reconcile import Reconciler
+from daemon.refusals import Refusals
+from daemon.sources.discovery_watch import DiscoveryWatch
+from daemon.sources.everyone import Everyone
+from daemon.sources.inbox import Inbox
+from daemon.sources.scheduler_events import SchedulerEvents
+from daemon.sources.store_news import StoreNews
+from daemon.sources.supervisor import Source, Supervisor
+from daemon.workqueue import WorkQueue
+
+# How long passes under way may take to end after SIGTERM; what is left then is cut off and its lease runs out.
+GRACE_S: Final = 20.0
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises JobspecError when no job can be made from the settings."""
+    configure("daemon")
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        await serve(settings, stop)
+
+    asyncio.run(until_told())
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the daemon until `stop` is set; then end passes under way, give leases back, close everything."""
+    clock, random, steps = SystemClock(), Random(), announce.from_environment(os.environ)  # noqa: S311
+    template = jobspecs.template(settings.job.jobspec)
+    loader = Loader(
+        template,
+        settings.job,
+        nomad_namespace=settings.nomad.namespace,
+        stop_on_disconnect_s=settings.loop.stop_on_disconnect_s,
+    )
+    loader.check()
+    async with AsyncExitStack() as stack:
+        engine = create_engine(settings.store, application_name="wahafleet daemon")
+        stack.push_async_callback(engine.dispose)
+        scheduler = NomadScheduler(settings.nomad)
+        stack.push_async_callback(scheduler.aclose)
+        discovery = ConsulDiscovery(settings.consul)
+        stack.push_async_callback(discovery.close)
+        waha = await stack.enter_async_context(WahaClients())
+        cache = Cache(settings.cache.redis_url.reveal() if settings.cache.redis_url else None)
+        stack.push_async_callback(cache.close)
+
+        sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))
+        store = PostgresReconcileStore(engine, sealer, clock)
+        caches, outages = DroppedCaches(cache, settings), Outages(clock)
+        refusals = Refusals(settings.loop.resync_s)
+        mailroom = Mailroom(
+            functools.partial(inbox.waiting, engine), functools.partial(inbox.mark_processed, engine)
+        )
+        queue = WorkQueue(clock, random)
+        reconciler = Reconciler(
+            owner=owner_name(),
+            store=store,
+            scheduler=scheduler,
+            loader=loader,
+            observer=Observer(scheduler, discovery, waha, caches, clock, outages),
+            actor=Actor(scheduler, waha, store, loader, clock, steps, refusals),
+            caches=caches,
+            mailroom=mailroom,
+            refusals=refusals,
+            clock=clock,
+            steps=steps,
+            policy=policy_of(settings.loop),
+            settings=settings.loop,
+        )
+        controller = Controller(queue, reconciler, outages, workers=settings.loop.workers)
+        everyone = Everyone(store, queue, every_s=settings.loop.resync_s)
+        url = settings.store.database_url.reveal()
+        sources: list[Source] = [
+            everyone,
+            StoreNews(Listener(url, (INTENTS, INBOX)), queue, everyone, mailroom),
+            SchedulerEvents(scheduler, queue, everyone),
+            DiscoveryWatch(discovery, queue),
+            Inbox(mailroom, queue, clock),
+        ]
+        await _work(controller, queue, [Supervisor(one, clock, random) for one in sources], stop)
+
+
+async def _work(
+    controller: Controller, queue: WorkQueue, sources: list[Supervisor], stop: asyncio.Event
+) -> None:
+    listening = [asyncio.create_task(source.run(), name=f"source-{source.name}") for source in sources]
+    working = asyncio.create_task(controller.run(), name="controller")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    _log.info("daemon_started", sources=[source.name for source in sources])
+    try:
+        # A source or the controller can only end by a bug; then the process ends too, and is started again.
+        done, _ = await asyncio.wait({stopping, working, *listening}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+    finally:
+        _log.info("daemon_stopping", passes_under_way=len(queue.running))
+        queue.close()
+        for task in (*listening, stopping):
+            task.cancel()
+        _, unfinished = await asyncio.wait({working}, timeout=GRACE_S)
+        if unfinished:
+            _log.warning("passes_cut_off", user_ids=sorted(queue.running))
+            working.cancel()
+        for task in (working, *listening, stopping):
+            with suppress(asyncio.CancelledError):
+                await task
+        _log.info("daemon_stopped")
+
+
+class DroppedCaches:
+    """`daemon.observe.Caches` on the shared cache; without Redis there is nothing to drop."""
+
+    def __init__(self, cache: Cache, settings: Settings) -> None:
+        self._endpoints = EndpointCache(cache, settings.cache.endpoint_ttl_s)
+        self._qr = QrCache(cache, settings.cache.qr_ttl_s)
+
+    async def endpoint_changed(self, user_id: str) -> None:
+        await self._endpoints.drop(user_id)
+
+    async def chips_changed(self, chip_ids: tuple[str, ...]) -> None:
+        await self._qr.drop(*chip_ids)
+
+
+def policy_of(settings: LoopSettings) -> Policy:
+    """The rules' settings.
+
+    A guard that does not exist yet carries no traffic: with `guard` chips wait, as with nothing at all.
+    """
+    if settings.egress == "guard":
+        _log.error("egress_guard_missing")
+    return Policy(
+        egress="direct" if settings.egress == "direct" else None,
+        stop_on_disconnect_s=settings.stop_on_disconnect_s,
+        empty_grace_s=settings.empty_grace_s,
+        qr_rounds=settings.qr_rounds,
+        resync_s=settings.resync_s,
+    )
+
+
+def owner_name() -> str:
+    """Who holds a lease: this process and no later one with the same number."""
+    return f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(6)}"
