@@ -40,8 +40,10 @@ class Container:
         self._stopping = False
         self._exited = False
         self._journal = JournalFile(settings.store_dir, settings.session_namespace, settings.allocation)
-        poster = LoopPoster(loop, self._timers)
-        self.simulator = WahaSimulator(settings, self._timers, self._journal, poster, log, faults=faults)
+        self._poster = LoopPoster(loop, self._timers)
+        self.simulator = WahaSimulator(
+            settings, self._timers, self._journal, self._poster, log, faults=faults
+        )
         api = Api(self.simulator, self._stop_requested)
         # WAHA opens its port last, when everything else is ready.
         self._server = Server(loop, settings.host, settings.port, api.handle, log)
@@ -94,6 +96,7 @@ class Container:
             return
         self._exited = True
         self.simulator.abandon()
+        self._poster.close()
         self._server.close()
         self._journal.close()
         self._loop.remove_timers(self._timers)

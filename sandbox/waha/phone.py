@@ -21,6 +21,10 @@ class PhoneError(Exception):
     """The phone could not do it; the message is one sentence that says why and what to try."""
 
 
+class _Refused(PhoneError):
+    """The simulator understood and said no."""
+
+
 @dataclass(frozen=True)
 class ScanResult:
     """What the session says after the phone was used.
@@ -55,9 +59,16 @@ async def scan(
     Raises `PhoneError` when there is no QR to scan, the container is no simulator, or it does not answer.
     """
     async with _client(base_url, api_key) as http:
-        shown = await _call(http, "GET", f"/api/{quote(session, safe='')}/auth/qr?format=raw")
-        body = {"qr": shown["value"], "phone_number": phone_number, "push_name": push_name}
-        await _control(http, session, "scan", {name: value for name, value in body.items() if value})
+        for last_try in (False, False, True):
+            shown = await _call(http, "GET", f"/api/{quote(session, safe='')}/auth/qr?format=raw")
+            body = {"qr": shown["value"], "phone_number": phone_number, "push_name": push_name}
+            try:
+                await _control(http, session, "scan", {name: value for name, value in body.items() if value})
+                break
+            except _Refused:
+                # The QR may have rotated between its reading and the scan: a person would scan the new one.
+                if last_try:
+                    raise
         return await _await_working(http, session)
 
 
@@ -132,6 +143,8 @@ async def _call(
         raise PhoneError(f"The container at {http.base_url} gave an answer that is not JSON; is it WAHA?")
     if response.is_success:
         return content
+    if response.status_code == 409:
+        raise _Refused(_reason(409, path, content))
     raise PhoneError(_reason(response.status_code, path, content))
 
 

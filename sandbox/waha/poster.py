@@ -26,6 +26,12 @@ class LoopPoster:
     def __init__(self, loop: Loop, timers: Timers) -> None:
         self._loop = loop
         self._timers = timers
+        self._open: set[_Delivery] = set()
+
+    def close(self) -> None:
+        """Breaks off what is on the wire, unanswered, as the end of the process does."""
+        for delivery in tuple(self._open):
+            delivery.close()
 
     def post(self, url: str, headers: list[tuple[str, str]], body: bytes, done: Done) -> None:
         scheme, separator, rest = url.partition("://")
@@ -40,7 +46,7 @@ class LoopPoster:
         lines = [f"POST /{path} HTTP/1.1", f"Host: {authority}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}".replace("\r", "").replace("\n", "") for name, value in headers]
         lines += ["Connection: close", "", ""]
-        delivery = _Delivery(self._loop, self._timers, "\r\n".join(lines).encode() + body, done)
+        delivery = _Delivery(self._loop, self._timers, "\r\n".join(lines).encode() + body, done, self._open)
         if host.replace(".", "").isdigit() or ":" in host:
             delivery.connect(host, port)
             return
@@ -61,8 +67,12 @@ class LoopPoster:
 class _Delivery:
     """One POST: connect, write, read the status line."""
 
-    def __init__(self, loop: Loop, timers: Timers, data: bytes, done: Done) -> None:
+    def __init__(
+        self, loop: Loop, timers: Timers, data: bytes, done: Done, open_deliveries: set[_Delivery]
+    ) -> None:
         self._loop = loop
+        self._open = open_deliveries
+        self._open.add(self)
         self._data = data
         self._done: Done | None = done
         self._answer = b""
@@ -84,17 +94,23 @@ class _Delivery:
         self._loop.watch(self._sock, WRITE, self._ready)
 
     def finish(self, status: int | None, problem: str) -> None:
-        done, self._done = self._done, None
-        if done is None:
-            return
+        done = self._done
+        self.close()
+        if done is not None:
+            done(status, problem)
+
+    def close(self) -> None:
+        self._done = None
+        self._open.discard(self)
         self._timer.cancel()
         if self._sock is not None:
             self._loop.unwatch(self._sock)
             self._sock.close()
-        done(status, problem)
+            self._sock = None
 
     def _ready(self, events: int) -> None:
-        assert self._sock is not None
+        if self._sock is None:
+            return
         try:
             if events & WRITE:
                 error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

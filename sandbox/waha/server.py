@@ -178,9 +178,10 @@ class _Connection:
         if self._busy or self._closed:
             return
         end = self._inbox.find(b"\r\n\r\n")
+        if end > _HEADER_LIMIT or (end < 0 and len(self._inbox) > _HEADER_LIMIT):
+            self._refuse(431, "headers are too large")
+            return
         if end < 0:
-            if len(self._inbox) > _HEADER_LIMIT:
-                self._refuse(431, "headers are too large")
             return
         lines = self._inbox[:end].decode("latin-1").split("\r\n")
         words = lines[0].split(" ")
