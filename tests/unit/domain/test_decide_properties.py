@@ -272,7 +272,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+TestFleet.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 
 
 @st.composite
