@@ -14,6 +14,8 @@ import click
 
 from core.errors import AppError, DependencyError
 from core.settings import SettingsError
+from sandbox.agents.consul_agent import ConsulAgentError
+from sandbox.agents.nomad_agent import NomadAgentError
 from sandbox.postgres import PostgresError
 from sandbox.up.context import state_folder
 from sandbox.up.data import write_private
@@ -71,7 +73,10 @@ def _explain(error: BaseException) -> int:
         case DependencyError():
             _say(f"{error.message.rstrip('.')}; see that it runs and try again.")
             return FAILED
-        case CommandError() | SandboxError() | PostgresError() | ValkeyError() | AppError():
+        case CommandError() | AppError() | SandboxError():
+            _say(str(error))
+            return FAILED
+        case PostgresError() | ValkeyError() | ConsulAgentError() | NomadAgentError():
             _say(str(error))
             return FAILED
         case _:

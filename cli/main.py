@@ -9,6 +9,7 @@ import click
 
 from cli import failures
 from cli.container import container
+from cli.jobspec import jobspec
 from cli.parts import api, daemon, migrate
 from cli.phone import phone
 from cli.settings import settings
@@ -28,7 +29,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, container, phone, user, settings):
+for command in (up, api, daemon, migrate, jobspec, container, phone, user, settings):
     wahafleet.add_command(command)
 
 
@@ -37,3 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(
         failures.guarded(lambda: wahafleet.main(args=arguments, prog_name="wahafleet", standalone_mode=False))
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -12,10 +12,12 @@ from cli.target import Target
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 def api(host: str, port: int) -> None:
     """Run the API. Settings come from the environment: `wahafleet settings`."""
+    from core import logging
     from core.settings import load
     from sandbox.up.machine import check_port
 
     loaded = load()
+    logging.configure("api")
     check_port(host, port)
     # Imported last: whoever only has to correct a setting should not wait for a web framework.
     from api.server import serve
@@ -26,9 +28,11 @@ def api(host: str, port: int) -> None:
 @click.command()
 def daemon() -> None:
     """Run a reconciler; several may share the work. Settings come from the environment."""
+    from core import logging
     from core.settings import load
 
     loaded = load()
+    logging.configure("daemon")
     from daemon.main import run
 
     run(loaded)

@@ -46,7 +46,7 @@ def scan(target: Target, chip: str, phone_number: str | None) -> None:
 
 
 async def _find(url: str, text: str) -> tuple[str, str]:
-    from core.store.admin import find_chips
+    from core.store.chips_admin import find_chips
     from core.store.engine import engine_for
 
     engine = engine_for(url, pool_size=2, application_name="wahafleet phone")

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
 
 from sandbox.up.plan import Driver, Kind, Options, Simulators
+
+
+class PortRange(click.ParamType[tuple[int, int]]):
+    """`FIRST-LAST`, as a pair of numbers."""
+
+    name = "FIRST-LAST"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(\d{1,5})-(\d{1,5})", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no range such as 3100-3199", param, ctx)
+        return int(found[1]), int(found[2])
 
 
 def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
@@ -32,6 +49,7 @@ def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
 )
 @click.option("--driver", type=_choice(Driver), default="auto", show_default=True, help="auto: raw_exec.")
 @click.option("--hosts", type=int, default=1, show_default=True, help="Simulated hosts, 100 users each.")
+@click.option("--ports", type=PortRange(), default="3100-3199", show_default=True, help="Ports of each host.")
 @click.option("--simulators", type=_choice(Simulators), default="auto", show_default=True)
 @click.option(
     "--speed",
@@ -48,6 +66,7 @@ def up(
     consul: str,
     driver: str,
     hosts: int,
+    ports: tuple[int, int],
     simulators: str,
     speed: float,
 ) -> None:
@@ -60,6 +79,7 @@ def up(
         consul=Kind(consul),
         driver=Driver(driver),
         hosts=hosts,
+        ports=ports,
         simulators=Simulators(simulators),
         speed=speed,
         storage_dsn=os.environ.get("WAHAFLEET_STORAGE_DSN", ""),

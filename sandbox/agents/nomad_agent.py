@@ -65,6 +65,16 @@ class NomadAgents:
         """Process ids of the agents, the server first."""
         return [process.pid for process in self._processes]
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._processes[0].pid
+
+    def exit_code(self) -> int | None:
+        """None while all agents run, else the exit code of one that ended."""
+        codes = (process.exit_code() for process in self._processes)
+        return next((code for code in codes if code is not None), None)
+
     @classmethod
     def start(
         cls,

@@ -6,13 +6,17 @@ Prints one line of JSON when it answers, and ends on SIGTERM or SIGINT together 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import msgspec
 
+from sandbox.nomad_double.drivers import TaskDriver
+from sandbox.nomad_double.inline_simulators import inline_simulators
 from sandbox.nomad_double.running import running_nomad_double
 from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_hosts
 
@@ -31,6 +35,7 @@ from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_host
 @click.option("--nomad-version", default="1.10.5", show_default=True, help="The release to show.")
 @click.option("--atomic-cas/--racy-cas", default=False, help="EnforceIndex as from 2.0.1 on, or as before.")
 @click.option("--no-delays", is_flag=True, help="No artificial delays, for benchmarks.")
+@click.option("--inline", is_flag=True, help="Every task is a WAHA simulator inside this process.")
 @click.option("--seed", type=int, default=None, help="Seed of every random choice.")
 def main(
     port: int,
@@ -44,6 +49,7 @@ def main(
     nomad_version: str,
     atomic_cas: bool,
     no_delays: bool,
+    inline: bool,
     seed: int | None,
 ) -> None:
     """Run a double of Nomad."""
@@ -59,20 +65,29 @@ def main(
     if problems:
         raise click.UsageError("; ".join(problems))
     try:
-        asyncio.run(_serve(settings, data, bind, port, consul_url))
+        with contextlib.ExitStack() as stack:
+            drivers = {"raw_exec": stack.enter_context(inline_simulators())} if inline else None
+            asyncio.run(_serve(settings, data, bind, port, consul_url, drivers))
     except OSError as error:
         raise click.ClickException(
             f"cannot listen on {bind}:{port} ({error.strerror}); choose another --port"
         ) from error
 
 
-async def _serve(settings: DoubleSettings, data: Path, bind: str, port: int, consul_url: str | None) -> None:
+async def _serve(
+    settings: DoubleSettings,
+    data: Path,
+    bind: str,
+    port: int,
+    consul_url: str | None,
+    drivers: Mapping[str, TaskDriver] | None,
+) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with running_nomad_double(
-        settings, data_dir=data, bind=bind, port=port, consul_url=consul_url
+        settings, data_dir=data, bind=bind, port=port, drivers=drivers, consul_url=consul_url
     ) as running:
         ready = {
             "address": running.url,

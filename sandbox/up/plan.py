@@ -14,7 +14,6 @@ import msgspec
 from sandbox.up.errors import SandboxError
 
 NOMAD_AT_LEAST: Final = (1, 10, 2)
-PORTS_PER_HOST: Final = 100
 MAX_HOSTS: Final = 254  # 127.0.0.1 to 127.0.0.254
 ONE_PROCESS_EACH: Final = 50  # users; beyond that many simulators share one process
 
@@ -44,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         hosts: simulated hosts. speed: how much faster than ours the simulator's clock runs.
+        ports: first and last dynamic port of each host.
         storage_dsn: where containers under Docker keep their sessions (a PostgreSQL URL), "" when not given.
     """
 
@@ -53,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     hosts: int = 1
     simulators: Simulators = Simulators.AUTO
     speed: float = 1.0
+    ports: tuple[int, int] = (3100, 3199)
     storage_dsn: str = ""
 
 
@@ -76,6 +77,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hosts: int
     simulators: Simulators
     speed: float
+    ports: tuple[int, int]
     notes: tuple[str, ...] = ()
 
     @property
@@ -103,7 +105,8 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
     simulators = options.simulators
     if simulators is Simulators.AUTO:
         # What one process each costs is memory, and how many users will come is what --hosts says.
-        many = options.hosts * PORTS_PER_HOST > ONE_PROCESS_EACH and options.hosts > 1
+        users = options.hosts * (options.ports[1] - options.ports[0] + 1)
+        many = users > ONE_PROCESS_EACH and options.hosts > 1
         simulators = Simulators.INLINE if many and chosen_nomad is None else Simulators.PROCESS
     return Plan(
         nomad=chosen_nomad,
@@ -112,6 +115,7 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
         hosts=options.hosts,
         simulators=simulators,
         speed=options.speed,
+        ports=options.ports,
         notes=tuple(notes),
     )
 
@@ -119,6 +123,9 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
 def _check_numbers(options: Options) -> None:
     if not 1 <= options.hosts <= MAX_HOSTS:
         raise SandboxError(f"--hosts takes 1 to {MAX_HOSTS}, one loopback address each; not {options.hosts}.")
+    first, last = options.ports
+    if not 1024 <= first <= last <= 65535:
+        raise SandboxError(f"--ports takes a range within 1024-65535, such as 3100-3199; not {first}-{last}.")
     if not 0.01 <= options.speed <= 1000:
         raise SandboxError(f"--speed takes 0.01 to 1000 times the real clock; not {options.speed:g}.")
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from sandbox.up import context
 from sandbox.up.data import DataFolder
+from sandbox.up.environment import owner_file
 from sandbox.up.first_user import EMAIL, PASSWORD
 from sandbox.up.machine import check_hosts, check_port, find_program, process_started
 from sandbox.up.plan import Kind, Options, Plan, Program, make_plan
@@ -82,7 +83,7 @@ class _Up:
             if written is not None:
                 written.unlink(missing_ok=True)
             await self._supervisor.stop()
-            (self._folder.path / "owner.pid").unlink(missing_ok=True)
+            owner_file(self._folder.path).unlink(missing_ok=True)
         self._screen.say("up", f"ended; everything is kept in {self._folder.path}")
 
     def _on_signal(self, number: signal.Signals) -> None:

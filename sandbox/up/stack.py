@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import msgspec
 
 from core.store.migrate import upgrade
+from sandbox.agents.consul_agent import ConsulAgent
+from sandbox.agents.nomad_agent import NomadAgents
 from sandbox.postgres import EmbeddedPostgres
 from sandbox.up.data import DataFolder
-from sandbox.up.environment import Places, base_environment, settings
+from sandbox.up.environment import Places, base_environment, owner_file, settings, simulator_environment
 from sandbox.up.first_user import ensure_first_user
 from sandbox.up.machine import free_port
-from sandbox.up.plan import Plan
+from sandbox.up.plan import Plan, Simulators
 from sandbox.up.supervisor import Child, Supervisor, Tethered
 from sandbox.valkey import EmbeddedValkey
 
 DATABASE: Final = "wahafleet"
+_PYTHON: Final = (sys.executable, "-m")
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +47,7 @@ class Stack:
         self._supervisor = supervisor
         self._env = base_environment()
         self._database_url = ""
-        self._python = (sys.executable, "-m")
+        self._simulator_env = simulator_environment(plan, data.path)
         self.nomad_url = f"http://127.0.0.1:{free_port()}"
         self.consul_url = f"http://127.0.0.1:{free_port()}"
         self._valkey_port = free_port()
@@ -55,7 +60,7 @@ class Stack:
         """
         secrets = self._data.secrets()
         # Simulators watch this: without an owner that lives they end themselves.
-        (self._data.path / "owner.pid").write_text(f"{os.getpid()}\n")
+        owner_file(self._data.path).write_text(f"{os.getpid()}\n")
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as http:
             await together(self._start_postgres(), self._start_valkey(), self._start_cluster(http))
             places = Places(
@@ -93,42 +98,75 @@ class Stack:
         await self._supervisor.start(Child(name="valkey", launch=launch, log=folder / "log"))
 
     async def _start_cluster(self, http: httpx.AsyncClient) -> None:
-        await self._supervisor.start(self._consul(http))
-        await self._supervisor.start(self._nomad(http))
+        await self._supervisor.start(
+            self._real_consul() if self._plan.consul else self._double_of_consul(http)
+        )
+        await self._supervisor.start(self._real_nomad() if self._plan.nomad else self._double_of_nomad(http))
 
-    def _consul(self, http: httpx.AsyncClient) -> Child:
-        port = self.consul_url.rpartition(":")[2]
+    def _real_consul(self) -> Child:
+        folder, port = self._data.path / "consul", _port(self.consul_url)
 
+        def launch() -> ConsulAgent:
+            return ConsulAgent.start(folder, http_port=port)
+
+        return Child(name="consul", launch=launch, log=folder / "log")
+
+    def _real_nomad(self) -> Child:
+        folder = self._data.path / "nomad"
+
+        def launch() -> NomadAgents:
+            # raw_exec hands the agent's environment on to tasks, and that is how simulators learn of us.
+            os.environ.update(self._simulator_env)
+            return NomadAgents.start(
+                folder,
+                http_port=_port(self.nomad_url),
+                dynamic_ports=self._plan.ports,
+                consul_address=self.consul_url.removeprefix("http://"),
+            )
+
+        return Child(name="nomad", launch=launch, log=folder / "host-1" / "agent.log")
+
+    def _double_of_consul(self, http: httpx.AsyncClient) -> Child:
         async def ready() -> bool:
             # `""` until a leader is elected.
             return len((await _answer(http, f"{self.consul_url}/v1/status/leader")).strip(b'"\n')) > 0
 
-        argv = (*self._python, "sandbox.consul_double", "--port", port)
+        argv = (*_PYTHON, "sandbox.consul_double", "--port", str(_port(self.consul_url)))
         return self._program("consul", argv, ready)
 
-    def _nomad(self, http: httpx.AsyncClient) -> Child:
-        port = self.nomad_url.rpartition(":")[2]
-
+    def _double_of_nomad(self, http: httpx.AsyncClient) -> Child:
         async def ready() -> bool:
             nodes = await _answer(http, f"{self.nomad_url}/v1/nodes")
             return nodes.count(b'"Status":"ready"') >= self._plan.hosts
 
+        first, last = map(str, self._plan.ports)
         argv = (
-            *(*self._python, "sandbox.nomad_double", "--port", port, "--hosts", str(self._plan.hosts)),
-            *("--data", str(self._data.path / "nomad"), "--consul-url", self.consul_url),
+            *(*_PYTHON, "sandbox.nomad_double", "--port", str(_port(self.nomad_url))),
+            *("--hosts", str(self._plan.hosts), "--min-port", first, "--max-port", last),
+            *("--data", str(self._data.path / "nomad-double"), "--consul-url", self.consul_url),
+            *(("--inline",) if self._plan.simulators is Simulators.INLINE else ()),
         )
-        return self._program("nomad", argv, ready)
+        return self._program("nomad", argv, ready, more=self._simulator_env)
 
     async def _start_api(self, http: httpx.AsyncClient, chosen: Mapping[str, str]) -> None:
         async def ready() -> bool:
             return bool(await _answer(http, f"{self._site.url}/health/ready"))
 
-        argv = (*self._python, "cli.main", "api", "--host", self._site.host, "--port", str(self._site.port))
-        await self._supervisor.start(self._program("api", argv, ready, settings=chosen))
+        argv = (*_wahafleet(), "api", "--host", self._site.host, "--port", str(self._site.port))
+        await self._supervisor.start(self._program("api", argv, ready, more=chosen))
 
     async def _start_daemon(self, chosen: Mapping[str, str]) -> None:
-        argv = (*self._python, "cli.main", "daemon")
-        await self._supervisor.start(self._program("daemon", argv, settings=chosen))
+        log = self._data.log("daemon")
+        before = log.stat().st_size if log.exists() else 0
+
+        async def ready() -> bool:
+            # It says so once its sources run, and the first of them asks for a look at every user.
+            with contextlib.suppress(FileNotFoundError), log.open("rb") as lines:
+                lines.seek(before)
+                return b'"daemon_started"' in lines.read()
+            return False
+
+        await self._supervisor.start(self._program("daemon", (*_wahafleet(), "daemon"), ready, more=chosen))
 
     def _program(
         self,
@@ -136,12 +174,22 @@ class Stack:
         argv: tuple[str, ...],
         ready: Callable[[], Awaitable[bool]] | None = None,
         *,
-        settings: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> Child:
         log = self._data.log(name)
-        launch = Tethered.launcher(argv, log=log, env={**self._env, **(settings or {})})
+        launch = Tethered.launcher(argv, log=log, env={**self._env, **(more or {})})
         child = Child(name=name, launch=launch, log=log)
         return child if ready is None else msgspec.structs.replace(child, ready=ready)
+
+
+def _wahafleet() -> tuple[str, ...]:
+    """The command of this very installation, under the name that a list of processes should show."""
+    script = Path(sys.executable).with_name("wahafleet")
+    return (str(script),) if script.exists() else (*_PYTHON, "cli.main")
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
 
 
 async def _answer(http: httpx.AsyncClient, url: str) -> bytes:

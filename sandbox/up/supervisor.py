@@ -226,7 +226,10 @@ class Supervisor:
 
 
 def _did_not_start(child: Child, what: str) -> str:
-    return f"{child.name} {what}; the end of {child.log} says:\n{log_tail(child.log)}"
+    tail = log_tail(child.log)
+    return f"{child.name} {what}; " + (
+        f"the end of {child.log} says:\n{tail}" if tail else f"its log {child.log} is empty."
+    )
 
 
 def _ended(code: int) -> str:

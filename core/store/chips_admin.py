@@ -1,13 +1,13 @@
-"""What the command line asks of the store: statements for people with the database's own rights."""
+"""What operators and the sandbox ask about chips, whoever owns them."""
 
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.domain.names import parse_id
-from core.store.engine import reading, transaction
+from core.store.engine import reading
 from core.store.tables import chips, users
 
 
@@ -18,17 +18,6 @@ class FoundChip(msgspec.Struct, frozen=True):
     alias: str
     user_id: str
     email: str
-
-
-async def set_password_hash(engine: AsyncEngine, email: str, password_hash: str) -> bool:
-    """Give the account of a lower-case e-mail another password; False when there is none."""
-    async with transaction(engine) as connection:
-        done = await connection.execute(
-            update(users)
-            .where(users.c.email == email)
-            .values(password_hash=password_hash, updated_at=func.clock_timestamp())
-        )
-    return bool(done.rowcount)
 
 
 async def find_chips(engine: AsyncEngine, text: str) -> tuple[FoundChip, ...]:
