@@ -1,0 +1,211 @@
+"""The real daemon on embedded PostgreSQL, with the doubles of Nomad and Consul and real simulators."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.crypto import Sealer
+from core.domain.names import job_id, session_name, variable_path
+from core.settings import load
+from core.store.containers import container_secrets
+from core.store.engine import engine_for, reading, transaction
+from core.store.intents import create_chip, delete_chip
+from core.store.tables import chips, containers, users
+from core.store.webhooks import InboxEvent, record
+from daemon.main import serve
+from sandbox.consul_double import running_consul_double
+from sandbox.nomad_double.running import RunningDouble, running_nomad_double
+from sandbox.nomad_double.settings import Delays, DoubleSettings, HostSettings
+from sandbox.postgres import scratch_folder
+from sandbox.waha import phone
+
+SIMULATOR = Path(__file__).parents[3] / "sandbox" / "waha" / "__main__.py"
+
+
+@dataclass
+class Fleet:
+    """One small system: what a test wishes for, and what it can see."""
+
+    engine: AsyncEngine
+    sealer: Sealer
+    env: dict[str, str]
+    nomad: RunningDouble
+    consul_url: str
+    hooks: list[dict[str, Any]] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def daemon(self, **env: str) -> AsyncIterator[asyncio.Task[None]]:
+        """A running daemon, ended in an orderly way."""
+        stop = asyncio.Event()
+        running = asyncio.create_task(serve(load(self.env | env), stop))
+        try:
+            yield running
+        finally:
+            stop.set()
+            await running
+
+    async def user(self) -> str:
+        user_id = str(uuid.uuid4())
+        async with transaction(self.engine) as connection:
+            await connection.execute(
+                insert(users).values(
+                    id=user_id,
+                    email=f"{user_id}@example.com",
+                    name="Teste",
+                    phone="+5511999999999",
+                    plan_slug="enterprise",
+                )
+            )
+        return user_id
+
+    async def chip(self, user_id: str) -> str:
+        chip_id = str(uuid.uuid4())
+        await create_chip(
+            self.engine, self.sealer, "main", user_id=user_id, chip_id=chip_id, alias=f"chip {chip_id[:8]}"
+        )
+        return chip_id
+
+    async def delete(self, user_id: str, chip_id: str) -> None:
+        await delete_chip(self.engine, user_id, chip_id)
+
+    async def chip_row(self, chip_id: str) -> Mapping[str, Any] | None:
+        async with reading(self.engine) as connection:
+            row = (await connection.execute(select(chips).where(chips.c.id == chip_id))).one_or_none()
+        return None if row is None else dict(row._mapping)
+
+    async def container_row(self, user_id: str) -> Mapping[str, Any] | None:
+        async with reading(self.engine) as connection:
+            query = select(containers).where(containers.c.user_id == user_id)
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else dict(row._mapping)
+
+    async def scan(self, user_id: str, chip_id: str) -> None:
+        row = await self.container_row(user_id)
+        assert row is not None
+        keys = await container_secrets(self.engine, user_id, self.sealer)
+        assert keys is not None
+        base_url = f"http://{row['endpoint_address']}:{row['endpoint_port']}"
+        await phone.scan(base_url, keys.api_key, session_name(chip_id), "5511988887777")
+
+    async def nomad_status(self, user_id: str) -> tuple[int, int]:
+        """HTTP statuses of the user's job and of their variables."""
+        async with httpx.AsyncClient(base_url=self.nomad.url, trust_env=False) as client:
+            job = await client.get(f"/v1/job/{job_id(user_id)}")
+            variables = await client.get(f"/v1/var/{variable_path(user_id)}")
+        return job.status_code, variables.status_code
+
+
+async def until(
+    look: Callable[[], Awaitable[Any]], wanted: Callable[[Any], bool], timeout_s: float = 20.0
+) -> Any:
+    """What `look` saw when it first was as wanted; fails with the last sight."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        seen = await look()
+        if wanted(seen):
+            return seen
+        assert time.monotonic() < deadline, f"still {seen}"
+        await asyncio.sleep(0.02)
+
+
+def has(**values: Any) -> Callable[[Mapping[str, Any] | None], bool]:
+    return lambda row: row is not None and all(row[name] == value for name, value in values.items())
+
+
+def _free_ports(count: int) -> int:
+    """The first of `count` ports in a row that nobody uses right now, outside the ephemeral range."""
+    while True:
+        first = 15_000 + secrets.randbelow(10_000)
+        with suppress(OSError):
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+
+
+@asynccontextmanager
+async def _hook_receiver(engine: AsyncEngine, hooks: list[dict[str, Any]]) -> AsyncIterator[str]:
+    """What the API's webhook route does, without the signature: into the inbox, and 200."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next(
+            int(line.split(":")[1])
+            for line in head.split("\r\n")
+            if line.lower().startswith("content-length")
+        )
+        event = json.loads(await reader.readexactly(length))
+        user_id = head.split(" ", 2)[1].rsplit("/", 1)[1]
+        hooks.append(event)
+        with suppress(Exception):  # a user that is gone by now: the sender may try as often as it likes
+            await record(
+                engine, user_id, InboxEvent(event["id"], event["event"], event["session"], {"event": event})
+            )
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        with suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+async def fleet(database_url: str) -> AsyncIterator[Fleet]:
+    folder = scratch_folder()
+    engine = engine_for(database_url, pool_size=5)
+    first = _free_ports(20)
+    host = HostSettings(
+        name="host-1", address="127.0.0.1", min_dynamic_port=first, max_dynamic_port=first + 19
+    )
+    hooks: list[dict[str, Any]] = []
+    key = Fernet.generate_key().decode()
+    async with (
+        _hook_receiver(engine, hooks) as hook_url,
+        running_consul_double() as consul,
+        running_nomad_double(
+            DoubleSettings(hosts=(host,), delays=Delays.none()),
+            data_dir=folder / "nomad",
+            consul_url=consul.url,
+        ) as nomad,
+    ):
+        yield Fleet(
+            engine=engine,
+            sealer=Sealer((key,)),
+            nomad=nomad,
+            consul_url=consul.url,
+            hooks=hooks,
+            env={
+                "WAHAFLEET_DATABASE_URL": database_url,
+                "WAHAFLEET_SECRET_KEYS": key,
+                "JWT_SECRET_KEY": secrets.token_hex(32),
+                "NOMAD_ADDR": nomad.url,
+                "CONSUL_HTTP_ADDR": consul.url,
+                "WAHAFLEET_JOBSPEC": "waha-simulator",
+                "WAHAFLEET_SIMULATOR_COMMAND": sys.executable,
+                "WAHAFLEET_SIMULATOR_ARGS": f"-I -S {SIMULATOR}",
+                "WAHAFLEET_STORAGE_DSN": str(folder / "waha"),
+                "WAHAFLEET_HOOK_BASE_URL": hook_url,
+                "WAHAFLEET_EGRESS": "direct",
+                "WAHAFLEET_EMPTY_GRACE_S": "0",
+            },
+        )
+    await engine.dispose()
