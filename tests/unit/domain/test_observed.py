@@ -1,0 +1,187 @@
+"""What a pass moves in the observed columns: rules over any column values, without a store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.desired import Tries
+from core.domain.events import PHASE_TEXT, Standing, status_event
+from core.domain.facts import Endpoint
+from core.domain.health import health_score
+from core.domain.observed import ChipColumns, ContainerColumns, merge_chip, merge_container
+from core.domain.states import REASON_TEXT, ChipPhase, ChipStatusWord, Reason
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+phases = st.sampled_from(list(ChipPhase)).map(str)
+words = st.sampled_from(list(ChipStatusWord)).map(str)
+reasons = st.none() | st.sampled_from(list(Reason)).map(str)
+times = st.integers(0, 5 * 30 * 86_400).map(lambda seconds: NOW - timedelta(seconds=seconds))
+counts = st.integers(0, 20)
+tries = st.builds(Tries, generation=counts, failures=counts, qr_rounds=counts, last_at=st.none() | times)
+names = st.none() | st.sampled_from(["+5511999999999", "+5521888888888"])
+
+columns = st.builds(
+    ChipColumns,
+    phase=phases,
+    reason=reasons,
+    status=words,
+    since=times,
+    waha_status=st.none() | st.sampled_from(["WORKING", "STOPPED"]),
+    phone_number=names,
+    push_name=names,
+    connected_at=st.none() | times,
+    last_activity_at=st.none() | times.map(lambda t: t.replace(second=0, microsecond=0)),
+    unlinked_generation=st.none() | counts,
+    tries=tries,
+    health_score=st.integers(0, 20).map(lambda n: n * 5),
+    observed_generation=counts,
+)
+seen = st.builds(
+    ChipStatus,
+    phase=phases,
+    status=words,
+    reason=reasons,
+    waha_status=st.none() | st.sampled_from(["WORKING", "STOPPED"]),
+    phone_number=names,
+    push_name=names,
+    connected_now=st.booleans(),
+    unlinked_generation=st.none() | counts,
+    activity_at=st.none() | times,
+    tries=tries,
+)
+
+
+@given(columns, seen, counts, counts, counts)
+def test_a_second_look_at_the_same_thing_moves_nothing_but_a_connection(
+    before: ChipColumns, look: ChipStatus, loaded: int, stored: int, drops: int
+) -> None:
+    def merge(columns: ChipColumns) -> ChipColumns:
+        return merge_chip(
+            columns, look, loaded_generation=loaded, stored_generation=stored, drops=drops, now=NOW
+        ).after
+
+    once = merge(before)
+    assert merge(once) == once
+
+
+@given(columns, seen, counts, counts, counts)
+def test_columns_that_remember(
+    before: ChipColumns, look: ChipStatus, loaded: int, stored: int, drops: int
+) -> None:
+    move = merge_chip(before, look, loaded_generation=loaded, stored_generation=stored, drops=drops, now=NOW)
+    after = move.after
+    assert after.observed_generation >= before.observed_generation
+    if before.connected_at is not None:
+        assert after.connected_at is not None  # "ever paired" is never forgotten
+    if before.last_activity_at is not None:
+        assert after.last_activity_at is not None
+        assert after.last_activity_at >= before.last_activity_at
+    if after.since != before.since:
+        assert (after.phase, after.reason) != (before.phase, before.reason)
+    if look.connected_now:
+        assert after.unlinked_generation is None
+        assert after.connected_at is not None
+    if stored > loaded:
+        assert after.standing == before.standing
+        assert move.event is None
+        assert after.observed_generation == before.observed_generation
+    else:
+        assert after.standing == Standing(look.phase, look.reason, look.status)
+        assert after.tries == look.tries
+    assert after.health_score % 5 == 0
+    assert 0 <= after.health_score <= 100
+
+
+containers = st.builds(
+    ContainerColumns,
+    phase=st.sampled_from(["ready", "absent"]),
+    reason=reasons,
+    since=times,
+    allocation_id=names,
+    node_name=names,
+    address=names,
+    port=st.none() | counts,
+    endpoint=st.none() | st.builds(Endpoint, st.just("h"), counts, st.just("a")),
+    empty_since=st.none() | times,
+    observed_generation=counts,
+    observed_at=st.none() | times,
+)
+container_looks = st.builds(
+    ContainerStatus,
+    phase=st.sampled_from(["ready", "absent"]),
+    reason=reasons,
+    allocation_id=names,
+    node_name=names,
+    address=names,
+    port=st.none() | counts,
+    endpoint=st.none() | st.builds(Endpoint, st.just("h"), counts, st.just("a")),
+    empty_since=st.none() | times,
+    blind=st.booleans(),
+)
+
+
+@given(containers, container_looks, counts)
+def test_a_container_seen_twice_is_written_once(
+    before: ContainerColumns, look: ContainerStatus, generation: int
+) -> None:
+    once = merge_container(before, look, generation, NOW)
+    assert merge_container(once, look, generation, NOW + timedelta(seconds=29)) is once
+    later = merge_container(once, look, generation, NOW + timedelta(seconds=31))
+    assert later == msgspec.structs.replace(once, observed_at=NOW + timedelta(seconds=31))
+    assert once.endpoint == look.endpoint
+    if look.blind:
+        kept = (once.allocation_id, once.node_name, once.address, once.port)
+        assert kept == (before.allocation_id, before.node_name, before.address, before.port)
+
+
+@given(phases, reasons, words, phases, reasons, words)
+def test_every_change_of_status_has_a_sentence(
+    phase: str, reason: str | None, word: str, phase_2: str, reason_2: str | None, word_2: str
+) -> None:
+    event = status_event(Standing(phase, reason, word), Standing(phase_2, reason_2, word_2), 3)
+    if word != word_2:
+        assert event is not None
+        assert (event.extra_data["from"], event.extra_data["to"]) == (word, word_2)
+        assert event.description
+        assert event.code == (reason_2 or phase_2)
+    if (phase, reason, word) == (phase_2, reason_2, word_2):
+        assert event is None
+
+
+def test_the_tables_are_whole() -> None:
+    assert set(PHASE_TEXT) == set(ChipPhase)
+    assert all(len(code) <= 40 for code in (*PHASE_TEXT, *REASON_TEXT))  # the column's length
+
+
+def score(**changed: object) -> int:
+    facts: dict[str, object] = {
+        "paired": True,
+        "connected": True,
+        "drops": 0,
+        "failures": 0,
+        "connected_at": NOW - timedelta(days=5),
+        "last_activity_at": NOW,
+        "now": NOW,
+    }
+    return health_score(**(facts | changed))  # type: ignore[arg-type]
+
+
+def test_health_by_example() -> None:
+    assert score() == 100
+    assert score(paired=False) == 0
+    assert score(connected=False) == 50
+    assert score(drops=2) == 90
+    assert score(drops=100) == 70
+    assert score(failures=1) == 90
+    assert score(connected=False, failures=9, drops=9) == 0
+    assert score(last_activity_at=NOW - timedelta(hours=25)) == 90
+    assert score(last_activity_at=NOW - timedelta(days=300), connected_at=NOW - timedelta(days=300)) == 60
+    assert score(last_activity_at=None) == 100  # this engine tells none
+    assert score(last_activity_at=NOW - timedelta(days=3), connected_at=NOW) == 100
+    assert score(connected=False, last_activity_at=None, connected_at=NOW - timedelta(hours=36)) == 35
+    assert score(last_activity_at=NOW + timedelta(hours=1)) == 100  # a clock ahead of ours
