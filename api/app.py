@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
+import structlog
 from argon2 import PasswordHasher
 from litestar import Litestar, Router
 from litestar.config.cors import CORSConfig
@@ -29,6 +31,7 @@ from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.settings import Settings
 from core.store.engine import create_engine
+from core.store.notify import OBSERVED, Item, Listener, News
 
 CORS_HEADERS: Final = [
     "Authorization",
@@ -39,6 +42,8 @@ CORS_HEADERS: Final = [
     "Prefer",
     "Last-Event-ID",
 ]
+_log = structlog.get_logger("api")
+
 CORS_EXPOSED: Final = ["ETag", "Retry-After", "Link", "Preference-Applied"]
 
 
@@ -114,6 +119,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
         )
         stack.push_async_callback(qr.close)
         observed = ObservedHub()
+        stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, qr)))
         yield Services(
             settings=settings,
             clock=clock,
@@ -126,6 +132,32 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             observed=observed,
             qr=qr,
         )
+
+
+async def _listen(settings: Settings, observed: ObservedHub, qr: QrDesk) -> None:
+    """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again."""
+    listener = Listener(
+        settings.store.database_url.reveal(), [OBSERVED], application_name="wahafleet api listen"
+    )
+
+    def hear(item: Item) -> None:
+        if isinstance(item, News):
+            qr.forget_soon(item.payload)
+            observed.announce(item.payload)
+        else:
+            qr.forget_all()
+            observed.announce_all()
+
+    try:
+        await listener.run(hear)
+    except Exception:
+        # Requests look again every second without it.
+        _log.exception("listener_broke")
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

@@ -19,6 +19,7 @@ from api.examples import ANSWERS, BODIES, example_problem
 from api.problems import MEDIA_TYPE, Problem
 
 SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
+OPTIONAL_BODIES: Final = frozenset({"reconnectChip"})
 
 _MEANINGS: Final[Mapping[int, str]] = {
     400: "Not JSON, or a rule of the service was broken",
@@ -110,12 +111,23 @@ class _Page(OpenAPIRenderPlugin):
 
 
 def with_examples(document: dict[str, Any]) -> dict[str, Any]:
-    """Put an example on every body and every answer. Changes and returns `document`."""
+    """Put an example on every body and every answer, and take out answers that are never given.
+
+    The framework adds a 400 of its own shape to every route with a parameter. Changes and returns
+    `document`.
+    """
     for path, methods in document["paths"].items():
         for operation in methods.values():
             if not isinstance(operation, dict) or "operationId" not in operation:
                 continue
             name = operation["operationId"]
+            operation["responses"] = {
+                status: answer
+                for status, answer in operation["responses"].items()
+                if int(status) < 400 or MEDIA_TYPE in answer.get("content", {})
+            }
+            if name in OPTIONAL_BODIES:
+                operation["requestBody"]["required"] = False
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 if name in BODIES:
                     content["example"] = BODIES[name]

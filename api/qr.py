@@ -94,6 +94,15 @@ class QrDesk:
         self._keys.pop(user_id, None)
         await self._endpoints.drop(user_id)
 
+    def forget_soon(self, user_id: str) -> None:
+        """As `forget`, for who cannot wait; this process forgets at once."""
+        self._keys.pop(user_id, None)
+        self._run(self._endpoints.drop(user_id))
+
+    def forget_all(self) -> None:
+        """News may have been missed: no remembered endpoint of any user counts in this process."""
+        self._keys.clear()
+
     async def forget_chip(self, chip_id: str) -> None:
         """A new wish: what was shown for the old one must not come again."""
         await self._codes.drop(chip_id)

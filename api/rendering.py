@@ -30,6 +30,13 @@ def view(request: Request[Any, Any, Any], chip: StoredChip) -> ChipView:
     return chip_view(chip, proxy_enabled=proxy_enabled, lower_case=wants_lower_case(request))
 
 
+def rendered(
+    request: Request[Any, Any, Any], chip: StoredChip, headers: dict[str, str] | None = None
+) -> Response[Any]:
+    """The answer to a wish: the chip, and nothing that anybody keeps."""
+    return Response(view(request, chip), headers=headers, media_type=MediaType.JSON)
+
+
 def cached(
     request: Request[Any, Any, Any], user_id: str, chips: StoredChip | Sequence[StoredChip]
 ) -> Response[Any]:

@@ -12,6 +12,7 @@ from api.bodies import Body
 from core.domain import accounts as rules
 from core.domain.accounts import FieldError
 from core.domain.chip_rules import clean_alias
+from core.domain.views import ExtraData
 
 _LABELS: Final[Mapping[str, str]] = {
     "name": "Nome",
@@ -143,6 +144,25 @@ class Session(msgspec.Struct, frozen=True):
     access_token: str
     refresh_token: str
     token_type: str = "bearer"  # noqa: S105 - the scheme's name
+
+
+class Chip(msgspec.Struct, frozen=True):
+    """A chip. `status` is in lower case for browsers and in upper case for everybody else.
+
+    `extra_data` holds at least these keys, and whatever trusted services annotated.
+    """
+
+    id: str
+    alias: str
+    session_id: str
+    phone_number: str | None
+    status: str
+    health_score: int
+    extra_data: ExtraData
+    created_at: datetime
+    updated_at: datetime
+    connected_at: datetime | None
+    last_activity_at: datetime | None
 
 
 class QrCode(msgspec.Struct, frozen=True):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import uvicorn
 
 from api.app import create_app
+from core import logging
 from core.settings import Settings
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT; running requests get 10 s to end.
 
-    Raises SystemExit(1) when the port cannot be bound. Logging is set up by the caller.
+    Raises SystemExit(1) when the port cannot be bound.
     """
+    logging.configure("api")
     config = uvicorn.Config(
         create_app(settings),
         host=host,

@@ -12,10 +12,9 @@ from api.auth import requires_user
 from api.bodies import StrictBody
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
 from api.preferences import preference
-from api.rendering import cached, view
-from api.schemas import NewChip, QrCode, Reconnect
+from api.rendering import cached, rendered
+from api.schemas import Chip, NewChip, QrCode, Reconnect
 from api.services import services_of
-from core.domain.views import ChipView
 from core.store import queries
 from core.store.accounts import Account
 
@@ -32,7 +31,7 @@ UserRequest = Request[Account, Any, Any]
     security=SECURED,
     responses=USER_ERRORS,
 )
-async def list_chips(request: UserRequest) -> Response[list[ChipView]]:
+async def list_chips(request: UserRequest) -> Response[list[Chip]]:
     services = services_of(request)
     chips = await queries.list_chips(services.engine, request.user.id)
     return cached(request, request.user.id, chips)
@@ -52,14 +51,14 @@ async def list_chips(request: UserRequest) -> Response[list[ChipView]]:
     security=SECURED,
     responses=USER_ERRORS | errors(400, 402, 403, 413, 422),
 )
-async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response[ChipView]:
+async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response[Chip]:
     services = services_of(request)
     wanted = preference(request.headers.get("prefer", ""), services.settings.api.create_wait_s)
     chip = await intents.create(services, request.user.id, data.alias, wanted)
     headers = {"Location": f"/api/v1/chips/{chip.id}"}
     if wanted.applied:
         headers["Preference-Applied"] = wanted.applied
-    return Response(view(request, chip), headers=headers)
+    return rendered(request, chip, headers)
 
 
 @get(
@@ -71,7 +70,7 @@ async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response
     security=SECURED,
     responses=CHIP_ERRORS,
 )
-async def get_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[ChipView]:
+async def get_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[Chip]:
     chip = await intents.find(services_of(request), request.user.id, chip_id)
     return cached(request, request.user.id, chip)
 
@@ -113,9 +112,9 @@ async def get_qr(request: UserRequest, chip_id: FromPath[str]) -> QrCode:
     security=SECURED,
     responses=CHIP_ERRORS,
 )
-async def disconnect_chip(request: UserRequest, chip_id: FromPath[str]) -> ChipView:
+async def disconnect_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[Chip]:
     chip = await intents.disconnect(services_of(request), request.user.id, chip_id)
-    return view(request, chip)
+    return rendered(request, chip)
 
 
 @post(
@@ -131,7 +130,7 @@ async def disconnect_chip(request: UserRequest, chip_id: FromPath[str]) -> ChipV
 )
 async def reconnect_chip(
     request: UserRequest, chip_id: FromPath[str], data: JSONBody[Reconnect | None] = None
-) -> ChipView:
+) -> Response[Chip]:
     fresh = data is not None and data.fresh
     chip = await intents.reconnect(services_of(request), request.user.id, chip_id, fresh=fresh)
-    return view(request, chip)
+    return rendered(request, chip)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from api.app import create_app
+from api.openapi import with_examples
+from api.schemas import Chip
+from core.domain.views import ChipView
+from core.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def document(settings: Settings) -> dict[str, Any]:
+    return with_examples(create_app(settings).openapi_schema.to_schema())
+
+
+def operations(document: dict[str, Any]) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    return {
+        operation["operationId"]: (method.upper(), path, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+ROUTES = {
+    "register": ("POST", "/api/v1/auth/register"),
+    "login": ("POST", "/api/v1/auth/login"),
+    "getMe": ("GET", "/api/v1/users/me"),
+    "changeMe": ("PUT", "/api/v1/users/me"),
+    "listChips": ("GET", "/api/v1/chips"),
+    "createChip": ("POST", "/api/v1/chips"),
+    "getChip": ("GET", "/api/v1/chips/{chip_id}"),
+    "deleteChip": ("DELETE", "/api/v1/chips/{chip_id}"),
+    "getChipQr": ("GET", "/api/v1/chips/{chip_id}/qr"),
+    "disconnectChip": ("POST", "/api/v1/chips/{chip_id}/disconnect"),
+    "reconnectChip": ("POST", "/api/v1/chips/{chip_id}/reconnect"),
+    "getContainer": ("GET", "/api/v1/containers/{user_id}"),
+    "getContainerAccess": ("GET", "/api/v1/containers/{user_id}/access"),
+    "receiveWahaWebhook": ("POST", "/api/v1/webhooks/waha/{user_id}"),
+    "health": ("GET", "/health"),
+    "live": ("GET", "/health/live"),
+    "ready": ("GET", "/health/ready"),
+}
+
+
+def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate(document)
+
+
+def test_every_route_is_there_under_its_own_name(document: dict[str, Any]) -> None:
+    assert {name: found[:2] for name, found in operations(document).items()} == ROUTES
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_every_example_fits_its_schema(document: dict[str, Any], name: str) -> None:
+    _, _, operation = operations(document)[name]
+    assert operation["summary"]
+    shown = [*operation.get("requestBody", {}).get("content", {}).values()]
+    for status, answer in operation["responses"].items():
+        assert answer["description"]
+        contents = answer.get("content", {})
+        if int(status) >= 400:
+            assert list(contents) == ["application/problem+json"], (name, status)
+        shown += contents.values()
+    for content in shown:
+        schema = {**content["schema"], "components": document["components"]}
+        jsonschema.validate(content["example"], schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_a_chip_is_documented_as_it_is_rendered() -> None:
+    assert Chip.__struct_fields__ == ChipView.__struct_fields__
+
+
+def test_every_route_of_a_user_says_that_it_needs_a_token(document: dict[str, Any]) -> None:
+    open_to_all = {"register", "login", "health", "live", "ready", "receiveWahaWebhook"}
+    for name, (_, _, operation) in operations(document).items():
+        assert bool(operation.get("security")) is (name not in open_to_all)
+        if name not in open_to_all:
+            assert {"401", "403", "503"} <= operation["responses"].keys()
