@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -20,6 +20,9 @@ from core.errors import AppError, Conflict, Rejected, StaleWrite, Unavailable
 from core.settings import Secret, StoreSettings
 
 SYSTEM: Final = "postgres"
+
+# What those who may not import SQLAlchemy call the thing that they hand on.
+Engine: TypeAlias = AsyncEngine
 
 
 class Timeouts(msgspec.Struct, frozen=True):

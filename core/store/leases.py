@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import CTE, Select, bindparam, func, literal, or_, select, update
+from sqlalchemy import CTE, bindparam, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,6 +39,13 @@ _CLAIM: Final = _claim()
 _LEFT: Final = select(func.extract("epoch", leases.c.expires_at - _CLOCK)).where(
     leases.c.key == bindparam("key")
 )
+
+_MATCHES: Final = (
+    leases.c.key == bindparam("lease_key"),
+    leases.c.token == bindparam("lease_token"),
+    leases.c.owner == bindparam("lease_owner"),
+)
+_GUARD: Final = select(leases.c.key).where(*_MATCHES).with_for_update(read=True)
 
 
 async def claim(connection: AsyncConnection, key: str, owner: str, ttl_s: float) -> int | float:
@@ -78,27 +85,26 @@ def held(lease: Lease) -> CTE:
 
     A claim changes that row, so it waits for us, or we see what it wrote.
     """
-    return _held(lease).cte("held")
+    return select(leases.c.key).where(*_is(lease)).with_for_update(read=True).cte("held")
 
 
 async def guard(connection: AsyncConnection, lease: Lease) -> None:
     """Keep the lease from changing hands until this transaction ends. Raises StaleWrite when it has."""
-    if (await connection.execute(_held(lease))).one_or_none() is None:
+    if (await connection.execute(_GUARD, as_parameters(lease))).one_or_none() is None:
         raise stale(lease)
 
 
-async def check(connection: AsyncConnection, lease: Lease) -> None:
-    """As `guard`, for a moment: nothing is locked. Raises StaleWrite."""
-    if (await connection.execute(select(leases.c.key).where(*_is(lease)))).one_or_none() is None:
-        raise stale(lease)
+def is_ours() -> Any:
+    """Part of a statement run with `as_parameters`: whether the lease is still its owner's; locks nothing."""
+    return exists().where(*_MATCHES)
+
+
+def as_parameters(lease: Lease) -> dict[str, Any]:
+    return {"lease_key": lease.key, "lease_token": lease.token, "lease_owner": lease.owner}
 
 
 def stale(lease: Lease) -> StaleWrite:
     return StaleWrite(SYSTEM, f"the lease of {lease.key} (token {lease.token}) is somebody else's by now")
-
-
-def _held(lease: Lease) -> Select[Any]:
-    return select(leases.c.key).where(*_is(lease)).with_for_update(read=True)
 
 
 def _is(lease: Lease) -> tuple[Any, ...]:

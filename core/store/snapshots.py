@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, select
+from sqlalchemy import Row, Select, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.crypto import Sealer
@@ -15,7 +15,7 @@ from core.store.tables import chips, containers, placements, plans, users
 
 async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
     """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
-    rows = (await connection.execute(_snapshot().where(containers.c.user_id == user_id))).all()
+    rows = (await connection.execute(_SNAPSHOT, {"user_id": user_id})).all()
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
@@ -40,6 +40,7 @@ def _snapshot() -> Select[Any]:
         .join(plans, plans.c.slug == users.c.plan_slug)
         .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
         .outerjoin(chips, chips.c.user_id == containers.c.user_id)
+        .where(containers.c.user_id == bindparam("user_id"))
         .order_by(chips.c.created_at, chips.c.id)
     )
 
@@ -61,6 +62,9 @@ _CHIP_COLUMNS = (
     chips.c.status,
     chips.c.status_since,
 )
+
+
+_SNAPSHOT = _snapshot()  # built once: that takes longer than running it
 
 
 def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:

@@ -95,7 +95,6 @@ class _Plan(msgspec.Struct, frozen=True):
 async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written | PortTaken:
     """See `ReconcileStore.write_status`."""
     async with reading(engine) as connection:
-        await leases.check(connection, lease)
         plan = await _planned(connection, lease, seen, lock=False)
     if plan.is_empty:
         return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
@@ -112,16 +111,14 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
 
 
 async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen, *, lock: bool) -> _Plan:
-    stored = _containers().where(containers.c.user_id == lease.key)
-    if lock:
-        stored = stored.with_for_update(of=containers, key_share=True)
-    row = (await connection.execute(stored)).one_or_none()
-    if row is None:
+    whose = {"user_id": lease.key}
+    stored = await connection.execute(
+        _LOCK_CONTAINER if lock else _CONTAINER, whose | leases.as_parameters(lease)
+    )
+    row = stored.one_or_none()
+    if row is None or not row.is_ours:
         raise leases.stale(lease)
-    owned = _chips().where(chips.c.user_id == lease.key).order_by(chips.c.id)
-    if lock:
-        owned = owned.with_for_update(of=chips, key_share=True)
-    chip_rows = (await connection.execute(owned)).all()
+    chip_rows = (await connection.execute(_LOCK_CHIPS if lock else _CHIPS, whose)).all()
     claims = port_ledger.claims_of(seen.container)
     own, others = seen.container.closed_allocations, seen.release_ports_of
     entries = await port_ledger.entries(
@@ -153,31 +150,30 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
     if plan.move_placement and seen.container.placed is not None:
         epoch = await placements.move(connection, user_id, seen.container.placed)
     if plan.after is not plan.before:
-        await connection.execute(
-            update(containers).where(containers.c.user_id == user_id).values(_container_values(plan.after))
-        )
+        await connection.execute(_UPDATE_CONTAINER, {"whose": user_id, **_container_values(plan.after)})
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
         await connection.execute(_UPDATE_CHIP, [_chip_values(chip) for chip in moved])
     told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
     if told:
-        await connection.execute(insert(chip_events), told)
+        await connection.execute(_INSERT_EVENT, told)
     if plan.is_news:
         await notify(connection, OBSERVED, user_id)
     return Written(epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=closed)
 
 
-def _containers() -> Select[Any]:
+def _container_query() -> Select[Any]:
     current = and_(placement_rows.c.user_id == containers.c.user_id, placement_rows.c.is_current)
     return select(
         containers,
         select(placement_rows.c.epoch).where(current).scalar_subquery().label("epoch"),
         select(placement_rows.c.allocation_id).where(current).scalar_subquery().label("current_allocation"),
+        leases.is_ours().label("is_ours"),
         func.clock_timestamp().label("now"),
-    )
+    ).where(containers.c.user_id == bindparam("user_id"))
 
 
-def _chips() -> Select[Any]:
+def _chips_query() -> Select[Any]:
     newest = (
         select(chip_events.c.type, chip_events.c.code, chip_events.c.extra_data, chip_events.c.created_at)
         .where(chip_events.c.chip_id == chips.c.id)
@@ -193,7 +189,23 @@ def _chips() -> Select[Any]:
         newest.c.extra_data["from"].astext == connected,
         newest.c.extra_data["to"].astext != connected,
     )
-    return select(chips, drops.scalar_subquery().label("drops"))
+    return (
+        select(chips, drops.scalar_subquery().label("drops"))
+        .where(chips.c.user_id == bindparam("user_id"))
+        .order_by(chips.c.id)
+    )
+
+
+# Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
+_CONTAINER: Final = _container_query()
+_CHIPS: Final = _chips_query()
+_LOCK_CONTAINER: Final = _CONTAINER.with_for_update(of=containers, key_share=True)
+_LOCK_CHIPS: Final = _CHIPS.with_for_update(of=chips, key_share=True)
+_LOCK_USER: Final = (
+    select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update(read=True, key_share=True)
+)
+_UPDATE_CONTAINER: Final = update(containers).where(containers.c.user_id == bindparam("whose"))
+_INSERT_EVENT: Final = insert(chip_events)
 
 
 def _container_columns(row: Row[Any]) -> ContainerColumns:
