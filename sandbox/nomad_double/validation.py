@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from sandbox.nomad_double.durations import go_duration
 from sandbox.nomad_double.errors import multierror
 from sandbox.nomad_double.jobspec import SECOND
 from sandbox.nomad_double.model import Json
@@ -52,8 +53,6 @@ def validate(job: Json) -> list[str]:
         problems.append(f'Invalid job type: "{job["Type"]}"')
     if any(not datacenter for datacenter in job["Datacenters"]):
         problems.append("Job datacenter must be non-empty string")
-    if not 1 <= job["Priority"] <= 100:
-        problems.append("job priority must be between [1, 100]")
     groups = job["TaskGroups"]
     if not groups:
         problems.append("Missing job task groups")
@@ -67,6 +66,8 @@ def validate(job: Json) -> list[str]:
         inner = _group_problems(group, job)
         if inner:
             problems.append(f"Task group {group['Name']} validation failed: {multierror(inner)}")
+    if not 1 <= job["Priority"] <= 100:
+        problems.append("job priority must be between [1, 100]")
     return problems
 
 
@@ -120,21 +121,18 @@ def _group_problems(group: Json, job: Json) -> list[str]:
     tasks = group["Tasks"] or []
     if not tasks:
         problems.append("Missing tasks for task group")
-    disconnect = group["Disconnect"]
-    if disconnect:
-        problems += _disconnect(disconnect, job)
+    if group["Disconnect"]:
+        problems += _disconnect(group["Disconnect"], job)
     problems += _constraints(group["Constraints"])
     problems += _restart(group["RestartPolicy"])
     if group["ReschedulePolicy"]:
         problems += _reschedule(group["ReschedulePolicy"])
     if group["EphemeralDisk"]["SizeMB"] < 10:
-        problems.append("Ephemeral disk size must be at least 10MB")
-    update = group["Update"]
-    if update and update["MaxParallel"]:
-        if update["MinHealthyTime"] >= update["HealthyDeadline"]:
-            problems.append("Minimum healthy time must be less than healthy deadline")
-        if update["ProgressDeadline"] and update["HealthyDeadline"] >= update["ProgressDeadline"]:
-            problems.append("Healthy deadline must be less than progress deadline")
+        problems.append(f"minimum DiskMB value is 10; got {group['EphemeralDisk']['SizeMB']}")
+    if group["Update"]:
+        if job["Type"] not in ("service", "system"):
+            problems.append(f'Job type "{job["Type"]}" does not allow update block')
+        problems += _update(group["Update"])
     problems += _duplicates(tasks, "Task", "task")
     if sum(task["Leader"] for task in tasks) > 1:
         problems.append("Only one task may be marked as leader")
@@ -163,7 +161,22 @@ def _task_problems(task: Json, group: Json) -> list[str]:
         problems.append("KillTimeout must be a positive value")
     if task["ShutdownDelay"] < 0:
         problems.append("ShutdownDelay must be a positive value")
-    resources = task["Resources"]
+    resources = _resources(task["Resources"])
+    if resources:
+        problems.append(multierror(resources))
+    logs = _logs(task["LogConfig"], group["EphemeralDisk"]["SizeMB"])
+    if logs:
+        problems.append(multierror(logs))
+    problems += _constraints(task["Constraints"])
+    for number, template in enumerate(task["Templates"] or (), start=1):
+        inner = _template_problems(template)
+        if inner:
+            problems.append(f"Template {number} validation failed: {multierror(inner)}")
+    return problems
+
+
+def _resources(resources: Json) -> list[str]:
+    problems = []
     minimums = []
     if not resources["Cores"] and resources["CPU"] < 1:
         minimums.append(f"minimum CPU value is 1; got {resources['CPU']}")
@@ -171,29 +184,21 @@ def _task_problems(task: Json, group: Json) -> list[str]:
         minimums.append(f"minimum MemoryMB value is 10; got {resources['MemoryMB']}")
     if minimums:
         problems.append(multierror(minimums))
-    if resources["MemoryMaxMB"] and resources["MemoryMaxMB"] < resources["MemoryMB"]:
-        problems.append(
-            f"MemoryMaxMB value ({resources['MemoryMaxMB']}) should be larger than MemoryMB value "
-            f"({resources['MemoryMB']}"
-        )
-    logs = task["LogConfig"]
-    log_problems = []
+    maximum, memory = resources["MemoryMaxMB"], resources["MemoryMB"]
+    if maximum and maximum < memory:
+        problems.append(f"MemoryMaxMB value ({maximum}) should be larger than MemoryMB value ({memory})")
+    return problems
+
+
+def _logs(logs: Json, disk_mb: int) -> list[str]:
+    problems = []
     if logs["MaxFiles"] < 1:
-        log_problems.append(f"minimum number of files is 1; got {logs['MaxFiles']}")
+        problems.append(f"minimum number of files is 1; got {logs['MaxFiles']}")
     if logs["MaxFileSizeMB"] < 1:
-        log_problems.append(f"minimum file size is 1MB; got {logs['MaxFileSizeMB']}")
-    if log_problems:
-        problems.append(multierror(log_problems))
+        problems.append(f"minimum file size is 1MB; got {logs['MaxFileSizeMB']}")
     usage = logs["MaxFiles"] * logs["MaxFileSizeMB"]
-    disk = group["EphemeralDisk"]["SizeMB"]
-    if disk <= usage:
-        problems.append(f"log storage ({usage} MB) must be less than requested disk capacity ({disk} MB)")
-    for number, template in enumerate(task["Templates"] or (), start=1):
-        inner = _template_problems(template)
-        if inner:
-            problems.append(f"Template {number} validation failed: {multierror(inner)}")
-    for constraint_problem in _constraints(task["Constraints"]):
-        problems.append(constraint_problem)
+    if disk_mb <= usage:
+        problems.append(f"log storage ({usage} MB) must be less than requested disk capacity ({disk_mb} MB)")
     return problems
 
 
@@ -204,13 +209,13 @@ def _template_problems(template: Json) -> list[str]:
     if not template["DestPath"]:
         problems.append("Must specify a destination for the template")
     mode = template["ChangeMode"]
-    if mode not in ("noop", "restart", "signal", "script"):
-        problems.append("Must specify change mode as one of: noop, restart, signal, script")
     if mode == "signal":
         if not template["ChangeSignal"]:
             problems.append("Must specify signal value when change mode is signal")
         if template["Envvars"]:
             problems.append("cannot use signals with env var templates")
+    elif mode not in ("noop", "restart", "script"):
+        problems.append("Invalid change mode. Must be one of the following: noop, signal, script, restart")
     if template["Splay"] < 0:
         problems.append("Must specify positive splay value")
     return problems
@@ -223,101 +228,140 @@ def _network_problems(group: Json) -> list[str]:
         for port in [*network.get("ReservedPorts", ()), *network.get("DynamicPorts", ())]:
             label = port["Label"]
             if label in labels:
-                problems.append(f"Port label {label} already in use")
+                problems.append(f"Port label {label} already in use by taskgroup network")
             labels.add(label)
-            if port.get("To", 0) < -1 or port.get("To", 0) > 65535:
-                problems.append(f'Port "{label}" "to" must be between -1 and 65535')
-        for port in network.get("ReservedPorts", ()):
-            if not 0 < port.get("Value", 0) < 65536:
-                problems.append(f"Port {port['Label']} has invalid value {port.get('Value', 0)}")
     return problems
 
 
 def _service_problems(group: Json) -> list[str]:
     problems: list[str] = []
-    labels = {
-        port["Label"]
-        for network in group["Networks"] or ()
-        for port in [*network.get("ReservedPorts", ()), *network.get("DynamicPorts", ())]
-    }
-    providers = {service["Provider"] for service in group["Services"] or ()}
-    if len(providers) > 1:
-        problems.append("Multiple service providers used: task group services must use the same provider")
-    for service in [
-        *(group["Services"] or ()),
-        *(s for t in group["Tasks"] or () for s in t["Services"] or ()),
-    ]:
+    for number, service in enumerate(group["Services"] or ()):
+        inner: list[str] = []
         name = service["Name"]
-        plain = name.replace("${", "").replace("}", "").replace(".", "").replace("_", "")
-        if not _SERVICE_NAME.match(plain):
-            problems.append(
+        if not _SERVICE_NAME.match(re.sub(r"\$\{[^}]*\}", "ENV-VAR", name)):
+            inner.append(
                 "Service name must be valid per RFC 1123 and can contain only alphanumeric characters or dashes "
-                "and must be no longer than 63 characters"
+                f'and must be no longer than 63 characters: "{name}"'
             )
         if service["Provider"] not in ("consul", "nomad"):
-            problems.append(f'Service provider must be "consul" or "nomad", but got "{service["Provider"]}"')
-        label = service["PortLabel"]
-        if label and not label.isdigit() and label not in labels:
-            problems.append(f'port label "{label}" referenced by services {name} does not exist')
+            inner.append(f'Service provider must be "consul", or "nomad"; not "{service["Provider"]}"')
         for check in service["Checks"] or ():
-            problems += _check_problems(check, service)
+            problem = _check_problem(check, service)
+            if problem:
+                inner.append(f"Check {check['Name']} invalid: {problem}")
+        if inner:
+            problems.append(f"Service[{number}] {name} validation failed: {multierror(inner)}")
+    if not problems and len({service["Provider"] for service in group["Services"] or ()}) > 1:
+        problems.append("Multiple service providers used: task group services must use the same provider")
     return problems
 
 
-def _check_problems(check: Json, service: Json) -> list[str]:
-    problems = []
-    kind = check["Type"]
-    if kind not in ("http", "tcp", "grpc", "script"):
-        problems.append(
-            f'Check {check["Name"]} invalid: invalid check type ("{kind}"), must be one of "grpc", "http", "script", or "tcp" type'
-        )
+def _check_problem(check: Json, service: Json) -> str | None:
+    kind, interval, timeout = check["Type"], check["Interval"], check["Timeout"]
+    kinds = ("grpc", "tcp", "http", "script") if service["Provider"] == "consul" else ("tcp", "http")
+    if kind not in kinds:
+        return f'invalid check type ("{kind}"), must be one of {", ".join(kinds)}'
     if kind == "http" and not check["Path"]:
-        problems.append(f"Check {check['Name']} invalid: http type must have http path")
-    if check["Interval"] < SECOND:
-        problems.append(
-            f"Check {check['Name']} invalid: interval ({check['Interval'] // SECOND}s) cannot be lower than 1s"
+        return "http type must have http path"
+    if kind == "script" and not check["Command"]:
+        return "script type must have a valid script path"
+    if not interval:
+        return "missing required value interval. Interval cannot be less than 1s"
+    if interval < SECOND:
+        return f"interval ({go_duration(interval)}) cannot be lower than 1s"
+    if not timeout:
+        return "missing required value timeout. Timeout cannot be less than 1s"
+    if timeout < SECOND:
+        return f"timeout ({go_duration(timeout)}) is lower than required minimum timeout 1s"
+    if check["InitialStatus"] not in ("", "passing", "warning", "critical"):
+        return (
+            f"invalid initial check state ({check['InitialStatus']}), must be one of "
+            '"passing", "warning", "critical" or empty'
         )
-    if check["Timeout"] < SECOND:
+    return None
+
+
+def _update(update: Json) -> list[str]:
+    problems = []
+    healthy, deadline = update["MinHealthyTime"], update["HealthyDeadline"]
+    progress = update["ProgressDeadline"]
+    if update["HealthCheck"] not in ("checks", "task_states", "manual"):
+        problems.append(f'Invalid health check given: "{update["HealthCheck"]}"')
+    if update["MaxParallel"] < 0:
+        problems.append(f"Max parallel can not be less than zero: {update['MaxParallel']} < 0")
+    if update["Canary"] < 0:
+        problems.append(f"Canary count can not be less than zero: {update['Canary']} < 0")
+    if not update["Canary"] and update["AutoPromote"]:
+        problems.append("Auto Promote requires a Canary count greater than zero")
+    if healthy < 0:
+        problems.append(f"Minimum healthy time may not be less than zero: {go_duration(healthy)}")
+    if deadline <= 0:
+        problems.append(f"Healthy deadline must be greater than zero: {go_duration(deadline)}")
+    if progress < 0:
+        problems.append(f"Progress deadline must be zero or greater: {go_duration(progress)}")
+    if healthy >= deadline:
         problems.append(
-            f"Check {check['Name']} invalid: timeout ({check['Timeout'] // SECOND}s) is lower than required minimum timeout 1s"
+            "Minimum healthy time must be less than healthy deadline: "
+            f"{go_duration(healthy)} > {go_duration(deadline)}"
         )
-    if kind in ("http", "tcp", "grpc") and not (service["PortLabel"] or check["PortLabel"]):
-        problems.append(f"Check {check['Name']} invalid: {kind} checks require an address")
+    if progress and deadline >= progress:
+        problems.append(
+            f"Healthy deadline must be less than progress deadline: {go_duration(deadline)} > {go_duration(progress)}"
+        )
+    if update["Stagger"] <= 0:
+        problems.append(f"Stagger must be greater than zero: {go_duration(update['Stagger'])}")
     return problems
 
 
 def _restart(policy: Json) -> list[str]:
     problems = []
-    if policy["Mode"] not in ("delay", "fail"):
-        problems.append(f'Unsupported restart mode: "{policy["Mode"]}"')
-    if policy["Attempts"] == 0 and policy["Mode"] != "fail":
-        problems.append(f'Restart policy "{policy["Mode"]}" with {policy["Attempts"]} attempts is ambiguous')
-    if policy["Interval"] < 5 * SECOND:
-        problems.append(f"Interval can not be less than 5s (got {policy['Interval'] / SECOND:g}s)")
-    if policy["Interval"] and policy["Attempts"] * policy["Delay"] > policy["Interval"]:
+    mode, attempts = policy["Mode"], policy["Attempts"]
+    interval, delay = policy["Interval"], policy["Delay"]
+    if mode not in ("delay", "fail"):
+        problems.append(f'Unsupported restart mode: "{mode}"')
+    if attempts == 0 and mode != "fail":
+        problems.append(f'Restart policy "{mode}" with {attempts} attempts is ambiguous')
+    if interval < 5 * SECOND:
+        problems.append(f"Interval can not be less than 5s (got {go_duration(interval)})")
+    if attempts * delay > interval:
         problems.append(
-            f"Nomad can't restart the TaskGroup {policy['Attempts']} times in an interval of "
-            f"{policy['Interval'] / SECOND:g}s with a delay of {policy['Delay'] / SECOND:g}s"
+            f"Nomad can't restart the TaskGroup {attempts} times in an interval of {go_duration(interval)} "
+            f"with a delay of {go_duration(delay)}"
         )
     return problems
 
 
 def _reschedule(policy: Json) -> list[str]:
-    if not policy["Attempts"] and not policy["Unlimited"]:
+    attempts, unlimited = policy["Attempts"], policy["Unlimited"]
+    if not attempts and not unlimited:
         return []
     problems = []
-    if policy["Delay"] < 5 * SECOND:
-        problems.append(f"Delay cannot be less than 5s (got {policy['Delay'] / SECOND:g}s)")
-    if policy["DelayFunction"] not in ("constant", "exponential", "fibonacci"):
+    interval, delay, longest = policy["Interval"], policy["Delay"], policy["MaxDelay"]
+    if attempts > 0:
+        if interval <= 0:
+            problems.append("Interval must be a non zero value if Attempts > 0")
+        if unlimited:
+            problems.append(
+                f"Reschedule Policy with Attempts = {attempts}, Interval = {go_duration(interval)}, "
+                "and Unlimited = true is ambiguous"
+            )
+            problems.append("If Attempts >0, Unlimited cannot also be set to true")
+    if delay < 5 * SECOND:
+        problems.append(f"Delay cannot be less than 5s (got {go_duration(delay)})")
+    function = policy["DelayFunction"]
+    if function not in ("constant", "exponential", "fibonacci"):
         problems.append(
-            f'Invalid delay function "{policy["DelayFunction"]}", must be one of ["constant" "exponential" "fibonacci"]'
+            f'Invalid delay function "{function}", must be one of ["constant" "exponential" "fibonacci"]'
         )
-    if policy["DelayFunction"] != "constant" and policy["MaxDelay"] < 5 * SECOND:
-        problems.append(f"Max Delay cannot be less than 5s (got {policy['MaxDelay'] / SECOND:g}s)")
-    if policy["Unlimited"] and policy["Attempts"]:
-        problems.append(
-            f"Reschedule Policy with unlimited = true cannot have attempts (got {policy['Attempts']})"
-        )
+    if function != "constant":
+        if longest < 5 * SECOND:
+            problems.append(f"Max Delay cannot be less than 5s (got {go_duration(delay)})")
+        if longest < delay:
+            problems.append(
+                f"Max Delay cannot be less than Delay {go_duration(delay)} (got {go_duration(longest)})"
+            )
+    if not unlimited and interval < 5 * SECOND:
+        problems.append(f"Interval cannot be less than 5s (got {go_duration(interval)})")
     return problems
 
 
@@ -326,21 +370,13 @@ def _disconnect(disconnect: Json, job: Json) -> list[str]:
     stop = disconnect["StopOnClientAfter"]
     if stop is not None:
         if stop < 0:
-            problems.append("stop_on_client_after cannot be a negative duration")
+            problems.append("stop_after cannot be a negative duration")
         if job["Type"] not in ("service", "batch"):
-            problems.append("stop_on_client_after is only valid for service and batch jobs")
+            problems.append("stop_after can only be used with service or batch job types")
         if disconnect["LostAfter"]:
-            problems.append("Disconnect cannot be configured with both lost_after and stop_on_client_after")
+            problems.append("Disconnect cannot be configured with both lost_after and stop_after")
     if disconnect["LostAfter"] < 0:
         problems.append("lost_after cannot be a negative duration")
-    if disconnect["Reconcile"] not in (
-        "",
-        "keep_original",
-        "keep_replacement",
-        "best_score",
-        "longest_running",
-    ):
-        problems.append(f"Invalid reconcile option: {disconnect['Reconcile']}")
     return problems
 
 
@@ -349,7 +385,8 @@ def _constraints(constraints: Iterable[Json] | None) -> list[str]:
     for number, constraint in enumerate(constraints or (), start=1):
         operand = constraint.get("Operand") or "="
         if operand not in _OPERANDS:
-            problems.append(f'Constraint {number} validation failed: Unknown constraint type "{operand}"')
+            inner = multierror([f'Unknown constraint type "{operand}"'])
+            problems.append(f"Constraint {number} validation failed: {inner}")
     return problems
 
 
