@@ -3,11 +3,12 @@
 #
 # Debian carried `consul` last in its suite bullseye. The package is fetched from the mirror that this
 # machine's apt already uses, with package lists of its own, so that bullseye is never enabled here and no
-# later `apt-get upgrade` sees it. Does nothing when a `consul` is on PATH. To undo it: remove
-# /usr/local/bin/consul.
+# later `apt-get upgrade` sees it. Does nothing when a `consul` is on PATH. It goes to
+# /usr/local/bin, or to bin below $PREFIX; to undo it, remove it there.
 set -eu
 
 suite=bullseye
+bin=${PREFIX:-/usr/local}/bin
 
 say() { printf '%s\n' "install-consul: $*"; }
 give_up() { printf '%s\n' "install-consul: $*" >&2; exit 1; }
@@ -18,8 +19,8 @@ if command -v consul >/dev/null 2>&1; then
 fi
 command -v apt-get >/dev/null 2>&1 ||
     give_up "this machine has no apt-get; put a consul binary on PATH by hand and run the tests again."
-[ "$(id -u)" = 0 ] ||
-    give_up "only root may write to /usr/local/bin; run it with sudo, or put a consul binary on PATH."
+[ -w "$bin" ] ||
+    give_up "$bin may not be written to; run it as root, name another place with PREFIX, or put a consul binary on PATH."
 
 # A tab-separated line "URI signed-by" for each archive of Debian itself that apt is configured with, from
 # the one-line format and from deb822 stanzas. Security and debug archives carry no consul.
@@ -101,7 +102,7 @@ done <"$work/archives"
 
 # Only the program: installed as a package it would bring a service that starts by itself, a system user
 # and dependencies, all of which the tests are better off without.
-target=/usr/local/bin/consul
+target=$bin/consul
 dpkg-deb --extract "$work"/consul_*.deb "$work/package"
 version=$("$work/package/usr/bin/consul" version 2>"$work/log" | head -n 1) || true
 [ -n "$version" ] || {

@@ -46,8 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--no-stagger", action="store_true", help="look at each check at once, not within its first interval"
     )
+    parser.add_argument(
+        "--least-interval",
+        type=float,
+        default=Knobs().least_interval_s,
+        metavar="SECONDS",
+        help="shorter intervals of checks are stretched to this (default: %(default)s, as an agent does)",
+    )
     given = parser.parse_args(arguments)
-    knobs = Knobs(registration_delay_s=given.registration_delay, stagger=not given.no_stagger)
+    knobs = Knobs(
+        registration_delay_s=given.registration_delay,
+        stagger=not given.no_stagger,
+        least_interval_s=given.least_interval,
+    )
     try:
         asyncio.run(_serve(given.host, given.port, knobs))
     except OSError as error:

@@ -4,15 +4,17 @@
     "a" in Service.Tags or Service.ID matches "^_nomad-task-"
     not (Service.Meta contains user), Service.Tags is not empty
 
-A selector walks through objects by name and through lists by "any element". Selectors are checked against
-the fields an endpoint has before anything is evaluated, as go-bexpr does; a key that a map such as `Meta`
-lacks makes a comparison false (measured on Consul 1.8.7).
+A selector walks through objects by name; on a list the comparison holds when it holds for any element, so
+`Checks.Status != "critical"` means that some check is not critical. Selectors are checked against the fields
+an endpoint has before anything is evaluated. What a key that a map such as `Meta` lacks means depends on the
+operator: `==`, `in` and `is not empty` are false, all others are true, `matches` among them (all measured on
+Consul 1.8.7; later releases let `matches` be false).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from sandbox.consul_double.refusal import RefusalError
@@ -90,27 +92,23 @@ class _Parser:
             return _contains(self._selector(), _value(first))
         if self._peek() == "not" and self._peek(1) == "in":
             self._at += 2
-            return _negated(_contains(self._selector(), _value(first)))
+            return _contains(self._selector(), _value(first), wanted=False)
         if kind == "string":
             raise self._no_match(start)
         path = self._path(first)
         if self._take("=="):
             return _equals(path, self._operand())
         if self._take("!="):
-            return _negated(_equals(path, self._operand()))
-        negate = False
+            return _equals(path, self._operand(), wanted=False)
         if self._take("is"):
-            negate = self._take("not")
+            wanted = not self._take("not")
             self._expect("empty")
-            found = _empty(path)
-        else:
-            negate = self._take("not")
-            if self._take("matches"):
-                found = _matches(path, self._operand())
-            else:
-                self._expect("contains")
-                found = _contains(path, self._operand())
-        return _negated(found) if negate else found
+            return _empty(path, wanted=wanted)
+        wanted = not self._take("not")
+        if self._take("matches"):
+            return _matches(path, self._operand(), wanted=wanted)
+        self._expect("contains")
+        return _contains(path, self._operand(), wanted=wanted)
 
     def _selector(self) -> list[str]:
         kind, word, start = self._next()
@@ -170,44 +168,52 @@ def _value(token: str) -> str:
     return token[1:-1] if token[:1] == "`" else token
 
 
-def _values(item: Any, path: list[str]) -> Iterator[Any]:
-    """Everything that `path` leads to; a list of objects is walked through, a missing key leads nowhere."""
+def _holds(item: Any, path: list[str], test: Predicate, when_missing: bool) -> bool:
+    """Whether `test` holds for what `path` leads to; for any element of a list on the way."""
     if not path:
-        yield item
-    elif isinstance(item, list):
-        for element in item:
-            yield from _values(element, path)
-    elif isinstance(item, dict) and path[0] in item:
-        yield from _values(item[path[0]], path[1:])
+        return test(item)
+    if isinstance(item, list):
+        return any(_holds(element, path, test, when_missing) for element in item)
+    if isinstance(item, dict) and path[0] in item:
+        return _holds(item[path[0]], path[1:], test, when_missing)
+    return when_missing
 
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _equals(path: list[str], wanted: str) -> Predicate:
-    return lambda item: any(value is not None and _text(value) == wanted for value in _values(item, path))
+def _equals(path: list[str], operand: str, *, wanted: bool = True) -> Predicate:
+    def test(value: Any) -> bool:
+        return (value is not None and _text(value) == operand) is wanted
+
+    return lambda item: _holds(item, path, test, when_missing=not wanted)
 
 
-def _matches(path: list[str], pattern: str) -> Predicate:
+def _matches(path: list[str], pattern: str, *, wanted: bool = True) -> Predicate:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise RefusalError(500, f"{_FAILED}Failed to compile regular expression: {error}") from error
-    return lambda item: any(
-        isinstance(value, str) and compiled.search(value) is not None for value in _values(item, path)
-    )
+
+    def test(value: Any) -> bool:
+        return (isinstance(value, str) and compiled.search(value) is not None) is wanted
+
+    return lambda item: _holds(item, path, test, when_missing=True)
 
 
-def _contains(path: list[str], wanted: str) -> Predicate:
-    def test(item: Any) -> bool:
-        return any(isinstance(value, list | dict | str) and wanted in value for value in _values(item, path))
+def _contains(path: list[str], operand: str, *, wanted: bool = True) -> Predicate:
+    def test(value: Any) -> bool:
+        return (isinstance(value, list | dict | str) and operand in value) is wanted
 
-    return test
+    return lambda item: _holds(item, path, test, when_missing=not wanted)
 
 
-def _empty(path: list[str]) -> Predicate:
-    return lambda item: all(not value for value in _values(item, path))
+def _empty(path: list[str], *, wanted: bool = True) -> Predicate:
+    def test(value: Any) -> bool:
+        return (not value) is wanted
+
+    return lambda item: _holds(item, path, test, when_missing=wanted)
 
 
 def _negated(inner: Predicate) -> Predicate:

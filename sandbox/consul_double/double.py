@@ -41,12 +41,14 @@ class Knobs(msgspec.Struct):
     Attributes:
         registration_delay_s: how long a registration or deregistration needs from the agent to the catalog.
         stagger: False = the first look at each check comes at once.
+        least_interval_s: shorter intervals of checks are stretched to this, as an agent does.
         frozen: beginnings of service ids that stay as they are, whatever is asked: what a live Consul agent
             shows of a host whose Nomad agent is dead. Deregistrations are kept for the thaw.
     """
 
     registration_delay_s: float = 0.0
     stagger: bool = True
+    least_interval_s: float = 1.0
     frozen: set[str] = set()
 
 
@@ -222,19 +224,21 @@ class ConsulDouble:
     # --- inner parts
 
     def _add_check(self, definition: CheckDefinition) -> None:
-        check = definition.check
+        check, probe = definition.check, definition.probe
+        if probe.kind != "ttl" and probe.interval_s < self.knobs.least_interval_s:
+            probe = msgspec.structs.replace(probe, interval_s=self.knobs.least_interval_s)
         old = self._checks.get(check.id)
         if old is not None:
             # A check that is registered again keeps what was seen of it.
             check = msgspec.structs.replace(check, status=old.check.status, output=old.check.output)
         now = self.clock.monotonic()
         since = now if check.status == CRITICAL else None
-        self._checks[check.id] = _Local(check, definition.probe, since, now)
-        if definition.probe.kind == "ttl":
-            return
-        if old is None or old.probe != definition.probe:
+        self._checks[check.id] = _Local(check, probe, since, now)
+        if probe.kind == "ttl":
+            self.poller.forget(check.id)
+        elif old is None or old.probe != probe:
             self.poller.stagger = self.knobs.stagger
-            self.poller.watch(check.id, definition.probe, check.status)
+            self.poller.watch(check.id, probe, check.status)
 
     def _drop_check(self, check_id: str) -> None:
         self._checks.pop(check_id, None)

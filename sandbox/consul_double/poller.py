@@ -74,7 +74,11 @@ class Prober:
                 # Every look opens a connection of its own, so that a server that stopped accepting is seen.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
                 timeout=None,  # noqa: S113  the whole look is bounded by the caller
-                headers={"User-Agent": "Consul Health Check", "Accept": "text/plain, text/*, */*"},
+                headers={
+                    "User-Agent": "Consul Health Check",
+                    "Accept": "text/plain, text/*, */*",
+                    "Connection": "close",
+                },
             )
         return self._clients[verify]
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sandbox.consul_double.double import ConsulDouble
 from sandbox.consul_double.http import NOTHING, Reply, Request, Route
 from sandbox.consul_double.refusal import RefusalError
+
+
+class _Turned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    registration_delay_s: float | None = None
+    stagger: bool | None = None
+    least_interval_s: float | None = None
 
 
 class KnobRoutes:
@@ -24,24 +32,19 @@ class KnobRoutes:
         ]
 
     async def knobs(self, request: Request) -> Reply:
+        """Show the knobs; with PUT, turn those in the body first."""
         knobs = self._double.knobs
         if request.method == "PUT":
-            changes = request.json()
-            if not isinstance(changes, dict) or not changes.keys() <= {"registration_delay_s", "stagger"}:
+            try:
+                turned = msgspec.convert(request.json(), _Turned)
+            except msgspec.ValidationError as error:
                 raise RefusalError(
-                    400, "Knobs are registration_delay_s (seconds) and stagger (true or false)."
-                )
-            if "registration_delay_s" in changes:
-                knobs.registration_delay_s = float(changes["registration_delay_s"])
-            if "stagger" in changes:
-                knobs.stagger = bool(changes["stagger"])
-        return Reply(
-            {
-                "registration_delay_s": knobs.registration_delay_s,
-                "stagger": knobs.stagger,
-                "frozen": sorted(knobs.frozen),
-            }
-        )
+                    400, f"Knobs are {', '.join(_Turned.__struct_fields__)}: {error}."
+                ) from error
+            for name, value in msgspec.structs.asdict(turned).items():
+                if value is not None:
+                    setattr(knobs, name, value)
+        return Reply({**msgspec.structs.asdict(knobs), "frozen": sorted(knobs.frozen)})
 
     async def freeze(self, request: Request) -> Reply:
         beginning = request.argument
