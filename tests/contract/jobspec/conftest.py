@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,7 +45,7 @@ def until(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as held:
         ports = []
         for _ in range(count):
@@ -60,6 +61,17 @@ def _answers(url: str) -> Any:
     except httpx.HTTPError:
         return None
     return answer.json() if answer.status_code == 200 else None
+
+
+def _unfinished(calls: Nomad) -> list[str]:
+    listed = calls("GET", "/v1/allocations")
+    return [a["ID"] for a in listed if a["ClientStatus"] in ("pending", "running")]
+
+
+def mounts() -> str:
+    """What is mounted on this machine; nothing where there is no /proc."""
+    table = Path("/proc/mounts")
+    return table.read_text("utf-8") if table.exists() else ""
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +90,7 @@ def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
         yield None
         return
     folder = tmp_path_factory.mktemp("consul")
-    http, server, lan, wan = _free_ports(4)
+    http, server, lan, wan = free_ports(4)
     config = {
         "bind_addr": "127.0.0.1",
         "client_addr": "127.0.0.1",
@@ -96,7 +108,7 @@ def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
 def nomad(binary: str, consul: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nomad]:
     """A server and client in one, with raw_exec, on loopback."""
     folder = tmp_path_factory.mktemp("nomad")
-    http, rpc, serf = _free_ports(3)
+    http, rpc, serf = free_ports(3)
     config: dict[str, Any] = {
         "data_dir": str(folder / "data"),
         "bind_addr": "127.0.0.1",
@@ -139,13 +151,13 @@ def nomad(binary: str, consul: str | None, tmp_path_factory: pytest.TempPathFact
         try:
             yield calls
         finally:
-            # Tasks of an ended agent live on, so they are stopped before it.
+            # Tasks of an ended agent live on, and so do the mounts of their secrets, on which the removal of
+            # this folder would fail; only the agent itself takes both away.
             for job in calls("GET", "/v1/jobs"):
                 calls("DELETE", f"/v1/job/{job['ID']}?purge=true")
-            until(
-                "no task left",
-                lambda: all(a["ClientStatus"] != "running" for a in calls("GET", "/v1/allocations")),
-            )
+            until("no task left", lambda: not _unfinished(calls))
+            calls("PUT", "/v1/system/gc")
+            until("no mount left", lambda: str(folder) not in mounts())
             calls.close()
 
 
