@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from sandbox import postgres as subject
+from sandbox import postgres_setup as subject
 from sandbox.postgres import EmbeddedPostgres, PostgresError, scratch_folder
 from sandbox.tether import is_alive
 
@@ -160,7 +160,7 @@ def test_root_is_told_about_a_closed_parent_and_no_mode_is_changed(folder: Path)
 
 @AS_ROOT
 def test_binaries_in_a_closed_folder_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "_others_can_run", lambda program: False)
+    monkeypatch.setattr(subject, "others_can_run", lambda program: False)
     with EmbeddedPostgres.start(folder, durable=False) as server:
         assert server.binaries.is_relative_to(folder)
         assert server.execute("SELECT 1") == "1"
@@ -171,7 +171,7 @@ def test_others_can_run_looks_at_every_parent(tmp_path: Path) -> None:
     program.parent.mkdir(mode=0o755)
     program.touch(mode=0o755)
     tmp_path.chmod(0o700)
-    assert not subject._others_can_run(program)
+    assert not subject.others_can_run(program)
 
 
 def test_a_missing_wheel_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
