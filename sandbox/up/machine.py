@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -56,7 +57,9 @@ def check_port(host: str, port: int) -> None:
             raise SandboxError(
                 f"port {port} needs more rights than you have; use --port with a number above 1023."
             ) from None
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise SandboxError(f"{host} is no address of this machine; use --host 127.0.0.1.") from None
             raise SandboxError(
                 f"port {port} on {host} is busy; stop what uses it or choose another with --port, for example "
                 f"--port {free_port()}."

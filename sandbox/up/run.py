@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from sandbox.postgres import refuse_closed_parents
 from sandbox.up import context
 from sandbox.up.data import DataFolder
 from sandbox.up.environment import owner_file
@@ -36,6 +37,8 @@ def run(options: Options, *, host: str, port: int, data: Path, echo: Callable[[s
     check_hosts(plan.hosts)
     reached = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
     site = Site(host=host, port=port, url=f"http://{f'[{reached}]' if ':' in reached else reached}:{port}")
+    # Before anything is made in there; PostgreSQL itself would say so only when half of the rest runs.
+    refuse_closed_parents(data.absolute() / "postgres")
     # Whoever comes second on a folder should hear that, and not that the first one's port is busy.
     folder = DataFolder.open(data, api=site.url)
     screen = Screen(echo)
