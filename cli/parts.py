@@ -16,7 +16,7 @@ def api(host: str, port: int) -> None:
     from core.settings import load
     from sandbox.up.machine import check_port
 
-    loaded = load()
+    loaded = load(part="api")
     logging.configure("api")
     check_port(host, port)
     # Imported last: whoever only has to correct a setting should not wait for a web framework.
@@ -31,7 +31,7 @@ def daemon() -> None:
     from core import logging
     from core.settings import load
 
-    loaded = load()
+    loaded = load(part="daemon")
     logging.configure("daemon")
     from daemon.main import run
 

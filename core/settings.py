@@ -149,16 +149,28 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Variable(msgspec.Struct, frozen=True):
-    """One environment variable: its default (None = required) and a sentence for the docs."""
+    """One environment variable and a sentence for the docs.
+
+    Attributes:
+        default: None = it must be set for the parts in `needed_by`; the others do without it.
+    """
 
     name: str
     default: str | None
     about: str
     secret: bool = False
+    needed_by: tuple[str, ...] = ("api", "daemon")
 
 
-def _v(name: str, default: str | None, about: str, *, secret: bool = False) -> Variable:
-    return Variable(name, default, about, secret)
+def _v(
+    name: str,
+    default: str | None,
+    about: str,
+    *,
+    secret: bool = False,
+    needed_by: tuple[str, ...] = ("api", "daemon"),
+) -> Variable:
+    return Variable(name, default, about, secret, needed_by)
 
 
 VARIABLES: Final = (
@@ -185,7 +197,7 @@ VARIABLES: Final = (
     _v("WAHAFLEET_NOMAD_CA_FILE", "", "CA bundle for Nomad over https; empty = the system's."),
     _v("CONSUL_HTTP_ADDR", "http://127.0.0.1:8500", "Consul's HTTP API."),
     _v("CONSUL_HTTP_TOKEN", "", "Consul ACL token.", secret=True),
-    _v("WAHAFLEET_CONSUL_TIMEOUT_S", "5", "Longest wait for one Consul call."),
+    _v("WAHAFLEET_CONSUL_TIMEOUT_S", "2", "Longest wait for one Consul call."),
     _v("WAHAFLEET_CONSUL_CA_FILE", "", "CA bundle for Consul over https; empty = the system's."),
     _v("WAHAFLEET_WATCH_WAIT_S", "30", "How long one blocking query or quiet event stream is waited for."),
     _v(
@@ -212,7 +224,13 @@ VARIABLES: Final = (
         "Program that raw_exec runs with jobspec waha-simulator; set by the sandbox.",
     ),
     _v("WAHAFLEET_SIMULATOR_ARGS", "", "Its arguments, separated by blanks."),
-    _v("JWT_SECRET_KEY", None, "HS256 secret of access tokens, at least 32 characters.", secret=True),
+    _v(
+        "JWT_SECRET_KEY",
+        None,
+        "HS256 secret of access tokens, at least 32 characters; the API's alone.",
+        secret=True,
+        needed_by=("api",),
+    ),
     _v("WAHAFLEET_ACCESS_TOKEN_S", "3600", "Life of an access token."),
     _v("WAHAFLEET_REFRESH_TOKEN_S", "604800", "Life of a refresh token."),
     _v("WAHAFLEET_CREATE_WAIT_S", "4", "How long POST /chips waits for the port or a reason; 0-30."),
@@ -241,8 +259,9 @@ VARIABLES: Final = (
 
 
 class _Reader:
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], part: str | None) -> None:
         self.env = env
+        self.part = part
         self.problems: list[str] = []
         self._known = {variable.name: variable for variable in VARIABLES}
 
@@ -252,6 +271,8 @@ class _Reader:
         if value:
             return value
         if variable.default is None:
+            if self.part is not None and self.part not in variable.needed_by:
+                return ""
             self.problems.append(f"{name} is not set: {variable.about}")
             return ""
         return variable.default
@@ -333,12 +354,14 @@ def _database_url(reader: _Reader) -> Secret:
     return reader.parsed("WAHAFLEET_DATABASE_URL", parse, rule, Secret(""))
 
 
-def load(env: Mapping[str, str] | None = None) -> Settings:
+def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Settings:
     """Read and check all settings.
 
+    `part`: `api` or `daemon`, to ask only for what that one needs (the API then holds no secret of WAHA's
+    storage, the daemon none that signs tokens); None asks for everything.
     Raises SettingsError with one sentence per problem, so that all can be mended in one go.
     """
-    reader = _Reader(os.environ if env is None else env)
+    reader = _Reader(os.environ if env is None else env, part)
     unknown = sorted(
         name
         for name in reader.env
@@ -414,7 +437,7 @@ def load(env: Mapping[str, str] | None = None) -> Settings:
             qr_rounds=reader.whole("WAHAFLEET_QR_ROUNDS", least=1, most=100),
         ),
     )
-    reader.problems.extend(_contradictions(settings))
+    reader.problems.extend(_contradictions(settings, part))
     if reader.problems:
         raise SettingsError(reader.problems)
     return settings
@@ -429,16 +452,17 @@ def _egress(reader: _Reader) -> str | None:
     return text or None
 
 
-def _contradictions(settings: Settings) -> list[str]:
+def _contradictions(settings: Settings, part: str | None) -> list[str]:
     found = []
     loop = settings.loop
     if loop.lease_heartbeat_s > loop.lease_ttl_s / 3:
         found.append("WAHAFLEET_LEASE_HEARTBEAT_S is too long: use at most a third of WAHAFLEET_LEASE_TTL_S.")
     if loop.pass_deadline_s >= loop.lease_ttl_s:
         found.append("WAHAFLEET_PASS_DEADLINE_S must be shorter than WAHAFLEET_LEASE_TTL_S.")
-    if settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
+    renders_jobs = part != "api"
+    if renders_jobs and settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")
-    if settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():
+    if renders_jobs and settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():
         found.append("WAHAFLEET_STORAGE_DSN is needed with WAHAFLEET_JOBSPEC=waha-plus.")
     if "*" in settings.api.cors_origins:
         found.append("WAHAFLEET_CORS_ORIGINS never takes *: name each origin.")

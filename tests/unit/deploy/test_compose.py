@@ -93,7 +93,7 @@ def test_every_setting_is_one_that_wahafleet_knows(services: dict[str, Any]) -> 
 @pytest.mark.parametrize("name", ["api", "daemon"])
 def test_settings_of_a_part_are_accepted_by_it(services: dict[str, Any], name: str) -> None:
     try:
-        settings = load(services[name]["environment"])
+        settings = load(services[name]["environment"], part=name)
     except SettingsError as error:
         pytest.fail(str(error))
     assert image_problems(settings.job.image) == []
@@ -106,6 +106,8 @@ def test_settings_of_a_part_are_accepted_by_it(services: dict[str, Any], name: s
 def test_api_knows_no_nomad_and_no_consul(services: dict[str, Any]) -> None:
     given = services["api"]["environment"].keys()
     assert not {name for name in given if name.startswith(("NOMAD_", "CONSUL_"))}
+    assert "WAHAFLEET_STORAGE_DSN" not in given
+    assert "JWT_SECRET_KEY" not in services["daemon"]["environment"]
 
 
 def test_no_secret_stands_in_the_file() -> None:

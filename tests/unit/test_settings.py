@@ -1,0 +1,96 @@
+"""Settings: every problem is named at once, each with what to do, and no secret is ever shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.settings import Secret, SettingsError, load
+
+KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+GOOD = {
+    "WAHAFLEET_DATABASE_URL": "postgresql+asyncpg://wahafleet@127.0.0.1/wahafleet",
+    "WAHAFLEET_SECRET_KEYS": KEY,
+    "WAHAFLEET_STORAGE_DSN": "postgres://waha@127.0.0.1/postgres?sslmode=disable",
+    "JWT_SECRET_KEY": "a-secret-of-thirty-two-characters!",
+}
+
+
+def problems(env: dict[str, str], part: str | None = None) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(env, part)
+    return caught.value.problems
+
+
+def test_defaults_fill_what_is_not_set() -> None:
+    settings = load(GOOD)
+    assert settings.loop.egress is None
+    assert settings.api.create_wait_s == 4
+    assert settings.job.jobspec == "waha-plus"
+    assert settings.cache.redis_url is None
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    found = problems(
+        {
+            "WAHAFLEET_CREATE_WAIT_S": "31",
+            "WAHAFLEET_API_STATUS_CASE": "title",
+            "WAHAFLEET_EGRESS": "vpn",
+            "NOMAD_ADDR": "nomad:4646",
+            "WAHAFLEET_COLOUR": "blue",
+        }
+    )
+    named = {problem.split(":")[0].split(" ")[0] for problem in found}
+    assert named == {
+        "WAHAFLEET_DATABASE_URL",
+        "WAHAFLEET_SECRET_KEYS",
+        "JWT_SECRET_KEY",
+        "WAHAFLEET_CREATE_WAIT_S",
+        "WAHAFLEET_API_STATUS_CASE",
+        "WAHAFLEET_EGRESS",
+        "NOMAD_ADDR",
+        "WAHAFLEET_COLOUR",
+        "WAHAFLEET_STORAGE_DSN",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WAHAFLEET_DATABASE_URL", "mysql://root:hunter2-hunter2@db/x"),
+        ("WAHAFLEET_SECRET_KEYS", "hunter2-hunter2"),
+        ("JWT_SECRET_KEY", "hunter2-hunter2"),
+    ],
+)
+def test_a_wrong_secret_is_not_repeated(name: str, value: str) -> None:
+    found = problems({**GOOD, name: value})
+    assert len(found) == 1
+    assert found[0].startswith(name)
+    assert "hunter2" not in found[0]
+
+
+def test_each_part_is_asked_for_its_own_secrets_only() -> None:
+    without_jwt = {name: value for name, value in GOOD.items() if name != "JWT_SECRET_KEY"}
+    load(without_jwt, "daemon")
+    assert len(problems(without_jwt, "api")) == 1
+    without_storage = {name: value for name, value in GOOD.items() if name != "WAHAFLEET_STORAGE_DSN"}
+    load(without_storage, "api")
+    assert len(problems(without_storage, "daemon")) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"WAHAFLEET_LEASE_HEARTBEAT_S": "30"},
+        {"WAHAFLEET_PASS_DEADLINE_S": "60"},
+        {"WAHAFLEET_CORS_ORIGINS": "https://whago.example,*"},
+        {"WAHAFLEET_JOBSPEC": "waha-simulator"},
+    ],
+)
+def test_settings_that_contradict_each_other(wrong: dict[str, str]) -> None:
+    assert len(problems({**GOOD, **wrong})) == 1
+
+
+def test_a_secret_never_shows_itself() -> None:
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {load({**GOOD, 'NOMAD_TOKEN': 'hunter2'})!r}"
+    assert secret.reveal() == "hunter2"
