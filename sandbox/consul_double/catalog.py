@@ -197,14 +197,16 @@ class Catalog:
 
     def health(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:
         """Instances of a service with the checks that decide about each."""
-        node_checks = [row for row in self._checks.values() if not row.value.service_id]
+        node = self.node.view()
+        checks: dict[str, list[Json]] = {}
+        for _, row in sorted(self._checks.items()):
+            if row.value.service_name in ("", name):
+                checks.setdefault(row.value.service_id, []).append(self._check_view(row))
         return [
             {
-                "Node": self.node.view(),
+                "Node": node,
                 "Service": self._service_view(row),
-                "Checks": [
-                    self._check_view(check) for check in (*node_checks, *self._checks_of(row.value.id))
-                ],
+                "Checks": [*checks.get("", ()), *checks.get(row.value.id, ())],
             }
             for row in self._instances(name, tags)
         ]
@@ -255,9 +257,6 @@ class Catalog:
             for _, row in sorted(self._services.items())
             if row.value.name == name and all(tag in row.value.tags for tag in tags)
         ]
-
-    def _checks_of(self, service_id: str) -> list[_Row]:
-        return [row for _, row in sorted(self._checks.items()) if row.value.service_id == service_id]
 
     def _differs(self, check: Check) -> bool:
         row = self._checks.get(check.id)
