@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from core.store.engine import engine_for
+from core.store.leases_admin import free_leases
 from core.store.migrate import upgrade
 from sandbox.agents.consul_agent import ConsulAgent
 from sandbox.agents.nomad_agent import NomadAgents
@@ -87,6 +90,8 @@ class Stack:
         url = await asyncio.to_thread(current[0].ensure_database, DATABASE)
         await asyncio.to_thread(upgrade, url)
         await ensure_first_user(url)
+        # The folder is ours and nothing of an earlier run lives: whatever holds a lease is dead.
+        await free(url)
         self._database_url = url
 
     async def _start_valkey(self) -> None:
@@ -166,7 +171,12 @@ class Stack:
                 return b'"daemon_started"' in lines.read()
             return False
 
-        await self._supervisor.start(self._program("daemon", (*_wahafleet(), "daemon"), ready, more=chosen))
+        child = self._program("daemon", (*_wahafleet(), "daemon"), ready, more=chosen)
+        await self._supervisor.start(msgspec.structs.replace(child, died=self._free_leases_of))
+
+    async def _free_leases_of(self, pid: int) -> None:
+        """Only a parent knows at once that a daemon is dead; everybody else waits for its leases to run out."""
+        await free(self._database_url, owner_prefix=f"{socket.gethostname()[:40]}:{pid}:")
 
     def _program(
         self,
@@ -180,6 +190,15 @@ class Stack:
         launch = Tethered.launcher(argv, log=log, env={**self._env, **(more or {})})
         child = Child(name=name, launch=launch, log=log)
         return child if ready is None else msgspec.structs.replace(child, ready=ready)
+
+
+async def free(database_url: str, *, owner_prefix: str = "") -> None:
+    """Free the leases of dead daemons; see `free_leases`."""
+    engine = engine_for(database_url, pool_size=2, application_name="wahafleet up")
+    try:
+        await free_leases(engine, owner_prefix=owner_prefix)
+    finally:
+        await engine.dispose()
 
 
 def _wahafleet() -> tuple[str, ...]:

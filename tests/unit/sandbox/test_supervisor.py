@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandbox.up.data import DataFolder
@@ -109,6 +110,20 @@ async def test_a_child_that_dies_is_started_again(world: World) -> None:
     await world.until("daemon started again")
     assert len(world.processes["daemon"]) == 2
     assert any("was ended by signal 9; starting it again" in line for line in world.said)
+
+
+async def test_who_died_is_told_before_the_next_start(world: World) -> None:
+    told: list[tuple[int, int]] = []
+
+    async def died(pid: int) -> None:
+        told.append((pid, len(world.processes["daemon"])))
+        raise OSError("the store is away")
+
+    await world.supervisor.start(msgspec.structs.replace(world.child("daemon"), died=died))
+    world.processes["daemon"][0].code = -9
+    await world.until("daemon started again")
+    assert told == [(world.processes["daemon"][0].pid, 1)]
+    assert any("the store is away" in line for line in world.said)
 
 
 async def test_a_child_that_keeps_dying_is_tried_again_and_again(world: World) -> None:
