@@ -92,7 +92,7 @@ class Reconciler:
             self._steps.announce(Step.CLAIMED, key)
             deadline_at = self._clock.monotonic() + self._settings.pass_deadline_s
             held = HeldLease(claim, self._clock, deadline_at=deadline_at)
-            loaded: int | None = None
+            loaded = 0
             try:
                 async with kept(held, self._store, self._settings.lease_heartbeat_s):
                     snapshot = await self._store.load(key)
@@ -105,7 +105,7 @@ class Reconciler:
             finally:
                 newest = await self._release(held)
             self._steps.announce(Step.RELEASED, key)
-            if newest is not None and (loaded is None or newest > loaded):
+            if newest is not None and newest > loaded:
                 return PassEnd(0.0)
             return end
 
