@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import settings
 
+from tests.scale import examples
+
 # A slow machine is no failure of a rule; what fails is printed so that it can be run again as it was.
-settings.register_profile("default", deadline=None, print_blob=True)
-settings.register_profile("soak", deadline=None, print_blob=True, max_examples=5000)
-settings.load_profile("default")
+settings.register_profile("wahafleet", deadline=None, print_blob=True, max_examples=examples(100))
+settings.load_profile("wahafleet")

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daemon.agenda import Agenda
 from daemon.workqueue import QueueClosed, WorkQueue
+from tests.scale import examples
 from tests.unit.daemon.virtual import LoopClock, VirtualLoop, run_virtual
 
 
@@ -283,4 +284,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestQueue.settings = settings(max_examples=examples(80), stateful_step_count=30)

@@ -17,6 +17,7 @@ from core.domain.facts import ClientStatus, Missing, Observation, Unknown, WahaS
 from core.domain.policy import Policy
 from core.domain.ports import HostPorts
 from core.domain.states import Reason, reason_text
+from tests.scale import examples
 from tests.world import DEAD, World
 
 POLICY = Policy(egress="direct", empty_grace_s=20, teardown_deadline_s=20)
@@ -272,7 +273,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 TestFleet = Fleet.TestCase
-TestFleet.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestFleet.settings = settings(max_examples=examples(120), stateful_step_count=40)
 
 
 @st.composite
@@ -314,7 +315,7 @@ DEPENDS = {
 
 
 @given(situations(), st.sets(st.sampled_from(FIELDS)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_unknown_never_causes_a_destructive_act(case: tuple[World, str], hidden: set[str]) -> None:
     """P5, and registering too: it may replace what runs."""
     world, user = case
@@ -338,7 +339,7 @@ def test_unknown_never_causes_a_destructive_act(case: tuple[World, str], hidden:
 
 
 @given(situations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_same_input_same_answer(case: tuple[World, str]) -> None:
     """P1."""
     world, user = case
@@ -349,7 +350,7 @@ def test_same_input_same_answer(case: tuple[World, str]) -> None:
 
 
 @given(situations())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_nothing_but_its_owner_deletes_a_chip(case: tuple[World, str]) -> None:
     """P10: reconnecting never deletes or logs out; no action but DeleteSession can, and it needs a tombstone."""
     world, user = case

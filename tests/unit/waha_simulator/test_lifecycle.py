@@ -13,6 +13,7 @@ from sandbox.waha.refusals import AlreadyExists, LockTimeout, NotFound, Unproces
 from sandbox.waha.session import Faults, PhoneRefused
 from sandbox.waha.store import BANNED
 from sandbox.waha.timers import SteppedTimers
+from tests.scale import examples
 
 from .conftest import PHONE, World
 
@@ -407,7 +408,7 @@ FOLLOWERS = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(actions=st.lists(st.sampled_from(ACTIONS), max_size=25))
 def test_any_sequence_follows_the_documented_transitions(
     tmp_path_factory: pytest.TempPathFactory, actions: list[str]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.waha import qr
+from tests.scale import examples
 
 
 def decode(png: bytes) -> str:
@@ -41,7 +42,7 @@ def test_the_png_encodes_the_value() -> None:
     assert decode(qr.png(value)) == value
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(value=st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=20, max_size=300))
 def test_any_value_survives(value: str) -> None:
     assert decode(qr.png(value)) == value
