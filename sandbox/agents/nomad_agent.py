@@ -138,6 +138,8 @@ class NomadAgents:
         for process in reversed(self._processes):
             process.stop(timeout_s)
         _end_all({pid for pid, mark in marks.items() if mark is not None and _start_mark(pid) == mark})
+        for plan in self.hosts:
+            _unmount_below(plan.folder)
 
     def kill(self) -> None:
         """SIGKILL for every agent, as a crash would end it. Tasks live on; `stop` afterwards cannot find them."""
@@ -305,6 +307,16 @@ def _start_mark(pid: int) -> str | None:
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return listed.stdout.strip() or None
+
+
+def _unmount_below(folder: Path) -> None:
+    """Run as root, Nomad mounts a tmpfs for the secrets of each task; it mounts them anew when it comes back."""
+    mounts = Path("/proc/self/mounts")
+    if not mounts.exists():
+        return
+    points = [line.split()[1] for line in mounts.read_text().splitlines()]
+    for point in sorted((p for p in points if p.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
 
 
 def _end_all(pids: set[int]) -> None:

@@ -48,7 +48,7 @@ def _resolve(match: re.Match[str], node: Node, env: dict[str, str]) -> str:
 
 
 def env_label(label: str) -> str:
-    """A port label as part of a variable name: `my-port` -> `my_port`."""
+    """A name that a shell can read: `NOMAD_PORT_my-port` -> `NOMAD_PORT_my_port`."""
     return _NOT_ENV.sub("_", label)
 
 
@@ -82,22 +82,28 @@ def task_env(
     }
     if resources["Memory"]["MemoryMaxMB"]:
         env["NOMAD_MEMORY_MAX_LIMIT"] = str(resources["Memory"]["MemoryMaxMB"])
+    raw: dict[str, str] = {}
     for port in alloc.ports:
-        label, value, ip = env_label(port["Label"]), port["Value"], port["HostIP"]
+        label, value, ip = port["Label"], port["Value"], port["HostIP"]
         inside = port.get("To") or value
-        env |= {
+        plain = {
             f"NOMAD_PORT_{label}": str(inside),
-            f"NOMAD_ALLOC_PORT_{label}": str(inside),
             f"NOMAD_HOST_PORT_{label}": str(value),
             f"NOMAD_IP_{label}": ip,
-            f"NOMAD_HOST_IP_{label}": ip,
             f"NOMAD_ADDR_{label}": f"{ip}:{value}",
+        }
+        # Only these four get a name that a shell can read; `${...}` in the job knows both forms.
+        raw |= plain
+        env |= {env_label(key): text for key, text in plain.items()}
+        env |= {
+            f"NOMAD_ALLOC_PORT_{label}": str(inside),
+            f"NOMAD_HOST_IP_{label}": ip,
             f"NOMAD_HOST_ADDR_{label}": f"{ip}:{value}",
         }
     for key, text in {**(job["Meta"] or {}), **(group.get("Meta") or {}), **(task["Meta"] or {})}.items():
         value = interpolate(text, node, env)
         env[f"NOMAD_META_{env_label(key)}"] = value
         env[f"NOMAD_META_{env_label(key).upper()}"] = value
-    known = {**env, **extra}
+    known = {**env, **raw, **extra}
     own = {key: interpolate(text, node, known) for key, text in (task["Env"] or {}).items()}
     return {**env, **own, **extra}

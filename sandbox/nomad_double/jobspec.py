@@ -321,6 +321,9 @@ def _group(raw: Json, job: Json, job_update: Json | None) -> Json:
     if kind == "service":
         group["Migrate"] = _filled(_MIGRATE, raw.get("Migrate"))
         group["Update"] = _filled(_filled(_UPDATE, job_update), raw.get("Update"))
+    elif raw.get("Update") is not None:
+        # Kept for the validator to refuse.
+        group["Update"] = _filled(_UPDATE, raw["Update"])
     group["EphemeralDisk"] = _filled(
         {"Sticky": False, "SizeMB": 300, "Migrate": False}, raw.get("EphemeralDisk")
     )

@@ -123,17 +123,15 @@ class NodeOperations:
         now_ns = self._state.clock.time_ns()
         with self._state.commit("NodeDrain") as commit:
             if spec is None:
-                text, status = "Node drain complete" if mark_eligible else "Node drain disabled", "canceled"
-                commit.put_node(
-                    msgspec.structs.replace(
+                if node.drain_strategy is not None:
+                    node = msgspec.structs.replace(
                         node,
-                        drain_strategy=None,
-                        scheduling_eligibility="eligible" if mark_eligible else node.scheduling_eligibility,
-                        last_drain=_last_drain(node, status, now_ns)
-                        if node.drain_strategy
-                        else node.last_drain,
-                        events=_kept(node, _node_event("Drain", text, now_ns)),
+                        last_drain=_last_drain(node, "canceled", now_ns),
+                        events=_kept(node, _node_event("Drain", "Node drain disabled", now_ns)),
                     )
+                eligibility = "eligible" if mark_eligible else node.scheduling_eligibility
+                commit.put_node(
+                    msgspec.structs.replace(node, drain_strategy=None, scheduling_eligibility=eligibility)
                 )
             else:
                 deadline = int(spec.get("Deadline") or 0)

@@ -20,7 +20,8 @@ NOT_NEEDED = "alloc not needed due to job update"
 MIGRATING = "alloc is being migrated"
 UPDATING = "alloc is being updated due to job update"
 LOST = "alloc is lost since its node is down"
-RESCHEDULED = "alloc was rescheduled because it failed"
+RESCHEDULED = ""
+"""Since about 1.9 a rescheduled allocation is stopped without a word of why (measured on Nomad 1.10.5)."""
 
 
 class Stop(msgspec.Struct, frozen=True):
@@ -30,12 +31,12 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A place to fill. `stop_previous` is undone when no room is found."""
+    """A place to fill. Stopping `previous` for it (`stop_previous` says why) is undone when no room is found."""
 
     group: Json
     name: str
     previous: Allocation | None = None
-    stop_previous: str = ""
+    stop_previous: str | None = None
     rescheduling: bool = False
 
 
@@ -162,7 +163,9 @@ def _reconcile_group(
         counts["Place"] += 1
         counts["Stop"] += 1
     for alloc in migrate:
-        changes.place.append(Place(group, alloc.name, alloc, MIGRATING))
+        # Stopped whether or not there is room for its replacement.
+        changes.stop.append(Stop(alloc, MIGRATING))
+        changes.place.append(Place(group, alloc.name, alloc))
         counts["Migrate"] += 1
     used = {alloc.index for alloc in [*keep, *migrate, *reschedule]}
     missing = group["Count"] - len(keep) - len(migrate) - len(reschedule)

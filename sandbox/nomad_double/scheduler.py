@@ -123,7 +123,11 @@ def _fill(place: Place, view: View, evaluation: Evaluation, plan: Plan, now_ns: 
         plan.failed[name]["CoalescedFailures"] += 1
         plan.queued[name] += 1
         return
-    stop = Stop(place.previous, place.stop_previous) if place.previous and place.stop_previous else None
+    stop = (
+        Stop(place.previous, place.stop_previous)
+        if place.previous is not None and place.stop_previous is not None
+        else None
+    )
     if stop is not None:
         plan.stops.append(stop)
     penalty = {place.previous.node_id} if place.previous and place.rescheduling else set()

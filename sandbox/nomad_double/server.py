@@ -170,6 +170,10 @@ class Server:
         }
         commit.put_job(stored)
         commit.put_summary(key, with_groups(self.state.summaries[key], stored, commit.index))
+        if not submission and existing is not None:
+            # Without a source of its own a new version shows that of the version the request names, which is
+            # 0 unless it says otherwise (measured on Nomad 1.10.5).
+            submission = self.state.submissions.get((*key, job["Version"]))
         if submission and submission.get("Source"):
             commit.put_submission(
                 *key,

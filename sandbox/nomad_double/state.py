@@ -124,7 +124,8 @@ class StateStore:
             self.table_index[table] = commit.index
         if self._storage is not None:
             self._storage.write(commit.rows())
-        self.broker.publish(commit.index, commit.events)
+        for events in commit.frames():
+            self.broker.publish(commit.index, events)
         self.wake_watchers()
         for observer in self._observers:
             observer(commit)
@@ -368,6 +369,17 @@ class Commit:
             status = job_status(job, self.state.allocs_of_job(*key), self.state.evals_of_job(*key))
             if status != job["Status"]:
                 self.put_job({**job, "Status": status})
+
+    def frames(self) -> list[list[Event]]:
+        """The lines this write becomes on the event stream: one, but two for a job's register and deregister.
+
+        There Nomad writes the job and its evaluation one after the other under the same index (measured on
+        1.10.5), so a reader must not take an index for finished after its first line.
+        """
+        if self.event_type not in ("JobRegistered", "JobDeregistered"):
+            return [self.events]
+        jobs = [event for event in self.events if event.topic == "Job"]
+        return [jobs, [event for event in self.events if event.topic != "Job"]]
 
     def rows(self) -> Iterator[tuple[str, str, bytes | None]]:
         meta = (self.index, self.state.table_index)

@@ -35,7 +35,7 @@ def _nomad(
             ) as agents:
                 yield agents.url, "real", agents.version, recorder
         else:
-            with _double(folder, recorder) as url:
+            with _Double(folder, recorder) as url:
                 yield url, "double", "double", recorder
     finally:
         recorder.close()
@@ -54,7 +54,7 @@ def cluster(
     cluster.http.close()
 
 
-class _double:
+class _Double:
     """The double as a process of its own, as the sandbox runs it."""
 
     def __init__(self, folder: Path, recorder: ConsulRecorder) -> None:

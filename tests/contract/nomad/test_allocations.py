@@ -193,11 +193,8 @@ def test_the_environment_of_a_task(cluster: Cluster) -> None:
         "NOMAD_META_OWNER": "x",
         "NOMAD_PORT_my_port": value,
         "NOMAD_HOST_PORT_my_port": value,
-        "NOMAD_ALLOC_PORT_my_port": value,
         "NOMAD_IP_my_port": ip,
-        "NOMAD_HOST_IP_my_port": ip,
         "NOMAD_ADDR_my_port": f"{ip}:{value}",
-        "NOMAD_HOST_ADDR_my_port": f"{ip}:{value}",
         "FROM_ALLOC": alloc["ID"],
         "FROM_PORT": f"{ip}:{value}",
         "UNKNOWN": "${meta.nothing}",
@@ -329,7 +326,7 @@ def test_a_failed_allocation_is_replaced_after_its_delay(cluster: Cluster) -> No
     new = cluster.until(lambda: next((a for a in cluster.allocs(job["ID"]) if a["ID"] != old["ID"]), None))
     gone = cluster.alloc(old["ID"])
     assert (gone["NextAllocation"], gone["DesiredStatus"]) == (new["ID"], "stop")
-    assert gone["DesiredDescription"] == "alloc was rescheduled because it failed"
+    assert "DesiredDescription" not in gone
     full = cluster.alloc(new["ID"])
     assert full["PreviousAllocation"] == old["ID"]
     [event] = full["RescheduleTracker"]["Events"]

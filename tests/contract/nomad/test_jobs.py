@@ -99,15 +99,13 @@ def _stored(job_id: str) -> dict[str, Any]:
         "Config": {"command": "/bin/sh", "args": ["-c", "exec sleep 600"]},
         "Templates": [template],
         "Resources": {
-
-                "CPU": 10,
-                "Cores": 0,
-                "MemoryMB": 16,
-                "MemoryMaxMB": 0,
-                "DiskMB": 0,
-                "IOPS": 0,
-                "SecretsMB": 0
-            ,
+            "CPU": 10,
+            "Cores": 0,
+            "MemoryMB": 16,
+            "MemoryMaxMB": 0,
+            "DiskMB": 0,
+            "IOPS": 0,
+            "SecretsMB": 0,
             **dict.fromkeys(("Networks", "Devices", "NUMA")),
         },
         "RestartPolicy": restart,
@@ -119,7 +117,11 @@ def _stored(job_id: str) -> dict[str, Any]:
         "Kind": "",
         "Identity": {
             **dict.fromkeys(("ChangeMode", "ChangeSignal", "Filepath", "ServiceName"), ""),
-            "Name": "default", "Audience": ["nomadproject.io"], "Env": False, "File": False, "TTL": 0,
+            "Name": "default",
+            "Audience": ["nomadproject.io"],
+            "Env": False,
+            "File": False,
+            "TTL": 0,
         },
     }
     group = {
@@ -131,17 +133,28 @@ def _stored(job_id: str) -> dict[str, Any]:
         "Constraints": [{"LTarget": "${attr.consul.version}", "RTarget": ">= 1.8.0", "Operand": "semver"}],
         "Update": {
             **health,
-            "Stagger": 30 * SECOND, "MaxParallel": 0, "ProgressDeadline": 600 * SECOND,
-            "AutoRevert": False, "AutoPromote": False, "Canary": 0,
+            "Stagger": 30 * SECOND,
+            "MaxParallel": 0,
+            "ProgressDeadline": 600 * SECOND,
+            "AutoRevert": False,
+            "AutoPromote": False,
+            "Canary": 0,
         },
         "Migrate": {**health, "MaxParallel": 1},
         "RestartPolicy": restart,
         "ReschedulePolicy": {
-            "Attempts": 0, "Interval": 0, "Delay": 30 * SECOND, "DelayFunction": "exponential",
-            "MaxDelay": 3600 * SECOND, "Unlimited": False,
+            "Attempts": 0,
+            "Interval": 0,
+            "Delay": 30 * SECOND,
+            "DelayFunction": "exponential",
+            "MaxDelay": 3600 * SECOND,
+            "Unlimited": False,
         },
         "Disconnect": {
-            "LostAfter": 0, "StopOnClientAfter": 10 * SECOND, "Replace": True, "Reconcile": "best_score"
+            "LostAfter": 0,
+            "StopOnClientAfter": 10 * SECOND,
+            "Replace": True,
+            "Reconcile": "best_score",
         },
         "Tasks": [task],
         "EphemeralDisk": {"Sticky": False, "SizeMB": 20, "Migrate": False},
@@ -167,14 +180,15 @@ def _stored(job_id: str) -> dict[str, Any]:
         "NodePool": "default",
         "TaskGroups": [group],
         "Update": {
-            "Stagger": 30 * SECOND, "MaxParallel": 1, "HealthCheck": "", "MinHealthyTime": 0,
-
-                "HealthyDeadline": 0,
-                "ProgressDeadline": 0,
-                "AutoRevert": False,
-                "AutoPromote": False,
-                "Canary": 0
-            ,
+            "Stagger": 30 * SECOND,
+            "MaxParallel": 1,
+            "HealthCheck": "",
+            "MinHealthyTime": 0,
+            "HealthyDeadline": 0,
+            "ProgressDeadline": 0,
+            "AutoRevert": False,
+            "AutoPromote": False,
+            "Canary": 0,
         },
         "Version": 0,
     }
@@ -336,13 +350,21 @@ def test_versions_and_submissions(cluster: Cluster) -> None:
     assert [(job["Version"], job["Priority"]) for job in versions["Versions"]] == [(1, 60), (0, 50)]
     assert versions["Diffs"] is None
     submission = cluster.get(f"/v1/job/{job_id}/submission", version="0")
+    inherited = cluster.get(f"/v1/job/{job_id}/submission", version="1")
+    assert (inherited["Source"], inherited["Version"]) == ("job x {}", 1)
     assert submission == {
-        "Source": "job x {}", "Format": "hcl2", "Variables": "a=1", "VariableFlags": None,
-        "Namespace": "default", "JobID": job_id, "Version": 0, "JobModifyIndex": first["JobModifyIndex"],
+        "Source": "job x {}",
+        "Format": "hcl2",
+        "Variables": "a=1",
+        "VariableFlags": None,
+        "Namespace": "default",
+        "JobID": job_id,
+        "Version": 0,
+        "JobModifyIndex": first["JobModifyIndex"],
     }
     for params, status, text in (
         ({}, 400, "Unable to parse job submission version parameter"),
-        ({"version": "1"}, 404, "job source not found"),
+        ({"version": "7"}, 404, "job source not found"),
     ):
         reply = cluster.http.get(f"/v1/job/{job_id}/submission", params=params)
         assert (reply.status_code, reply.text) == (status, text)

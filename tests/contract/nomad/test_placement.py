@@ -81,7 +81,7 @@ def test_changes_that_replace_the_allocation(cluster: Cluster) -> None:
     old = cluster.running(job_id)
     for changes in (
         {"job": {"Meta": {"a": "1"}}},
-        {"group": {"Meta": {"a": "1"}}},
+        {"group": {"Meta": {"b": "1"}}},
         {"task": {"Env": {"A": "1"}}},
         {"memory_mb": 20},
         {"task": {"Templates": [{"EmbeddedTmpl": "A=1", "DestPath": "local/a"}]}},
@@ -238,7 +238,7 @@ def test_eligibility(cluster: Cluster) -> None:
     assert (reply.status_code, reply.text) == (500, 'invalid scheduling eligibility "odd"')
 
 
-def test_a_drain_without_another_node_leaves_the_task_running(cluster: Cluster) -> None:
+def test_a_drain_stops_the_task_even_without_another_node(cluster: Cluster) -> None:
     [node] = cluster.get("/v1/nodes")
     job = cluster.job(cluster.name())
     cluster.register(job)
@@ -247,22 +247,17 @@ def test_a_drain_without_another_node_leaves_the_task_running(cluster: Cluster) 
     try:
         cluster.http.put(path, json={"DrainSpec": {"Deadline": 600 * SECOND}})
         draining = cluster.get(f"/v1/node/{node['ID']}")
-        assert (draining["Drain"], draining["SchedulingEligibility"]) == (True, "ineligible")
-        cluster.until(
-            lambda: [
-                e
-                for e in cluster.get(f"/v1/job/{job['ID']}/evaluations")
-                if e["TriggeredBy"] == "node-drain" and e["Status"] == "complete"
-            ]
-        )
-        current = cluster.alloc(alloc["ID"])
-        assert current["DesiredTransition"]["Migrate"] is True
-        assert (current["ClientStatus"], current["DesiredStatus"]) == ("running", "run")
+        assert draining["SchedulingEligibility"] == "ineligible"
+        gone = cluster.until(lambda: (a := cluster.alloc(alloc["ID"]))["ClientStatus"] == "complete" and a)
+        assert gone["DesiredDescription"] == "alloc is being migrated"
+        assert gone["DesiredTransition"]["Migrate"] is True
+        [evaluation] = [
+            e for e in cluster.get(f"/v1/job/{job['ID']}/evaluations") if e["TriggeredBy"] == "node-drain"
+        ]
+        assert evaluation["QueuedAllocations"] == {"app": 1}
+        done = cluster.until(lambda: (n := cluster.get(f"/v1/node/{node['ID']}")) and not n["Drain"] and n)
+        assert (done["SchedulingEligibility"], done["LastDrain"]["Status"]) == ("ineligible", "complete")
     finally:
         cluster.http.put(path, json={"DrainSpec": None, "MarkEligible": True})
-    again = cluster.get(f"/v1/node/{node['ID']}")
-    assert (again["Drain"], again["SchedulingEligibility"]) == (False, "eligible")
-    # The wish to move stays with the allocation and is fulfilled now that there is room again.
-    moved = cluster.running(job["ID"], after=alloc["CreateIndex"])
-    assert cluster.alloc(moved["ID"])["PreviousAllocation"] == alloc["ID"]
-    assert cluster.alloc(alloc["ID"])["DesiredDescription"] == "alloc is being migrated"
+    assert cluster.get(f"/v1/node/{node['ID']}")["SchedulingEligibility"] == "eligible"
+    cluster.running(job["ID"], after=alloc["CreateIndex"])

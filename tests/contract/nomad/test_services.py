@@ -10,8 +10,13 @@ from tests.contract.nomad.cluster import SECOND, Cluster
 
 def _service(**more: Any) -> dict[str, Any]:
     check = {
-        "Name": "ping", "Type": "http", "Path": "/ping", "Interval": 2 * SECOND, "Timeout": SECOND,
-        "Method": "GET", "Header": {"X-Test": ["a"]},
+        "Name": "ping",
+        "Type": "http",
+        "Path": "/ping",
+        "Interval": 2 * SECOND,
+        "Timeout": SECOND,
+        "Method": "GET",
+        "Header": {"X-Test": ["a"]},
     }
     return {
         "Name": "web",

@@ -136,8 +136,9 @@ def test_the_events_of_a_jobs_life(cluster: Cluster) -> None:
         assert expected in kinds, expected
     indexes = [event["Index"] for event in events]
     assert indexes == sorted(indexes)
-    lines = [line for line in stream.lines if line]
-    assert len({line["Index"] for line in lines}) == len(lines), "one line for each index"
+    by_line = [(line["Index"], [event["Topic"] for event in line["Events"]]) for line in stream.lines if line]
+    assert by_line[:2] == [(events[0]["Index"], ["Job"]), (events[0]["Index"], ["Evaluation"])]
+    assert by_line[2][1] == ["Evaluation", "Allocation", "Job"]
     placed = next(e for e in events if e["Topic"] == "Allocation" and e["Key"] == alloc["ID"])
     assert placed["Namespace"] == "default"
     assert placed["FilterKeys"] == [job["ID"], ""]
