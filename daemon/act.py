@@ -7,8 +7,9 @@ between two effects leaves at most one of them unrecorded, and each of them can 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -30,10 +31,16 @@ from daemon.refusals import Refusals
 from daemon.waha import Waha, WahaContainers
 
 STORE_TIMEOUT_S: Final = 5.0
+# Why an action was deferred. The first two end with the pass, the last one with what stands in its way.
+LEASE_TOO_SHORT: Final = "lease_too_short"
+UNSETTLED: Final = "unsettled"
+BLOCKED: Final = "blocked"
 _STORE_ACTIONS: Final = (act.RemoveContainer, act.RemoveChip)
 _CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
 _UNSETTLING: Final = (act.RegisterJob, act.StopJob, act.PurgeJob)
+
+Record: TypeAlias = Callable[[], Awaitable[None]]
 
 _log = structlog.get_logger(__name__)
 
@@ -77,13 +84,13 @@ class Actor:
         for place, action in enumerate(decision.actions):
             if isinstance(action, _CHIP_ACTIONS):
                 continue
-            result = Result(action, Verdict.DEFERRED) if blocked else await one.attempt(action)
+            result = Result(action, Verdict.DEFERRED, BLOCKED) if blocked else await one.attempt(action)
             results[place] = result
             blocked = blocked or result.verdict is not Verdict.DONE
             unsettled = unsettled or (result.verdict is Verdict.DONE and isinstance(action, _UNSETTLING))
         of_chips = {p: a for p, a in enumerate(decision.actions) if isinstance(a, _CHIP_ACTIONS)}
         ready = {p: a for p, a in of_chips.items() if not unsettled or isinstance(a, act.RemoveChip)}
-        results |= {p: Result(a, Verdict.DEFERRED) for p, a in of_chips.items() if p not in ready}
+        results |= {p: Result(a, Verdict.DEFERRED, UNSETTLED) for p, a in of_chips.items() if p not in ready}
         results |= await self._side_by_side(one, held, ready, decision)
         return [results[place] for place in range(len(decision.actions))]
 
@@ -129,10 +136,10 @@ class _Performance:
         if code is not None:
             return Result(action, Verdict.REFUSED, code)
         if not self._held.allows(self._timeout_s(action)):
-            return Result(action, Verdict.DEFERRED, "lease_too_short")
+            return Result(action, Verdict.DEFERRED, LEASE_TOO_SHORT)
         needs_waha = isinstance(action, _CHIP_ACTIONS) and not isinstance(action, act.RemoveChip)
         if needs_waha and self._endpoint is None:
-            return Result(action, Verdict.DEFERRED, "no_endpoint")
+            return Result(action, Verdict.DEFERRED, BLOCKED)
         return None
 
     async def attempt(self, action: Action) -> Result:
@@ -160,20 +167,20 @@ class _Performance:
                 return result
         actor._steps.announce(Step.EFFECT_DONE, self._held.lease.key, name)
         if record is not None:
-            await record
+            await record()
             actor._steps.announce(Step.EFFECT_RECORDED, self._held.lease.key, name)
         actor._refusals.forget(self._user_id, action)
         log.info("effect_done", took_s=round(actor._clock.monotonic() - started_at, 3))
         return Result(action, Verdict.DONE)
 
-    async def _do(self, action: Action) -> Awaitable[None] | None:
-        """Send the effect; what is to be recorded once it worked, not yet begun."""
+    async def _do(self, action: Action) -> Record | None:
+        """Send the effect; what is to be recorded once it worked."""
         if not isinstance(action, _CHIP_ACTIONS):
             return await self._do_container(action)
         await self._do_chip(action)
         return None
 
-    async def _do_container(self, action: ContainerAction) -> Awaitable[None] | None:
+    async def _do_container(self, action: ContainerAction) -> Record | None:
         actor, lease = self._actor, self._held.lease
         scheduler, store = actor._scheduler, actor._store
         job = job_id(self._user_id)
@@ -181,19 +188,20 @@ class _Performance:
             case act.WriteVariables():
                 wanted = actor._loader.job(self._snapshot.container)
                 await scheduler.write_variables(variable_path(self._user_id), wanted.variables)
-                return store.record_variables(lease, wanted.variables_hash)
+                return partial(store.record_variables, lease, wanted.variables_hash)
             case act.RegisterJob(expected_index=expected):
                 wanted = actor._loader.job(self._snapshot.container)
                 seen = await scheduler.register(wanted.job, expected, wanted.submission)
-                return store.record_registered(lease, Registered(wanted.hashes, seen.modify_index))
+                registered = Registered(wanted.hashes, seen.modify_index)
+                return partial(store.record_registered, lease, registered)
             case act.StopJob():
                 await scheduler.stop(job)
             case act.PurgeJob():
                 await scheduler.purge(job)
-                return store.record_registered(lease, None)
+                return partial(store.record_registered, lease, None)
             case act.DeleteVariables():
                 await scheduler.delete_variables(variable_path(self._user_id))
-                return store.record_variables(lease, None)
+                return partial(store.record_variables, lease, None)
             case act.RemoveContainer():
                 if not await store.remove_container(lease):
                     raise StaleWrite("postgres", "the user has chips again")
@@ -249,6 +257,6 @@ def _failed(action: Action, error: DependencyError) -> Result:
     return Result(action, Verdict.FAILED, error.code, after_s)
 
 
-def unsent(results: Sequence[Result]) -> bool:
-    """Whether some action of the pass waits for the next one."""
-    return any(result.verdict is Verdict.DEFERRED for result in results)
+def waits_for_next_pass(results: Sequence[Result]) -> bool:
+    """Whether some action was left to the next pass and nothing else stands in its way."""
+    return any(r.verdict is Verdict.DEFERRED and r.code != BLOCKED for r in results)

@@ -20,7 +20,7 @@ from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
 from core.settings import LoopSettings
 from core.store.interface import Busy, PortTaken, ReconcileStore, UserSnapshot, Written
-from daemon.act import Actor, unsent
+from daemon.act import Actor, waits_for_next_pass
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease, kept
 from daemon.load import Loader, generation_of
@@ -218,9 +218,9 @@ class Reconciler:
             pause_s = min(decision.requeue_after, self._policy.poll_moving_s)
             return PassEnd(pause_s, failed=True)
         done = [result.action for result in results if result.verdict is Verdict.DONE]
-        if not repeated and (unsent(results) or any(map(opens_next_step, done))):
+        if not repeated and (waits_for_next_pass(results) or any(map(opens_next_step, done))):
             return PassEnd(0.0)
-        if results and verdicts == {Verdict.REFUSED}:
+        if Verdict.REFUSED in verdicts:
             return PassEnd(max(decision.requeue_after, self._policy.poll_waiting_s))
         return PassEnd(decision.requeue_after)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -32,7 +32,7 @@ from daemon.sources.supervisor import Source, Supervisor
 from daemon.workqueue import WorkQueue
 from tests.unit.daemon.fakes import FakeConsul, FakeNomad, FakeWaha, Faults
 from tests.unit.daemon.memory_store import MemoryStore
-from tests.unit.daemon.virtual import LoopClock
+from tests.unit.daemon.virtual import LoopClock, run_virtual
 
 LOOP = LoopSettings(
     egress="direct",
@@ -192,3 +192,20 @@ class Daemon:
             for task in tasks:
                 with suppress(asyncio.CancelledError):
                     await task
+
+
+def scenario(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
+    """Run a test in virtual time on a new world."""
+
+    def run() -> None:
+        async def main() -> None:
+            world = World()
+            await test(world)
+            for task in list(world.nomad.tasks):
+                task.cancel()
+            await asyncio.gather(*world.nomad.tasks, return_exceptions=True)
+
+        run_virtual(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run

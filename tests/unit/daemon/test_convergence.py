@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from core.domain.desired import Wanted
 from core.domain.facts import ClientStatus, WahaStatus
 from core.errors import Throttled, Unavailable
-from tests.unit.daemon.system import C1, C2, U1, U2, Daemon, World, user_number
-from tests.unit.daemon.virtual import run_virtual
-
-
-def scenario(test: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
-    """Run a test in virtual time on a new world."""
-
-    def run() -> None:
-        async def main() -> None:
-            world = World()
-            await test(world)
-            for task in list(world.nomad.tasks):
-                task.cancel()
-            await asyncio.gather(*world.nomad.tasks, return_exceptions=True)
-
-        run_virtual(main())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
+from tests.unit.daemon.system import C1, C2, U1, U2, Daemon, World, scenario, user_number
 
 
 @scenario

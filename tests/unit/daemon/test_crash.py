@@ -1,0 +1,101 @@
+"""P3 on the real passes: killed at any step, started again by somebody else, the same end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.domain.desired import Wanted
+from core.domain.facts import ClientStatus
+from daemon.announce import Step
+from tests.scale import examples
+from tests.unit.daemon.system import C1, U1, Daemon, World, scenario
+
+
+class KilledError(BaseException):
+    """SIGKILL: nothing of the process runs any more."""
+
+
+class KillAt:
+    """Ends the process at the n-th step that it announces."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self.dead = False
+        self.seen: Counter[str] = Counter()
+
+    def announce(self, step: Step, key: str, detail: str = "", /) -> None:
+        self.seen[step.value] += 1
+        self.left -= 1
+        if self.dead or self.left == 0:
+            self.dead = True
+            raise KilledError
+
+
+async def passes(w: World, daemon: Daemon, done: object, limit: int = 400) -> bool:
+    """Run passes until `done`; False when the process was killed."""
+    assert callable(done)
+    for _ in range(limit):
+        if done():
+            return True
+        try:
+            await daemon.one_pass()
+        except KilledError:
+            return False
+        await asyncio.sleep(0.5)
+    raise AssertionError(f"no end: {w.phase()} {w.store.containers.get(U1)}")
+
+
+class DeadStore:
+    """The store as a killed process sees it: nothing that it would still do gets there."""
+
+    def __init__(self, w: World, steps: KillAt) -> None:
+        self._store, self._steps = w.store, steps
+
+    def __getattr__(self, name: str) -> object:
+        if self._steps.dead:
+            raise KilledError
+        return getattr(self._store, name)
+
+
+@given(first=st.integers(1, 40), second=st.integers(1, 40))
+@settings(max_examples=examples(60))
+def test_killed_anywhere_twice_it_ends_the_same(first: int, second: int) -> None:
+    @scenario
+    async def main(w: World) -> None:
+        for n, wanted in ((first, "qr"), (second, "gone")):
+
+            def done(wanted: str = wanted) -> bool:
+                return w.phase() == ("qr", None) if wanted == "qr" else w.nothing_left()
+
+            if wanted == "qr":
+                w.store.add_chip(U1, C1)
+            elif w.store.chip(C1) is not None:
+                w.store.wish(C1, Wanted.DELETED)
+            steps = KillAt(n)
+            # Time in which nobody works must not use up the time for logging out.
+            patience = {"teardown_deadline_s": 600.0}
+            store = DeadStore(w, steps)
+            killed = Daemon(w, owner=f"killed{n}", steps=steps, store=store, **patience)  # type: ignore[arg-type]
+            if not await passes(w, killed, done):
+                await asyncio.sleep(60)  # its lease runs out
+                assert await passes(w, Daemon(w, owner=f"after{n}", **patience), done)
+            if wanted == "qr":
+                alive = [a for a in w.nomad.allocs[w.job()] if a.client is ClientStatus.RUNNING]
+                assert len(alive) == 1
+                assert w.waha.sessions[U1][f"chip_{C1}"].starts == 1
+        assert w.store.ledger == {}
+
+    main()
+
+
+@scenario
+async def test_every_kind_of_step_is_announced(w: World) -> None:
+    steps = KillAt(10_000)
+    daemon = Daemon(w, steps=steps)
+    w.store.add_chip(U1, C1)
+    await passes(w, daemon, lambda: w.phase() == ("qr", None))
+    assert set(steps.seen) == {step.value for step in Step}
