@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import msgspec
 import nomad
 import requests
+from requests.adapters import BaseAdapter
 
 from core.clients import scheduler_facts as facts
 from core.clients.scheduler_errors import SYSTEM, translated
@@ -90,9 +91,13 @@ class Scheduler(Protocol):
 class NomadScheduler:
     """`Scheduler` on Nomad's HTTP API. `aclose()` ends its threads; calls under way finish first."""
 
-    def __init__(self, settings: NomadSettings, *, threads: int = 16) -> None:
+    def __init__(
+        self, settings: NomadSettings, *, threads: int = 16, adapter: BaseAdapter | None = None
+    ) -> None:
+        """`threads`: calls at a time. `adapter`: carries requests in place of the network, for tests."""
         self.timeout_s = settings.timeout_s
         self._settings = settings
+        self._adapter = adapter
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="scheduler")
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
@@ -248,6 +253,9 @@ class NomadScheduler:
         session = requests.Session()
         # Proxies, .netrc and CA bundles of the surroundings must not steer calls that carry our token.
         session.trust_env = False
+        if self._adapter is not None:
+            session.mount("http://", self._adapter)
+            session.mount("https://", self._adapter)
         self._sessions.append(session)
         return nomad.Nomad(
             address=settings.address,

@@ -256,16 +256,13 @@ async def test_a_refused_session_is_told_costs_nothing_and_is_not_repeated(w: Wo
 async def test_a_refused_key_is_told_and_nothing_is_sent(w: World) -> None:
     daemon = Daemon(w)
     await at_qr(w, daemon)
-    row = w.store.containers[U1]
-    wrong = msgspec.structs.replace(row.secrets, api_key="another")
-    w.store.containers[U1] = msgspec.structs.replace(row, secrets=wrong)
     w.store.wish(C1, Wanted.DISCONNECTED)
-    # Another key is another job as well; what this test is about comes after its register.
-    for _ in range(3):
-        await daemon.one_pass()
-        await asyncio.sleep(2)
-    assert w.faults.count("waha.stop") == 0
-    assert w.phase() is not None
+    w.store.add_chip(U1, C2)
+    w.faults.before["waha"] = Rejected("waha", "401", code="waha_key_rejected")
+    sent = len(w.faults.calls)
+    await daemon.one_pass()
+    assert {call for call in w.faults.calls[sent:] if call.startswith("waha.")} == {"waha.sessions"}
+    assert w.phase(C2) == ("queued", "waha_key_rejected")
 
 
 @scenario
