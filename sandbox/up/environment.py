@@ -23,6 +23,8 @@ _FOREIGN: Final = frozenset(
     | {"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_NAMESPACE", "CONSUL_CACERT"}
 )
 
+_OWNER: Final = "WAHA_SIM_OWNER_PIDFILE"
+
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Where the parts of a running sandbox answer. Addresses are `http://host:port`."""
@@ -55,9 +57,14 @@ def owner_file(data: Path) -> Path:
     return data / "owner.pid"
 
 
+def mark(data: Path) -> str:
+    """What everything below a real Nomad agent of this folder has in its environment."""
+    return f"{_OWNER}={owner_file(data)}"
+
+
 def simulator_environment(plan: Plan, data: Path) -> dict[str, str]:
     """What simulators are told beside their job: things of this sandbox that must not show up as drift."""
-    return {"WAHA_SIM_OWNER_PIDFILE": str(owner_file(data)), "WAHA_SIM_CLOCK_SPEED": f"{plan.speed:g}"}
+    return {_OWNER: str(owner_file(data)), "WAHA_SIM_CLOCK_SPEED": f"{plan.speed:g}"}
 
 
 def simulator_arguments() -> str:

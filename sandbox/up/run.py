@@ -14,10 +14,11 @@ from typing import Final
 from sandbox.postgres import refuse_closed_parents
 from sandbox.up import context
 from sandbox.up.data import DataFolder
-from sandbox.up.environment import owner_file
+from sandbox.up.environment import mark, owner_file
 from sandbox.up.first_user import EMAIL, PASSWORD
 from sandbox.up.machine import check_hosts, check_port, find_program, process_started
 from sandbox.up.plan import Kind, Options, Plan, Program, make_plan
+from sandbox.up.reaper import Reaper, sweep
 from sandbox.up.screen import Screen
 from sandbox.up.stack import Site, Stack
 from sandbox.up.supervisor import Supervisor
@@ -48,6 +49,8 @@ def run(options: Options, *, host: str, port: int, data: Path, echo: Callable[[s
             screen.say("up", note)
         for record in folder.end_leftovers():
             screen.say("up", f"ended {record.name} (process {record.pid}) of an earlier run")
+        if swept := sweep(mark(folder.path)):
+            screen.say("up", f"ended {swept} task(s) of an earlier run")
         asyncio.run(_Up(plan, site, folder, screen, began).run())
     finally:
         folder.close()
@@ -69,6 +72,7 @@ class _Up:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         written: Path | None = None
+        reaper = Reaper(mark(self._folder.path)) if self._plan.nomad else None
         starting = asyncio.create_task(self._stack.start())
         asking = asyncio.create_task(self._asked.wait())
         try:
@@ -86,6 +90,8 @@ class _Up:
             if written is not None:
                 written.unlink(missing_ok=True)
             await self._supervisor.stop()
+            if reaper is not None:
+                await asyncio.to_thread(reaper.close)
             owner_file(self._folder.path).unlink(missing_ok=True)
         self._screen.say("up", f"ended; everything is kept in {self._folder.path}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +15,13 @@ DOUBLES = ("--nomad", "double", "--consul", "double")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
-def test_the_same_chips_and_their_containers_come_back(how: signal.Signals) -> None:
+@pytest.mark.parametrize("kind", ["double", "real"])
+def test_the_same_chips_and_their_containers_come_back(how: signal.Signals, kind: str) -> None:
+    if kind == "real" and not (shutil.which("nomad") and shutil.which("consul")):
+        pytest.skip("there is no nomad, or no consul, on PATH")
+    agents = ("--nomad", kind, "--consul", kind)
     with scratch() as folder:
-        up = Up(folder, *DOUBLES)
+        up = Up(folder, *agents)
         again: Up | None = None
         try:
             with up.wait_ready().client() as client:
@@ -30,7 +36,7 @@ def test_the_same_chips_and_their_containers_come_back(how: signal.Signals) -> N
                 # Nobody is left to end the rest in order; it must notice by itself, and soon.
                 until(lambda: not up.processes(), 15, "nothing is left of a killed run")
             assert up.processes() == {}
-            again = Up(folder, *DOUBLES, port=up.port)
+            again = Up(folder, *agents, port=up.port)
             with again.wait_ready().client() as client:
                 assert [chip["alias"] for chip in client.chips()] == ["paired", "waiting"]
                 # Paired chips are back without a scan, by the credentials that they had.
@@ -75,8 +81,6 @@ def test_ctrl_c_twice_ends_everything_all_the_same(finished: Up) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("at", ["starting on", "0.6 s", "1.5 s", "2.5 s"])
 def test_a_signal_during_the_start_leaves_nothing(finished: Up, number: signal.Signals, at: str) -> None:
-    import time
-
     up = Up(finished.folder, *DOUBLES)
     until(lambda: "starting on" in up.said(), 20, "it has begun")
     if at.endswith(" s"):
