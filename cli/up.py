@@ -58,6 +58,7 @@ def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
     show_default=True,
     help="Speed of the simulators' clock (QR rotation).",
 )
+@click.option("--no-delays", is_flag=True, hidden=True, help="Doubles without delays, for bench/.")
 def up(
     host: str,
     port: int,
@@ -69,6 +70,8 @@ def up(
     ports: tuple[int, int],
     simulators: str,
     speed: float,
+    *,
+    no_delays: bool,
 ) -> None:
     """Run everything on this machine: databases, Nomad, Consul, API and daemon. Ctrl-C ends it."""
     from sandbox.postgres import default_data_folder
@@ -82,6 +85,7 @@ def up(
         ports=ports,
         simulators=Simulators(simulators),
         speed=speed,
+        delays=not no_delays,
         storage_dsn=os.environ.get("WAHAFLEET_STORAGE_DSN", ""),
     )
     run(options, host=host, port=port, data=data or default_data_folder(), echo=click.echo)

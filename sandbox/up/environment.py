@@ -64,7 +64,8 @@ def mark(data: Path) -> str:
 
 def simulator_environment(plan: Plan, data: Path) -> dict[str, str]:
     """What simulators are told beside their job: things of this sandbox that must not show up as drift."""
-    return {_OWNER: str(owner_file(data)), "WAHA_SIM_CLOCK_SPEED": f"{plan.speed:g}"}
+    told = {_OWNER: str(owner_file(data)), "WAHA_SIM_CLOCK_SPEED": f"{plan.speed:g}"}
+    return told if plan.delays else told | {"WAHA_SIM_START_DELAY_S": "0"}
 
 
 def simulator_arguments() -> str:

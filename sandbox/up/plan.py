@@ -44,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         hosts: simulated hosts. speed: how much faster than ours the simulator's clock runs.
         ports: first and last dynamic port of each host.
+        delays: False = doubles and simulators answer as fast as they can, which no real cluster does.
         storage_dsn: where containers under Docker keep their sessions (a PostgreSQL URL), "" when not given.
     """
 
@@ -54,6 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     simulators: Simulators = Simulators.AUTO
     speed: float = 1.0
     ports: tuple[int, int] = (3100, 3199)
+    delays: bool = True
     storage_dsn: str = ""
 
 
@@ -78,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     simulators: Simulators
     speed: float
     ports: tuple[int, int]
+    delays: bool
     notes: tuple[str, ...] = ()
 
     @property
@@ -116,6 +119,7 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
         simulators=simulators,
         speed=options.speed,
         ports=options.ports,
+        delays=options.delays,
         notes=tuple(notes),
     )
 

@@ -136,7 +136,8 @@ class Stack:
             # `""` until a leader is elected.
             return len((await _answer(http, f"{self.consul_url}/v1/status/leader")).strip(b'"\n')) > 0
 
-        argv = (*_PYTHON, "sandbox.consul_double", "--port", str(_port(self.consul_url)))
+        quick = () if self._plan.delays else ("--no-stagger",)
+        argv = (*_PYTHON, "sandbox.consul_double", "--port", str(_port(self.consul_url)), *quick)
         return self._program("consul", argv, ready)
 
     def _double_of_nomad(self, http: httpx.AsyncClient) -> Child:
@@ -149,6 +150,7 @@ class Stack:
             *(*_PYTHON, "sandbox.nomad_double", "--port", str(_port(self.nomad_url))),
             *("--hosts", str(self._plan.hosts), "--min-port", first, "--max-port", last),
             *("--data", str(self._data.path / "nomad-double"), "--consul-url", self.consul_url),
+            *(() if self._plan.delays else ("--no-delays",)),
             *(("--inline",) if self._plan.simulators is Simulators.INLINE else ()),
         )
         return self._program("nomad", argv, ready, more=self._simulator_env)
