@@ -10,12 +10,8 @@ port can be busy, no password has to be kept, and every child process of ours ca
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +33,7 @@ from sandbox.postgres_setup import (
 from sandbox.postgres_setup import PostgresError as PostgresError
 from sandbox.postgres_setup import default_data_folder as default_data_folder
 from sandbox.postgres_setup import refuse_closed_parents as refuse_closed_parents
+from sandbox.scratch import scratch_folder as scratch_folder
 from sandbox.tether import TetheredProcess, log_tail
 
 
@@ -166,27 +163,6 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def scratch_folder(prefix: str = "wahafleet-test-") -> Path:
-    """A new folder for a server that nobody keeps. Not below pytest's own, which only root may enter.
-
-    Removes what earlier runs that were killed left under the same prefix.
-    """
-    base = Path("/var/tmp")  # noqa: S108  mkdtemp below makes an unguessable name
-    for old in base.glob(f"{prefix}{os.getuid()}-*"):
-        lock = old / "owner.lock"
-        if not lock.is_file() or time.time() - lock.stat().st_mtime < 3600:
-            continue
-        with lock.open("r+") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getuid()}-", dir=base))
-    folder.chmod(0o711)
-    return folder
 
 
 def _launch(
