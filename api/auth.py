@@ -9,6 +9,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
+from api.deadline import in_time
 from api.services import Services, services_of
 from core.errors import Forbidden, Unauthenticated
 from core.store import accounts
@@ -92,7 +93,9 @@ def _is_operator_token(services: Services, token: str) -> bool:
 
 async def _principal(services: Services, token: str) -> Principal:
     claims = services.tokens.read_access(token)
-    account = None if claims.user_id is None else await accounts.find(services.engine, claims.user_id)
+    account = (
+        None if claims.user_id is None else await in_time(accounts.find(services.engine, claims.user_id))
+    )
     if account is None or not account.is_active:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     listed = {name.lower() for name in services.settings.api.operators}

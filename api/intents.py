@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from api.deadline import in_time
 from api.observed import looks
 from api.preferences import Preference
 from api.services import Services
@@ -34,16 +35,18 @@ async def create(services: Services, user_id: str, alias: str, preference: Prefe
                 alias=alias,
             )
         )
+        if answers_create(chip):
+            return chip
         async for _ in looks(news, preference.wait_s):
-            if answers_create(chip):
-                break
             try:
-                seen = await queries.read_chip(services.engine, user_id, chip_id)
+                seen = await in_time(queries.read_chip(services.engine, user_id, chip_id))
             except Unavailable:
                 break  # it was accepted: that must not turn into an error
             if seen is None:
                 break  # deleted meanwhile; it was created all the same
             chip = seen
+            if answers_create(chip):
+                break
     return chip
 
 
@@ -80,7 +83,7 @@ async def reconnect(services: Services, user_id: str, chip_id: str, *, fresh: bo
 
 async def find(services: Services, user_id: str, chip_id: str) -> StoredChip:
     """Raises NotFound for an unknown, a malformed and another user's id alike."""
-    chip = await queries.read_chip(services.engine, user_id, known_id(chip_id))
+    chip = await in_time(queries.read_chip(services.engine, user_id, known_id(chip_id)))
     if chip is None:
         raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
     return chip
@@ -98,7 +101,7 @@ async def _winning(accept: Callable[[], Awaitable[T]]) -> T:
     """Once more when another transaction was faster; each try is one whole transaction."""
     for _ in range(_TRIES - 1):
         try:
-            return await accept()
+            return await in_time(accept())
         except StaleWrite:
             continue
-    return await accept()
+    return await in_time(accept())

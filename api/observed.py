@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -40,17 +41,12 @@ class ObservedHub:
 
 
 async def looks(event: asyncio.Event, wait_s: float) -> AsyncIterator[None]:
-    """One turn now, one after each news or second, and a last one when `wait_s` is over."""
+    """One turn after each news or second, and a last one when `wait_s` is over; none when it is 0."""
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + wait_s
-    while True:
-        event.clear()
-        yield
-        left = ends_at - loop.time()
-        if left <= 0:
-            return
-        try:
+    while (left := ends_at - loop.time()) > 0:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(POLL_S, left)):
                 await event.wait()
-        except TimeoutError:
-            continue
+        event.clear()
+        yield

@@ -11,6 +11,7 @@ from litestar.params import JSONBody
 
 from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, requires_user
 from api.bodies import StrictBody
+from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
 from api.schemas import AccountChange, IssuedTokens, Login, PlanFeatures, Registration, Session, User
 from api.services import Services, services_of
@@ -32,19 +33,17 @@ TAGS = ["accounts"]
 )
 async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]) -> Response[Session]:
     services = services_of(request)
-    account = await accounts.create(
-        services.engine,
-        NewAccount(
-            id=str(uuid.uuid4()),
-            email=data.email,
-            name=data.name,
-            phone=data.phone,
-            company_name=data.company_name or None,
-            document=data.document or None,
-            password_hash=await services.passwords.hash(data.password),
-            plan_slug=data.plan_slug,
-        ),
+    new = NewAccount(
+        id=str(uuid.uuid4()),
+        email=data.email,
+        name=data.name,
+        phone=data.phone,
+        company_name=data.company_name or None,
+        document=data.document or None,
+        password_hash=await services.passwords.hash(data.password),
+        plan_slug=data.plan_slug,
     )
+    account = await in_time(accounts.create(services.engine, new))
     return _session(request, services, account)
 
 
@@ -60,7 +59,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
 async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Response[Session]:
     services = services_of(request)
     try:
-        found = await accounts.find_login(services.engine, clean_email(data.email))
+        found = await in_time(accounts.find_login(services.engine, clean_email(data.email)))
     except FieldError:
         found = None
     account, stored = found or (None, None)
@@ -72,7 +71,7 @@ async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Respo
     if not account.is_active:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     if stored is not None and verdict.better_hash is not None:
-        await accounts.replace_hash(services.engine, account.id, stored, verdict.better_hash)
+        await in_time(accounts.replace_hash(services.engine, account.id, stored, verdict.better_hash))
     return _session(request, services, account)
 
 
@@ -100,7 +99,7 @@ async def get_me(request: Request[Account, Any, Any]) -> User:
     responses=USER_ERRORS | errors(400, 413, 422),
 )
 async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountChange]) -> User:
-    account = await accounts.change(services_of(request).engine, request.user.id, data.changes())
+    account = await in_time(accounts.change(services_of(request).engine, request.user.id, data.changes()))
     if account is None:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     return _user(account)

@@ -10,6 +10,7 @@ from litestar.params import FromPath, JSONBody
 from api import intents
 from api.auth import requires_user
 from api.bodies import StrictBody
+from api.deadline import in_time
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
 from api.preferences import preference
 from api.rendering import cached, rendered
@@ -33,7 +34,7 @@ UserRequest = Request[Account, Any, Any]
 )
 async def list_chips(request: UserRequest) -> Response[list[Chip]]:
     services = services_of(request)
-    chips = await queries.list_chips(services.engine, request.user.id)
+    chips = await in_time(queries.list_chips(services.engine, request.user.id))
     return cached(request, request.user.id, chips)
 
 

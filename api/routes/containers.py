@@ -9,6 +9,7 @@ from litestar import Request, get
 from litestar.params import FromPath
 
 from api.auth import requires_operator
+from api.deadline import in_time
 from api.openapi import errors
 from api.schemas import Container, ContainerAccess
 from api.services import Services, services_of
@@ -72,7 +73,7 @@ async def get_container_access(request: Request[Any, Any, Any], user_id: FromPat
         raise Conflict(
             "O container ainda não tem porta. Tente novamente em instantes.", code="container_not_placed"
         )
-    secrets = await container_secrets(services.engine, found.user_id, services.vault.sealer)
+    secrets = await in_time(container_secrets(services.engine, found.user_id, services.vault.sealer))
     if secrets is None:
         raise _unknown()
     by = request.scope.get("user")
@@ -95,10 +96,10 @@ async def _container(services: Services, user: str) -> ContainerView:
     user_id = parse_id(user)
     if user_id is None and "@" in user:
         try:
-            user_id = await accounts.find_id(services.engine, clean_email(user))
+            user_id = await in_time(accounts.find_id(services.engine, clean_email(user)))
         except FieldError:
             user_id = None
-    found = None if user_id is None else await read_container(services.engine, user_id)
+    found = None if user_id is None else await in_time(read_container(services.engine, user_id))
     if found is None or found.deleted:
         raise _unknown()
     return found

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from litestar import Request, Response, get
 
+from api.deadline import in_time
 from api.openapi import errors
 from api.problems import STORE_AWAY, problem
 from api.schemas import Health, Readiness
@@ -39,7 +40,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[Readiness]:
     services = services_of(request)
     cache = await _cache_state(services)
     try:
-        await check(services.engine)
+        await in_time(check(services.engine))
     except Unavailable:
         answer: Response[Any] = problem(
             503,

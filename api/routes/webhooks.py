@@ -11,6 +11,7 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Sche
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
+from api.deadline import in_time
 from api.openapi import errors
 from api.schemas import Stored
 from api.services import services_of
@@ -53,13 +54,13 @@ async def receive_waha_webhook(request: Request[Any, Any, Any], user_id: FromPat
     services = services_of(request)
     known = parse_id(user_id)
     raw = await request.body()
-    sealed = None if known is None else await webhooks.sealed_hook_key(services.engine, known)
+    sealed = None if known is None else await in_time(webhooks.sealed_hook_key(services.engine, known))
     claimed = request.headers.get("x-webhook-hmac", "")
     if known is None or sealed is None or not claimed:
         raise _unsigned()
     if not signature_matches(services.vault.open(known, sealed), raw, claimed):
         raise _unsigned()
-    new = await webhooks.record(services.engine, known, inbox_event(raw))
+    new = await in_time(webhooks.record(services.engine, known, inbox_event(raw)))
     return Stored("stored" if new else "duplicate")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import httpx
@@ -20,10 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.app import create_app
 from core.settings import Settings, load
 from core.store.engine import engine_for
+from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
 OPERATOR_TOKEN = "operator-token-of-the-tests"
 CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+SECRET_KEY = Fernet.generate_key().decode()
 _emails = itertools.count(1)
 
 
@@ -72,7 +74,7 @@ class Running:
     client: httpx.AsyncClient
     engine: AsyncEngine
     settings: Settings
-    people: list[Person] = field(default_factory=list)
+    daemon: FakeDaemon
 
     async def person(self, plan: str = "enterprise") -> Person:
         email = f"pessoa{next(_emails)}@empresa.com.br"
@@ -102,7 +104,7 @@ Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Running]]
 def environment(database_url: str, redis_url: str | None, **more: str) -> dict[str, str]:
     env = {
         "WAHAFLEET_DATABASE_URL": database_url,
-        "WAHAFLEET_SECRET_KEYS": Fernet.generate_key().decode(),
+        "WAHAFLEET_SECRET_KEYS": SECRET_KEY,
         "JWT_SECRET_KEY": "k" * 40,
         "WAHAFLEET_JOBSPEC": "waha-plus",
         "WAHAFLEET_STORAGE_DSN": "postgresql://nobody@localhost/waha",
@@ -151,7 +153,7 @@ def start(database_url: str) -> Start:
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         base_url = "http://wahafleet.test"
         async with alive(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
-            yield Running(app, client, engine, settings)
+            yield Running(app, client, engine, settings, FakeDaemon(engine, settings))
         await engine.dispose()
 
     return run
@@ -170,6 +172,3 @@ def cache_url(request: pytest.FixtureRequest) -> str | None:
 async def running(start: Start) -> AsyncIterator[Running]:
     async with start() as application:
         yield application
-
-
-Sql: TypeAlias = Callable[..., Awaitable[list[Any]]]
