@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.schemas import QrCode
 from api.vault import Vault
@@ -28,6 +27,7 @@ from core.domain.qr_view import SCAN, UNREACHABLE, qr_expires_at, qr_set_began_a
 from core.domain.views import StoredChip
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from core.store import queries
+from core.store.engine import Engine
 
 # A poll's answer is due within 2 s; what is left is for the store and the network.
 _PATIENCE_S: Final = 1.4
@@ -55,7 +55,7 @@ class QrDesk:
     def __init__(
         self,
         *,
-        engine: AsyncEngine,
+        engine: Engine,
         cache: Cache,
         endpoints: EndpointCache,
         qr_ttl_s: float,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar.connection import ASGIConnection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.observed import ObservedHub
 from api.passwords import Passwords
@@ -17,6 +16,7 @@ from api.vault import Vault
 from core.clients.cache import Cache
 from core.clock import Clock
 from core.settings import Settings
+from core.store.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Services:
 
     settings: Settings
     clock: Clock
-    engine: AsyncEngine
+    engine: Engine
     cache: Cache
     vault: Vault
     passwords: Passwords
