@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from core.store.interface import ContainerRow, ContainerSecrets
 from core.store.users_admin import ensure_user
 
 TIMEOUT_S = 40.0
+POLL_S = 0.01
 
 
 class Sample(msgspec.Struct, frozen=True):
@@ -77,6 +79,8 @@ class Wahafleet:
             shown = (await self._http.get(f"/chips/{chip['id']}/qr")).raise_for_status().json()
             if shown["qr"]:
                 return placed, time.perf_counter() - began
+            # Asked without a pause the API would be busy with the question and not with the answer.
+            await asyncio.sleep(POLL_S)
 
     async def __aenter__(self) -> Self:
         return self
