@@ -282,8 +282,8 @@ BOOKKEEPING = frozenset(
 )
 
 
-def canonical(raw: Json, namespace: str) -> Json:
-    """The stored form of a submitted job. `raw` is not changed."""
+def canonical(raw: Json, namespace: str, release: tuple[int, ...] = (1, 10, 5)) -> Json:
+    """The stored form of a submitted job in a release of Nomad. `raw` is not changed."""
     given = {key: value for key, value in raw.items() if key in _JOB and value is not None}
     job: Json = copy.deepcopy({**_JOB, **given})
     job["Namespace"] = namespace
@@ -309,7 +309,18 @@ def canonical(raw: Json, namespace: str) -> Json:
         job[list_field] = job[list_field] or None
     if job["UI"]:
         job["UI"] = {"Description": job["UI"].get("Description", ""), "Links": job["UI"].get("Links")}
+    if release >= (2,):
+        _add_fields_of_2_0(job)
     return job
+
+
+def _add_fields_of_2_0(job: Json) -> None:
+    """Fields that came between 1.11 and 2.0; the double only shows that they are empty."""
+    for group in job["TaskGroups"]:
+        group["MaxRunDuration"] = None
+        for task in group["Tasks"] or ():
+            task["Secrets"] = None
+            task["Identity"]["ExtraClaims"] = None
 
 
 def _group(raw: Json, job: Json, job_update: Json | None) -> Json:

@@ -29,6 +29,8 @@ class View(msgspec.Struct, frozen=True):
     nodes: Mapping[str, Node]
     allocs_of_node: Callable[[str], list[Allocation]]
     deployment: Deployment | None = None
+    reschedule_trigger: str = "alloc-failure"
+    """`TriggeredBy` of delayed replacements: `alloc-reschedule` since 2.0."""
 
 
 class Plan(msgspec.Struct):
@@ -61,7 +63,7 @@ def schedule(view: View, evaluation: Evaluation, now_ns: int, rng: Random) -> Pl
     plan.queued = dict.fromkeys(changes.annotations, 0)
     plan.stops = list(changes.stop)
     plan.in_place = [_in_place(alloc, view.job) for alloc in changes.in_place if view.job is not None]
-    _follow_ups(changes, evaluation, plan, rng)
+    _follow_ups(changes, view, evaluation, plan, rng)
     for place in [*changes.destructive, *changes.place]:
         _fill(place, view, evaluation, plan, now_ns, rng)
     if plan.failed and evaluation.status != "blocked":
@@ -89,7 +91,7 @@ def _in_place(alloc: Allocation, job: Json | None) -> Allocation:
     return msgspec.structs.replace(alloc, job=job)
 
 
-def _follow_ups(changes: Changes, evaluation: Evaluation, plan: Plan, rng: Random) -> None:
+def _follow_ups(changes: Changes, view: View, evaluation: Evaluation, plan: Plan, rng: Random) -> None:
     """Failed allocations that must wait get one delayed evaluation for each moment (within a window of 5 s)."""
     window_ns = 5_000_000_000
     current: Evaluation | None = None
@@ -102,7 +104,7 @@ def _follow_ups(changes: Changes, evaluation: Evaluation, plan: Plan, rng: Rando
                 namespace=evaluation.namespace,
                 priority=evaluation.priority,
                 type=evaluation.type,
-                triggered_by="alloc-failure",
+                triggered_by=view.reschedule_trigger,
                 job_id=evaluation.job_id,
                 job_modify_index=evaluation.job_modify_index,
                 status="pending",

@@ -97,7 +97,7 @@ class Server:
         Raises:
             ApiError: 500 with the validator's texts.
         """
-        job = canonical(raw, namespace)
+        job = canonical(raw, namespace, self.settings.release)
         problems = []
         if job["Namespace"] not in self.settings.namespaces:
             problems.append(f'job "{job["ID"]}" is in nonexistent namespace "{job["Namespace"]}"')
@@ -154,7 +154,7 @@ class Server:
             "EvalID": evaluation.id,
             "EvalCreateIndex": commit.index,
             "JobModifyIndex": index,
-            "Warnings": "\n".join(warnings(job)),
+            "Warnings": warnings(job, self.settings.release),
             "Index": commit.index,
         }
 
@@ -441,6 +441,7 @@ class Server:
             nodes=self.state.nodes,
             allocs_of_node=self.state.allocs_of_node,
             deployment=deployments[0] if deployments else None,
+            reschedule_trigger="alloc-reschedule" if self.settings.release >= (2,) else "alloc-failure",
         )
 
     def _evaluation(self, job: Json, trigger: str, job_modify_index: int) -> Evaluation:

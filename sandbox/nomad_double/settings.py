@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 
@@ -68,6 +70,11 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     """Seed of every random choice (ports, ids, node order); None draws from the system."""
 
+    @property
+    def release(self) -> tuple[int, ...]:
+        """`version` as numbers, for what differs between releases."""
+        return tuple(int(part) for part in self.version.split("."))
+
     def problems(self) -> list[str]:
         """Every reason why these settings cannot work; empty when they can."""
         found = []
@@ -86,6 +93,8 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
                 )
         if "default" not in self.namespaces:
             found.append("the namespace default always exists and cannot be left out")
+        if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
+            found.append(f"{self.version} is no release of Nomad such as 1.10.5")
         if self.event_buffer_size < 1:
             found.append("the event buffer needs room for one entry")
         return found

@@ -118,14 +118,14 @@ def parse_env(text: str) -> dict[str, str]:
         TemplateError: a line that is no assignment.
     """
     env: dict[str, str] = {}
-    for raw in text.splitlines():
-        line = raw.strip()
+    for raw in text.split("\n"):
+        line = raw.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.removeprefix("export ").partition("=")
         if not equals:
             raise TemplateError(f"error parsing env template: line without '=' ({len(line)} characters)")
-        value = value.strip()
+        value = value.strip(" \t")
         if len(value) >= 2 and value[0] == value[-1] == '"':
             try:
                 value = json.loads(value)
@@ -133,5 +133,5 @@ def parse_env(text: str) -> dict[str, str]:
                 value = value[1:-1]
         elif len(value) >= 2 and value[0] == value[-1] == "'":
             value = value[1:-1]
-        env[key.strip()] = value
+        env[key.strip(" \t")] = value
     return env

@@ -97,19 +97,33 @@ def unsupported(job: Json) -> list[str]:
     return found
 
 
-def warnings(job: Json) -> list[str]:
-    """Texts for the register reply's `Warnings`."""
+_DEPRECATED = {
+    "MaxClientDisconnect": "MaxClientDisconnect is deprecated and ignored in favor of Disconnect.LostAfter",
+    "StopAfterClientDisconnect": (
+        "StopAfterClientDisconnect is deprecated and ignored favor of Disconnect.StopOnClientAfter"
+    ),
+    "PreventRescheduleOnLost": "PreventRescheduleOnLost is deprecated and ignored in favor of Disconnect.Replace",
+}
+
+
+def warnings(job: Json, release: tuple[int, ...]) -> str:
+    """The register reply's `Warnings`."""
     found = []
     for group in job["TaskGroups"]:
-        for field, old in (
-            ("StopAfterClientDisconnect", "stop_after_client_disconnect"),
-            ("MaxClientDisconnect", "max_client_disconnect"),
-        ):
-            if group[field]:
-                found.append(
-                    f'Group "{group["Name"]}" has warnings: {old} is deprecated and ignored since Nomad 1.10'
-                )
-    return found
+        inner = [text for field, text in _DEPRECATED.items() if group[field]]
+        if inner:
+            found.append(f'Group "{group["Name"]}" has warnings: {multierror(inner)}'.strip())
+        delays = [group["ShutdownDelay"], *(task["ShutdownDelay"] for task in group["Tasks"])]
+        services = group["Services"] or any(task["Services"] for task in group["Tasks"])
+        if release >= (2, 0, 1) and services and not any(delays):
+            found.append(
+                f'group "{group["Name"]}" defines services, but neither the group nor any of its tasks have '
+                "shutdown_delay set"
+            )
+    if not found:
+        return ""
+    noun = "1 warning" if len(found) == 1 else f"{len(found)} warnings"
+    return f"{noun}:\n" + "".join(f"\n* {text}" for text in found)
 
 
 def _group_problems(group: Json, job: Json) -> list[str]:

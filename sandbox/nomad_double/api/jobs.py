@@ -148,14 +148,14 @@ class JobRoutes:
     async def validate(self, request: Request) -> Reply:
         request.allow("PUT", "POST")
         raw = self._job_of(request.json())
-        job = canonical(raw, _namespace_of(request, raw))
+        job = canonical(raw, _namespace_of(request, raw), self._double.settings.release)
         problems = validate(job) or unsupported(job)
         return Reply(
             {
                 "DriverConfigValidated": True,
                 "ValidationErrors": problems or None,
                 "Error": multierror(problems) if problems else "",
-                "Warnings": "\n".join(warnings(job)),
+                "Warnings": warnings(job, self._double.settings.release),
             }
         )
 
@@ -334,7 +334,7 @@ class JobRoutes:
             "CreatedEvals": created,
             "Diff": job_diff(existing, candidate) if body.get("Diff") else None,
             "NextPeriodicLaunch": None,
-            "Warnings": "\n".join(warnings(candidate)),
+            "Warnings": warnings(candidate, self._double.settings.release),
             "Index": index,
         }
         return Reply(value, headers={"X-Nomad-Index": str(index)})

@@ -33,6 +33,11 @@ class Cluster:
         self._numbers = itertools.count(1)
         self._run = f"{time.time_ns() % 10**9:x}"
 
+    @property
+    def release(self) -> tuple[int, ...]:
+        """(1, 10, 5): what differs between releases is told apart by this."""
+        return tuple(int(part) for part in self.version.split("."))
+
     # --- making things
 
     def name(self, prefix: str = "case") -> str:

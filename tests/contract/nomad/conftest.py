@@ -17,6 +17,8 @@ from tests.contract.nomad.evidence import EvidenceWriter, case_of
 from tests.contract.nomad.recorder import ConsulRecorder
 
 PORTS = 6
+DOUBLE_RELEASE = os.environ.get("NOMAD_DOUBLE_RELEASE", "1.10.5")
+"""The release that the double imitates in this run."""
 
 
 @pytest.fixture(scope="session", params=["double", "real"])
@@ -36,7 +38,7 @@ def _nomad(
                 yield agents.url, "real", agents.version, recorder
         else:
             with _Double(folder, recorder) as url:
-                yield url, "double", "double", recorder
+                yield url, "double", DOUBLE_RELEASE, recorder
     finally:
         recorder.close()
 
@@ -62,6 +64,7 @@ class _Double:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "sandbox.nomad_double", "--port", "0", "--data", str(folder)),
+                *("--nomad-version", DOUBLE_RELEASE),
                 *("--consul-url", f"http://{recorder.address}"),
                 *("--min-port", str(first), "--max-port", str(first + PORTS - 1)),
             ],

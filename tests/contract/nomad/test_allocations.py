@@ -320,7 +320,8 @@ def test_a_failed_allocation_is_replaced_after_its_delay(cluster: Cluster) -> No
     )
     waiting = cluster.until(lambda: (a := cluster.alloc(old["ID"])).get("FollowupEvalID") and a)
     follow_up = cluster.get(f"/v1/evaluation/{waiting['FollowupEvalID']}")
-    assert (follow_up["Status"], follow_up["TriggeredBy"]) == ("pending", "alloc-failure")
+    trigger = "alloc-reschedule" if cluster.release >= (2,) else "alloc-failure"
+    assert (follow_up["Status"], follow_up["TriggeredBy"]) == ("pending", trigger)
     assert follow_up["StatusDescription"] == "created for delayed rescheduling"
     assert follow_up["WaitUntil"]
     new = cluster.until(lambda: next((a for a in cluster.allocs(job["ID"]) if a["ID"] != old["ID"]), None))
@@ -415,9 +416,9 @@ def test_a_template_waits_for_its_variable(cluster: Cluster) -> None:
     current = cluster.alloc(alloc["ID"])
     assert (current["ClientStatus"], current["TaskStates"]["main"]["State"]) == ("pending", "pending")
     assert current["ClientDescription"] == "No tasks have started"
-    assert cluster.put_variable(path, {"key": "abc", "other": 'with "quotes" # and more'}).status_code == 200
+    assert cluster.put_variable(path, {"key": "abc", "other": 'with "quotes" # & <more>'}).status_code == 200
     running = cluster.running(job_id)
-    cluster.until(lambda: cluster.stdout(running["ID"]) == 'abc with "quotes" # and more\n')
+    cluster.until(lambda: cluster.stdout(running["ID"]) == 'abc with "quotes" # & <more>\n')
 
 
 def test_garbage_collection(cluster: Cluster) -> None:
