@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from core.settings import VARIABLES, Variable
+from core.variables import VARIABLES, Variable
 
 
 @click.command()

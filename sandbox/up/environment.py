@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 import sandbox.waha
-from core.settings import VARIABLES
+from core.variables import VARIABLES
 from sandbox.up.plan import Driver, Plan
 
 # Everything that the sandbox runs answers on loopback, where a proxy of the user's shell has no part.

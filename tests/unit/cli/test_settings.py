@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from cli.main import wahafleet
 from cli.settings import as_markdown
-from core.settings import VARIABLES
+from core.variables import VARIABLES
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 

@@ -14,7 +14,8 @@ import pytest
 from cryptography.fernet import Fernet
 
 from core.domain.jobspec_rules import image_problems
-from core.settings import VARIABLES, SettingsError, load
+from core.settings import SettingsError, load
+from core.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -1,0 +1,117 @@
+"""Every setting there is: its name, its default and a sentence. `docs/settings.md` is made from it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+
+class Variable(msgspec.Struct, frozen=True):
+    """One environment variable and a sentence for the docs.
+
+    Attributes:
+        default: None = it must be set for the parts in `needed_by`; the others do without it.
+    """
+
+    name: str
+    default: str | None
+    about: str
+    secret: bool = False
+    needed_by: tuple[str, ...] = ("api", "daemon")
+
+
+def _v(
+    name: str,
+    default: str | None,
+    about: str,
+    *,
+    secret: bool = False,
+    needed_by: tuple[str, ...] = ("api", "daemon"),
+) -> Variable:
+    return Variable(name, default, about, secret, needed_by)
+
+
+VARIABLES: Final = (
+    _v(
+        "WAHAFLEET_DATABASE_URL",
+        None,
+        "PostgreSQL, as postgresql+asyncpg://user:password@host/database.",
+        secret=True,
+    ),
+    _v("WAHAFLEET_DATABASE_POOL", "10", "Connections that one process keeps at most."),
+    _v(
+        "WAHAFLEET_SECRET_KEYS",
+        None,
+        "Comma list of Fernet keys, newest first; the first one seals stored secrets.",
+        secret=True,
+    ),
+    _v("WAHAFLEET_REDIS_URL", "", "Redis or Valkey, as redis://host:port/0; empty = no cache.", secret=True),
+    _v("WAHAFLEET_ENDPOINT_TTL_S", "30", "How long a cached endpoint may be used."),
+    _v("WAHAFLEET_QR_TTL_S", "5", "How long a cached QR may be shown without asking WAHA again."),
+    _v("NOMAD_ADDR", "http://127.0.0.1:4646", "Nomad's HTTP API."),
+    _v("NOMAD_TOKEN", "", "Nomad ACL token of the daemon; the API needs none.", secret=True),
+    _v("NOMAD_NAMESPACE", "default", "Nomad namespace of all containers."),
+    _v("WAHAFLEET_NOMAD_TIMEOUT_S", "10", "Longest wait for one Nomad call."),
+    _v("WAHAFLEET_NOMAD_CA_FILE", "", "CA bundle for Nomad over https; empty = the system's."),
+    _v("CONSUL_HTTP_ADDR", "http://127.0.0.1:8500", "Consul's HTTP API."),
+    _v("CONSUL_HTTP_TOKEN", "", "Consul ACL token.", secret=True),
+    _v("WAHAFLEET_CONSUL_TIMEOUT_S", "2", "Longest wait for one Consul call."),
+    _v("WAHAFLEET_CONSUL_CA_FILE", "", "CA bundle for Consul over https; empty = the system's."),
+    _v("WAHAFLEET_WATCH_WAIT_S", "30", "How long one blocking query or quiet event stream is waited for."),
+    _v(
+        "WAHAFLEET_JOBSPEC",
+        "waha-plus",
+        "Which file of jobspecs/ containers are made from: waha-plus or waha-simulator.",
+    ),
+    _v("WAHAFLEET_IMAGE", "devlikeapro/waha:gows-2026.7.1", "Image of a container, with its tag or digest."),
+    _v("WAHAFLEET_ENGINE", "GOWS", "WAHA engine: GOWS, NOWEB, WEBJS or WPP."),
+    _v("WAHAFLEET_DATACENTERS", "*", "Comma list of Nomad datacenters."),
+    _v("WAHAFLEET_NODE_POOL", "default", "Nomad node pool."),
+    _v("WAHAFLEET_STORAGE_ID", "main", "Name of the storage server that new containers get."),
+    _v(
+        "WAHAFLEET_STORAGE_DSN",
+        "",
+        "Where WAHA keeps its sessions: a PostgreSQL URL (a folder for the simulator).",
+        secret=True,
+    ),
+    _v("WAHAFLEET_HOOK_BASE_URL", "http://127.0.0.1:8000", "Where containers reach this API for webhooks."),
+    _v("WAHAFLEET_CONSOLE_URL", "http://127.0.0.1:8000", "Where the Nomad UI links back to."),
+    _v(
+        "WAHAFLEET_SIMULATOR_COMMAND",
+        "",
+        "Program that raw_exec runs with jobspec waha-simulator; set by the sandbox.",
+    ),
+    _v("WAHAFLEET_SIMULATOR_ARGS", "", "Its arguments, separated by blanks."),
+    _v(
+        "JWT_SECRET_KEY",
+        None,
+        "HS256 secret of access tokens, at least 32 characters; the API's alone.",
+        secret=True,
+        needed_by=("api",),
+    ),
+    _v("WAHAFLEET_ACCESS_TOKEN_S", "3600", "Life of an access token."),
+    _v("WAHAFLEET_REFRESH_TOKEN_S", "604800", "Life of a refresh token."),
+    _v("WAHAFLEET_CREATE_WAIT_S", "4", "How long POST /chips waits for the port or a reason; 0-30."),
+    _v("WAHAFLEET_API_STATUS_CASE", "auto", "Letter case of chip status: auto, upper or lower."),
+    _v("WAHAFLEET_CORS_ORIGINS", "", "Comma list of origins that may call with credentials."),
+    _v(
+        "WAHAFLEET_TRUSTED_PROXIES",
+        "",
+        "Comma list of addresses or networks whose X-Forwarded-For is believed.",
+    ),
+    _v("WAHAFLEET_OPERATORS", "", "Comma list of user ids or e-mails that are operators."),
+    _v("WAHAFLEET_OPERATOR_TOKEN", "", "Bearer token of the operator's command line.", secret=True),
+    _v("WAHAFLEET_BODY_LIMIT_BYTES", "65536", "Largest request body, webhooks aside."),
+    _v(
+        "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
+    ),
+    _v("WAHAFLEET_WORKERS", "16", "Passes that one daemon runs at a time."),
+    _v("WAHAFLEET_LEASE_TTL_S", "60", "Life of a key's lease."),
+    _v("WAHAFLEET_LEASE_HEARTBEAT_S", "10", "How often a held lease is extended."),
+    _v("WAHAFLEET_PASS_DEADLINE_S", "50", "Longest pass; less than the lease's life."),
+    _v("WAHAFLEET_RESYNC_S", "60", "How often every user is looked at without any news."),
+    _v("WAHAFLEET_STOP_ON_DISCONNECT_S", "60", "S: a cut-off host stops its containers after this."),
+    _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
+    _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),
+)
