@@ -12,12 +12,13 @@ import structlog
 
 from sandbox.nomad_double import task_events
 from sandbox.nomad_double.clock import NS_PER_S
+from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.drivers import Usage
 from sandbox.nomad_double.interpolate import task_env
 from sandbox.nomad_double.jobspec import group_of
 from sandbox.nomad_double.model import Allocation, Json, Node, TaskState
 from sandbox.nomad_double.registrar import group_services
-from sandbox.nomad_double.state import Commit, StateStore
+from sandbox.nomad_double.state import StateStore
 from sandbox.nomad_double.task_runner import TaskContext, TaskRunner
 
 log = structlog.get_logger(__name__)

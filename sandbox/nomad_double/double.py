@@ -12,6 +12,7 @@ import msgspec
 
 from sandbox.nomad_double.client import AllocRunner, Client
 from sandbox.nomad_double.clock import Clock, SystemClock
+from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.drivers import ProcessDriver, TaskDriver
 from sandbox.nomad_double.events import EventBroker
 from sandbox.nomad_double.model import Allocation, Json
@@ -19,10 +20,11 @@ from sandbox.nomad_double.nodes import NodeOperations, fingerprint, register_nod
 from sandbox.nomad_double.registrar import ServiceRegistrar
 from sandbox.nomad_double.server import Server
 from sandbox.nomad_double.settings import DoubleSettings
-from sandbox.nomad_double.state import Commit, StateStore
+from sandbox.nomad_double.state import StateStore
 from sandbox.nomad_double.storage import SqliteStorage
 from sandbox.nomad_double.task_runner import TaskContext
 from sandbox.nomad_double.templates import Lookup
+from sandbox.nomad_double.worker import EvaluationWorker
 
 MAX_LOGGED_WRITES = 100_000
 
@@ -74,6 +76,7 @@ class NomadDouble:
         self.registrar = registrar
         self.drivers: dict[str, TaskDriver] = dict(drivers) if drivers else {"raw_exec": ProcessDriver()}
         self.server = Server(self.state, settings, self.clock, self.rng)
+        self.worker = EvaluationWorker(self.state, settings, self.clock, self.rng)
         self.node_operations = NodeOperations(self.server)
         self.writes: list[LoggedWrite] = []
         context = TaskContext(
@@ -100,12 +103,12 @@ class NomadDouble:
             await self.registrar.start()
         for client in self.clients.values():
             client.start()
-        self.server.start()
+        self.worker.start()
 
     async def stop(self) -> None:
         """End every task that was started here and nothing else; the state stays on disk."""
         self.broker.close_all("server shutdown")
-        await self.server.stop()
+        await self.worker.stop()
         await asyncio.gather(*(client.stop() for client in self.clients.values()))
         if self.registrar is not None:
             await self.registrar.stop()
@@ -176,7 +179,7 @@ class NomadDouble:
         return alloc.server_terminal or bool(alloc.next_allocation) or alloc.client_status == "complete"
 
     def _on_commit(self, commit: Commit) -> None:
-        self.server.on_commit(commit)
+        self.worker.on_commit(commit)
         for client in self.clients.values():
             client.on_commit(commit)
 

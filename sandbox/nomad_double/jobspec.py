@@ -10,262 +10,25 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox.nomad_double.job_defaults import (
+    CHECK,
+    CONSUL_CONSTRAINT,
+    DISCONNECT,
+    GROUP,
+    IDENTITY,
+    JOB,
+    JOB_UPDATE_EMPTY,
+    MIGRATE,
+    RESCHEDULE,
+    RESOURCES,
+    RESTART,
+    SECOND,
+    SERVICE,
+    TASK,
+    TEMPLATE,
+    UPDATE,
+)
 from sandbox.nomad_double.model import Json
-
-SECOND = 1_000_000_000
-MINUTE = 60 * SECOND
-HOUR = 60 * MINUTE
-
-_RESCHEDULE: dict[str, Json] = {
-    "service": {
-        "Attempts": 0,
-        "Interval": 0,
-        "Delay": 30 * SECOND,
-        "DelayFunction": "exponential",
-        "MaxDelay": HOUR,
-        "Unlimited": True,
-    },
-    "batch": {
-        "Attempts": 1,
-        "Interval": 24 * HOUR,
-        "Delay": 5 * SECOND,
-        "DelayFunction": "constant",
-        "MaxDelay": 0,
-        "Unlimited": False,
-    },
-}
-_RESTART: dict[str, Json] = {
-    "service": {
-        "Attempts": 2,
-        "Interval": 30 * MINUTE,
-        "Delay": 15 * SECOND,
-        "Mode": "fail",
-        "RenderTemplates": False,
-    },
-    "batch": {
-        "Attempts": 3,
-        "Interval": 24 * HOUR,
-        "Delay": 15 * SECOND,
-        "Mode": "fail",
-        "RenderTemplates": False,
-    },
-}
-_MIGRATE: Json = {
-    "MaxParallel": 1,
-    "HealthCheck": "checks",
-    "MinHealthyTime": 10 * SECOND,
-    "HealthyDeadline": 5 * MINUTE,
-}
-_UPDATE: Json = {
-    "Stagger": 30 * SECOND,
-    "MaxParallel": 1,
-    "HealthCheck": "checks",
-    "MinHealthyTime": 10 * SECOND,
-    "HealthyDeadline": 5 * MINUTE,
-    "ProgressDeadline": 10 * MINUTE,
-    "AutoRevert": False,
-    "AutoPromote": False,
-    "Canary": 0,
-}
-_RESOURCES: Json = {
-    "CPU": 100,
-    "Cores": 0,
-    "MemoryMB": 300,
-    "MemoryMaxMB": 0,
-    "DiskMB": 0,
-    "IOPS": 0,
-    "Networks": None,
-    "Devices": None,
-    "NUMA": None,
-    "SecretsMB": 0,
-}
-_DISCONNECT: Json = {"LostAfter": 0, "StopOnClientAfter": None, "Replace": True, "Reconcile": "best_score"}
-_IDENTITY: Json = {
-    "Name": "default",
-    "Audience": ["nomadproject.io"],
-    "ChangeMode": "",
-    "ChangeSignal": "",
-    "Env": False,
-    "File": False,
-    "Filepath": "",
-    "ServiceName": "",
-    "TTL": 0,
-}
-_TEMPLATE: Json = {
-    "SourcePath": "",
-    "DestPath": "",
-    "EmbeddedTmpl": "",
-    "ChangeMode": "restart",
-    "ChangeSignal": "",
-    "ChangeScript": None,
-    "Once": False,
-    "Splay": 5 * SECOND,
-    "Perms": "0644",
-    "Uid": None,
-    "Gid": None,
-    "LeftDelim": "{{",
-    "RightDelim": "}}",
-    "Envvars": False,
-    "VaultGrace": 0,
-    "Wait": None,
-    "ErrMissingKey": False,
-}
-_CHECK: Json = {
-    "Name": "",
-    "Type": "",
-    "Command": "",
-    "Args": None,
-    "Path": "",
-    "Protocol": "",
-    "PortLabel": "",
-    "Expose": False,
-    "AddressMode": "",
-    "Interval": 0,
-    "Timeout": 0,
-    "InitialStatus": "",
-    "Notes": "",
-    "TLSServerName": "",
-    "TLSSkipVerify": False,
-    "Method": "",
-    "Header": None,
-    "CheckRestart": None,
-    "GRPCService": "",
-    "GRPCUseTLS": False,
-    "TaskName": "",
-    "SuccessBeforePassing": 0,
-    "FailuresBeforeCritical": 0,
-    "FailuresBeforeWarning": 0,
-    "Body": "",
-    "OnUpdate": "require_healthy",
-}
-_SERVICE: Json = {
-    "Name": "",
-    "TaskName": "",
-    "PortLabel": "",
-    "AddressMode": "auto",
-    "Address": "",
-    "EnableTagOverride": False,
-    "Tags": None,
-    "CanaryTags": None,
-    "Checks": None,
-    "Connect": None,
-    "Meta": None,
-    "CanaryMeta": None,
-    "Weights": None,
-    "TaggedAddresses": None,
-    "Namespace": "default",
-    "OnUpdate": "require_healthy",
-    "Provider": "consul",
-    "Cluster": "default",
-    "Identity": None,
-    "Kind": "",
-}
-_TASK: Json = {
-    "Name": "",
-    "Driver": "",
-    "User": "",
-    "Config": None,
-    "Env": None,
-    "Services": None,
-    "Vault": None,
-    "Consul": None,
-    "Templates": None,
-    "Constraints": None,
-    "Affinities": None,
-    "Resources": None,
-    "RestartPolicy": None,
-    "DispatchPayload": None,
-    "Lifecycle": None,
-    "Meta": None,
-    "KillTimeout": 5 * SECOND,
-    "LogConfig": None,
-    "Artifacts": None,
-    "Leader": False,
-    "ShutdownDelay": 0,
-    "VolumeMounts": None,
-    "ScalingPolicies": None,
-    "KillSignal": "",
-    "Kind": "",
-    "CSIPluginConfig": None,
-    "Identity": None,
-    "Identities": None,
-    "Actions": None,
-    "Schedule": None,
-}
-_GROUP: Json = {
-    "Name": "",
-    "Count": 1,
-    "Update": None,
-    "Migrate": None,
-    "Constraints": None,
-    "Scaling": None,
-    "RestartPolicy": None,
-    "Disconnect": None,
-    "Tasks": None,
-    "EphemeralDisk": None,
-    "Meta": None,
-    "ReschedulePolicy": None,
-    "Affinities": None,
-    "Spreads": None,
-    "Networks": None,
-    "Consul": None,
-    "Services": None,
-    "Volumes": None,
-    "ShutdownDelay": None,
-    "StopAfterClientDisconnect": None,
-    "MaxClientDisconnect": None,
-    "PreventRescheduleOnLost": False,
-}
-_JOB: Json = {
-    "Stop": False,
-    "Region": "global",
-    "Namespace": "default",
-    "ID": "",
-    "ParentID": "",
-    "Name": "",
-    "Type": "service",
-    "Priority": 50,
-    "AllAtOnce": False,
-    "Datacenters": None,
-    "NodePool": "default",
-    "Constraints": None,
-    "Affinities": None,
-    "Spreads": None,
-    "TaskGroups": None,
-    "Update": None,
-    "Multiregion": None,
-    "Periodic": None,
-    "ParameterizedJob": None,
-    "Dispatched": False,
-    "DispatchIdempotencyToken": "",
-    "Payload": None,
-    "Meta": None,
-    "ConsulNamespace": "",
-    "VaultNamespace": "",
-    "NomadTokenID": "",
-    "Status": "",
-    "StatusDescription": "",
-    "Stable": False,
-    "Version": 0,
-    "SubmitTime": 0,
-    "CreateIndex": 0,
-    "ModifyIndex": 0,
-    "JobModifyIndex": 0,
-    "UI": None,
-    "VersionTag": None,
-}
-_JOB_UPDATE_EMPTY: Json = {
-    "Stagger": 0,
-    "MaxParallel": 0,
-    "HealthCheck": "",
-    "MinHealthyTime": 0,
-    "HealthyDeadline": 0,
-    "ProgressDeadline": 0,
-    "AutoRevert": False,
-    "AutoPromote": False,
-    "Canary": 0,
-}
-_CONSUL_CONSTRAINT: Json = {"LTarget": "${attr.consul.version}", "RTarget": ">= 1.8.0", "Operand": "semver"}
 
 # What the store sets itself; two specs are the same job when they differ in nothing else.
 BOOKKEEPING = frozenset(
@@ -284,15 +47,15 @@ BOOKKEEPING = frozenset(
 
 def canonical(raw: Json, namespace: str, release: tuple[int, ...] = (1, 10, 5)) -> Json:
     """The stored form of a submitted job in a release of Nomad. `raw` is not changed."""
-    given = {key: value for key, value in raw.items() if key in _JOB and value is not None}
-    job: Json = copy.deepcopy({**_JOB, **given})
+    given = {key: value for key, value in raw.items() if key in JOB and value is not None}
+    job: Json = copy.deepcopy({**JOB, **given})
     job["Namespace"] = namespace
     job["Region"] = raw.get("Region") or "global"
     job["Name"] = raw.get("Name") or job["ID"]
     if not job["Datacenters"]:
         job["Datacenters"] = ["*"]
     for field in BOOKKEEPING:
-        job[field] = _JOB[field]
+        job[field] = JOB[field]
     job["Stop"] = bool(raw.get("Stop"))
     job["Meta"] = job["Meta"] or None
     kind = job["Type"]
@@ -302,9 +65,9 @@ def canonical(raw: Json, namespace: str, release: tuple[int, ...] = (1, 10, 5)) 
     if service:
         parallel = (submitted_update or {}).get("MaxParallel", 1)
         stagger = (submitted_update or {}).get("Stagger", 30 * SECOND)
-        job["Update"] = {**_JOB_UPDATE_EMPTY, "MaxParallel": parallel, "Stagger": stagger}
+        job["Update"] = {**JOB_UPDATE_EMPTY, "MaxParallel": parallel, "Stagger": stagger}
     else:
-        job["Update"] = dict(_JOB_UPDATE_EMPTY)
+        job["Update"] = dict(JOB_UPDATE_EMPTY)
     for list_field in ("Constraints", "Affinities", "Spreads"):
         job[list_field] = job[list_field] or None
     if job["UI"]:
@@ -325,42 +88,42 @@ def _add_fields_of_2_0(job: Json) -> None:
 
 def _group(raw: Json, job: Json, job_update: Json | None) -> Json:
     kind = job["Type"]
-    group = _filled(_GROUP, raw)
-    group["RestartPolicy"] = _filled(_RESTART.get(kind, _RESTART["service"]), raw.get("RestartPolicy"))
-    if kind in _RESCHEDULE:
+    group = _filled(GROUP, raw)
+    group["RestartPolicy"] = _filled(RESTART.get(kind, RESTART["service"]), raw.get("RestartPolicy"))
+    if kind in RESCHEDULE:
         group["ReschedulePolicy"] = _reschedule(kind, raw.get("ReschedulePolicy"))
     if kind == "service":
-        group["Migrate"] = _filled(_MIGRATE, raw.get("Migrate"))
-        group["Update"] = _filled(_filled(_UPDATE, job_update), raw.get("Update"))
+        group["Migrate"] = _filled(MIGRATE, raw.get("Migrate"))
+        group["Update"] = _filled(_filled(UPDATE, job_update), raw.get("Update"))
     elif raw.get("Update") is not None:
         # Kept for the validator to refuse.
-        group["Update"] = _filled(_UPDATE, raw["Update"])
+        group["Update"] = _filled(UPDATE, raw["Update"])
     group["EphemeralDisk"] = _filled(
         {"Sticky": False, "SizeMB": 300, "Migrate": False}, raw.get("EphemeralDisk")
     )
     if raw.get("Disconnect") is not None:
-        group["Disconnect"] = _filled(_DISCONNECT, raw["Disconnect"])
+        group["Disconnect"] = _filled(DISCONNECT, raw["Disconnect"])
     group["Networks"] = [_network(n) for n in raw.get("Networks") or ()] or None
     group["Services"] = [_service(s, job, group["Name"]) for s in raw.get("Services") or ()] or None
     group["Tasks"] = [_task(task, job, group) for task in raw.get("Tasks") or ()] or None
     services = [*(group["Services"] or ()), *(s for t in group["Tasks"] or () for s in t["Services"] or ())]
     wants_consul = any(service["Provider"] == "consul" for service in services)
-    if wants_consul and _CONSUL_CONSTRAINT not in (group["Constraints"] or ()):
-        group["Constraints"] = [*(group["Constraints"] or ()), dict(_CONSUL_CONSTRAINT)]
+    if wants_consul and CONSUL_CONSTRAINT not in (group["Constraints"] or ()):
+        group["Constraints"] = [*(group["Constraints"] or ()), dict(CONSUL_CONSTRAINT)]
     for field in ("Meta", "Constraints", "Affinities", "Spreads"):
         group[field] = group[field] or None
     return group
 
 
 def _task(raw: Json, job: Json, group: Json) -> Json:
-    task = _filled(_TASK, raw)
-    task["Resources"] = _filled(_RESOURCES, raw.get("Resources"))
+    task = _filled(TASK, raw)
+    task["Resources"] = _filled(RESOURCES, raw.get("Resources"))
     task["LogConfig"] = _filled(
         {"MaxFiles": 10, "MaxFileSizeMB": 10, "Disabled": False}, raw.get("LogConfig")
     )
     task["RestartPolicy"] = _filled(group["RestartPolicy"], raw.get("RestartPolicy"))
-    task["Identity"] = _filled(_IDENTITY, raw.get("Identity"))
-    task["Templates"] = [_filled(_TEMPLATE, template) for template in raw.get("Templates") or ()] or None
+    task["Identity"] = _filled(IDENTITY, raw.get("Identity"))
+    task["Templates"] = [_filled(TEMPLATE, template) for template in raw.get("Templates") or ()] or None
     task["Services"] = [
         _service(s, job, task["Name"], task["Name"]) for s in raw.get("Services") or ()
     ] or None
@@ -370,7 +133,7 @@ def _task(raw: Json, job: Json, group: Json) -> Json:
 
 
 def _service(raw: Json, job: Json, parent: str, task: str = "") -> Json:
-    service = _filled(_SERVICE, raw)
+    service = _filled(SERVICE, raw)
     name = raw.get("Name") or f"{job['Name']}-{parent}{f'-{task}' if task and task != parent else ''}"
     for pattern, value in (
         ("${JOB}", job["Name"]),
@@ -389,7 +152,7 @@ def _service(raw: Json, job: Json, parent: str, task: str = "") -> Json:
 
 
 def _check(raw: Json, service: str) -> Json:
-    check = _filled(_CHECK, raw)
+    check = _filled(CHECK, raw)
     check["Name"] = raw.get("Name") or f'service: "{service}" check'
     check["InitialStatus"] = raw.get("InitialStatus") or ""
     if raw.get("CheckRestart"):
@@ -416,7 +179,7 @@ def _port(raw: Json) -> Json:
 
 
 def _reschedule(kind: str, raw: Json | None) -> Json:
-    return _filled(_RESCHEDULE[kind], raw)
+    return _filled(RESCHEDULE[kind], raw)
 
 
 def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any] | None) -> Json:

@@ -7,13 +7,14 @@ import uuid
 
 import msgspec
 
+from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError
 from sandbox.nomad_double.model import DesiredTransition, Evaluation, Json, Node
 from sandbox.nomad_double.scheduler import new_id
 from sandbox.nomad_double.server import Server
 from sandbox.nomad_double.settings import DoubleSettings, HostSettings
-from sandbox.nomad_double.state import Commit, StateStore
+from sandbox.nomad_double.state import StateStore
 
 
 def fingerprint(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from sandbox.nomad_double.durations import go_duration
 from sandbox.nomad_double.errors import multierror
-from sandbox.nomad_double.jobspec import SECOND
+from sandbox.nomad_double.job_defaults import SECOND
 from sandbox.nomad_double.model import Json
+from sandbox.nomad_double.service_validation import network_problems, service_problems
 from sandbox.nomad_double.templates import TemplateError, parse_template
 
-_SERVICE_NAME = re.compile(r"^(?i:[a-z0-9]|[a-z0-9][a-z0-9\-]{0,61}[a-z0-9])$")
 _TYPES = ("_core", "service", "batch", "system", "sysbatch")
 _OPERANDS = frozenset(
     {
@@ -150,10 +149,10 @@ def _group_problems(group: Json, job: Json) -> list[str]:
     problems += _duplicates(tasks, "Task", "task")
     if sum(task["Leader"] for task in tasks) > 1:
         problems.append("Only one task may be marked as leader")
-    network = _network_problems(group)
+    network = network_problems(group)
     if network:
         problems.append(f"Task group network validation failed: {multierror(network)}")
-    service = _service_problems(group)
+    service = service_problems(group)
     if service:
         problems.append(f"Task group service validation failed: {multierror(service)}")
     for task in tasks:
@@ -233,66 +232,6 @@ def _template_problems(template: Json) -> list[str]:
     if template["Splay"] < 0:
         problems.append("Must specify positive splay value")
     return problems
-
-
-def _network_problems(group: Json) -> list[str]:
-    problems: list[str] = []
-    labels: set[str] = set()
-    for network in group["Networks"] or ():
-        for port in [*network.get("ReservedPorts", ()), *network.get("DynamicPorts", ())]:
-            label = port["Label"]
-            if label in labels:
-                problems.append(f"Port label {label} already in use by taskgroup network")
-            labels.add(label)
-    return problems
-
-
-def _service_problems(group: Json) -> list[str]:
-    problems: list[str] = []
-    for number, service in enumerate(group["Services"] or ()):
-        inner: list[str] = []
-        name = service["Name"]
-        if not _SERVICE_NAME.match(re.sub(r"\$\{[^}]*\}", "ENV-VAR", name)):
-            inner.append(
-                "Service name must be valid per RFC 1123 and can contain only alphanumeric characters or dashes "
-                f'and must be no longer than 63 characters: "{name}"'
-            )
-        if service["Provider"] not in ("consul", "nomad"):
-            inner.append(f'Service provider must be "consul", or "nomad"; not "{service["Provider"]}"')
-        for check in service["Checks"] or ():
-            problem = _check_problem(check, service)
-            if problem:
-                inner.append(f"Check {check['Name']} invalid: {problem}")
-        if inner:
-            problems.append(f"Service[{number}] {name} validation failed: {multierror(inner)}")
-    if not problems and len({service["Provider"] for service in group["Services"] or ()}) > 1:
-        problems.append("Multiple service providers used: task group services must use the same provider")
-    return problems
-
-
-def _check_problem(check: Json, service: Json) -> str | None:
-    kind, interval, timeout = check["Type"], check["Interval"], check["Timeout"]
-    kinds = ("grpc", "tcp", "http", "script") if service["Provider"] == "consul" else ("tcp", "http")
-    if kind not in kinds:
-        return f'invalid check type ("{kind}"), must be one of {", ".join(kinds)}'
-    if kind == "http" and not check["Path"]:
-        return "http type must have http path"
-    if kind == "script" and not check["Command"]:
-        return "script type must have a valid script path"
-    if not interval:
-        return "missing required value interval. Interval cannot be less than 1s"
-    if interval < SECOND:
-        return f"interval ({go_duration(interval)}) cannot be lower than 1s"
-    if not timeout:
-        return "missing required value timeout. Timeout cannot be less than 1s"
-    if timeout < SECOND:
-        return f"timeout ({go_duration(timeout)}) is lower than required minimum timeout 1s"
-    if check["InitialStatus"] not in ("", "passing", "warning", "critical"):
-        return (
-            f"invalid initial check state ({check['InitialStatus']}), must be one of "
-            '"passing", "warning", "critical" or empty'
-        )
-    return None
 
 
 def _update(update: Json) -> list[str]:

@@ -13,6 +13,7 @@ from sandbox.nomad_double.api.agent import AgentRoutes
 from sandbox.nomad_double.api.client import ClientRoutes
 from sandbox.nomad_double.api.jobs import JobRoutes
 from sandbox.nomad_double.api.objects import ObjectRoutes
+from sandbox.nomad_double.api.statuses import StatusRoutes
 from sandbox.nomad_double.api.stream import StreamRoutes
 from sandbox.nomad_double.api.variables import VariableRoutes
 from sandbox.nomad_double.api.web import Reply, Request, parse_query
@@ -41,7 +42,7 @@ class NomadApp:
         self._exact: dict[str, Handler] = {
             "/": agent.root,
             "/v1/jobs": jobs.jobs,
-            "/v1/jobs/statuses": jobs.statuses,
+            "/v1/jobs/statuses": StatusRoutes(double).statuses,
             "/v1/jobs/parse": jobs.parse,
             "/v1/validate/job": jobs.validate,
             "/v1/allocations": objects.allocations,
