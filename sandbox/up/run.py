@@ -16,6 +16,7 @@ from sandbox.up import context
 from sandbox.up.data import DataFolder
 from sandbox.up.environment import mark, owner_file
 from sandbox.up.first_user import EMAIL, PASSWORD
+from sandbox.up.follow import Follower
 from sandbox.up.machine import check_hosts, check_port, find_program, process_started
 from sandbox.up.plan import Kind, Options, Plan, Program, make_plan
 from sandbox.up.reaper import Reaper, sweep
@@ -73,6 +74,8 @@ class _Up:
             loop.add_signal_handler(number, self._on_signal, number)
         written: Path | None = None
         reaper = Reaper(mark(self._folder.path)) if self._plan.nomad else None
+        followers = [Follower(name, self._folder.log(name), self._screen.say) for name in ("api", "daemon")]
+        following: list[asyncio.Task[None]] = []
         starting = asyncio.create_task(self._stack.start())
         asking = asyncio.create_task(self._asked.wait())
         try:
@@ -82,11 +85,12 @@ class _Up:
                 starting.result()
                 written = self._write_context()
                 self._show()
+                following = [asyncio.create_task(follower.run()) for follower in followers]
                 await asking
         finally:
-            asking.cancel()
-            starting.cancel()
-            await asyncio.wait([starting, asking])
+            for task in (asking, starting, *following):
+                task.cancel()
+            await asyncio.wait([asking, starting, *following])
             if written is not None:
                 written.unlink(missing_ok=True)
             await self._supervisor.stop()
