@@ -20,18 +20,18 @@ from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
 from core.clients.qr_cache import QrCache
 from core.clients.scheduler import NomadScheduler
-from core.clients.waha import WahaClients
+from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
 from core.crypto import Sealer
 from core.domain.policy import Policy
 from core.logging import configure
-from core.settings import LoopSettings, Settings
+from core.settings import LoopSettings, Settings, SettingsError
 from core.store import inbox
 from core.store.engine import create_engine
 from core.store.notify import INBOX, INTENTS, Listener
 from core.store.reconcile import PostgresReconcileStore
 from daemon import announce
-from daemon.act import Actor
+from daemon.act import STORE_TIMEOUT_S, Actor
 from daemon.controller import Controller
 from daemon.load import Loader
 from daemon.mail import Mailroom
@@ -54,7 +54,10 @@ _log = structlog.get_logger(__name__)
 
 
 def run(settings: Settings) -> None:
-    """Run the daemon until SIGTERM or SIGINT. Raises JobspecError when no job can be made from the settings."""
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Raises SettingsError or JobspecError when it could not do its work with these settings.
+    """
     configure("daemon")
 
     async def until_told() -> None:
@@ -69,6 +72,8 @@ def run(settings: Settings) -> None:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the daemon until `stop` is set; then end passes under way, give leases back, close everything."""
+    if problems := contradictions(settings):
+        raise SettingsError(problems)
     clock, random, steps = SystemClock(), Random(), announce.from_environment(os.environ)  # noqa: S311
     template = jobspecs.template(settings.job.jobspec)
     loader = Loader(
@@ -164,6 +169,17 @@ class DroppedCaches:
 
     async def chips_changed(self, chip_ids: tuple[str, ...]) -> None:
         await self._qr.drop(*chip_ids)
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """Settings with which some effect could never start: its timeout must fit into a pass."""
+    longest_s = max(WRITE_TIMEOUT_S, 2 * settings.nomad.timeout_s + STORE_TIMEOUT_S)
+    if settings.loop.pass_deadline_s > longest_s:
+        return []
+    return [
+        f"WAHAFLEET_PASS_DEADLINE_S is too short: a call to WAHA or Nomad may take {longest_s:g} s, "
+        "use at least 5 s more than that, and a longer WAHAFLEET_LEASE_TTL_S if need be."
+    ]
 
 
 def policy_of(settings: LoopSettings) -> Policy:

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import Sealer
@@ -27,7 +27,7 @@ from core.settings import load
 from core.store.containers import container_secrets
 from core.store.engine import engine_for, reading, transaction
 from core.store.intents import create_chip, delete_chip
-from core.store.tables import chips, containers, users
+from core.store.tables import chips, containers, leases, users
 from core.store.webhooks import InboxEvent, record
 from daemon.main import serve
 from sandbox.consul_double import running_consul_double
@@ -54,7 +54,7 @@ class Fleet:
     async def daemon(self, **env: str) -> AsyncIterator[asyncio.Task[None]]:
         """A running daemon, ended in an orderly way."""
         stop = asyncio.Event()
-        running = asyncio.create_task(serve(load(self.env | env), stop))
+        running = asyncio.create_task(serve(load(self.env | env, part="daemon"), stop))
         try:
             yield running
         finally:
@@ -103,6 +103,21 @@ class Fleet:
         assert keys is not None
         base_url = f"http://{row['endpoint_address']}:{row['endpoint_port']}"
         await phone.scan(base_url, keys.api_key, session_name(chip_id), "5511988887777")
+
+    async def expire_leases(self) -> None:
+        """What a minute of waiting does to the leases of a killed daemon."""
+        async with transaction(self.engine) as connection:
+            await connection.execute(update(leases).values(expires_at=func.clock_timestamp()))
+
+    async def restart_task(self, allocation_id: str) -> None:
+        async with httpx.AsyncClient(base_url=self.nomad.url, trust_env=False) as client:
+            path = f"/v1/client/allocation/{allocation_id}/restart"
+            (await client.put(path, json={"TaskName": "waha_plus"})).raise_for_status()
+
+    async def restarts(self, allocation_id: str) -> int:
+        async with httpx.AsyncClient(base_url=self.nomad.url, trust_env=False) as client:
+            allocation = (await client.get(f"/v1/allocation/{allocation_id}")).json()
+        return int(allocation["TaskStates"]["waha_plus"].get("Restarts", 0))
 
     async def nomad_status(self, user_id: str) -> tuple[int, int]:
         """HTTP statuses of the user's job and of their variables."""
@@ -196,7 +211,6 @@ async def fleet(database_url: str) -> AsyncIterator[Fleet]:
             env={
                 "WAHAFLEET_DATABASE_URL": database_url,
                 "WAHAFLEET_SECRET_KEYS": key,
-                "JWT_SECRET_KEY": secrets.token_hex(32),
                 "NOMAD_ADDR": nomad.url,
                 "CONSUL_HTTP_ADDR": consul.url,
                 "WAHAFLEET_JOBSPEC": "waha-simulator",

@@ -1,0 +1,62 @@
+"""What is decided at the daemon's start."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from cryptography.fernet import Fernet
+from structlog.testing import capture_logs
+
+from core import jobspecs
+from core.domain.jobspec_template import JobspecError
+from core.settings import Secret, Settings, load
+from daemon.load import Loader
+from daemon.main import contradictions, owner_name, policy_of
+from tests.unit.daemon.system import JOBS, LOOP
+
+
+def settings(**env: str) -> Settings:
+    needed = {
+        "WAHAFLEET_DATABASE_URL": "postgresql+asyncpg://u@h/d",
+        "WAHAFLEET_SECRET_KEYS": Fernet.generate_key().decode(),
+        "WAHAFLEET_STORAGE_DSN": "postgres://u:p@h/d",
+    }
+    return load(needed | env, part="daemon")
+
+
+def test_the_shipped_settings_let_every_effect_start() -> None:
+    assert contradictions(settings()) == []
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"WAHAFLEET_PASS_DEADLINE_S": "40"},
+        {"WAHAFLEET_NOMAD_TIMEOUT_S": "30"},
+    ],
+)
+def test_a_pass_too_short_for_its_effects_is_refused_at_start(env: dict[str, str]) -> None:
+    (problem,) = contradictions(settings(**env))
+    assert "WAHAFLEET_PASS_DEADLINE_S" in problem
+
+
+def test_without_a_guard_nothing_starts_unless_it_was_said_in_so_many_words() -> None:
+    assert policy_of(LOOP).egress == "direct"
+    assert policy_of(msgspec.structs.replace(LOOP, egress=None)).egress is None
+    with capture_logs() as logs:
+        assert policy_of(msgspec.structs.replace(LOOP, egress="guard")).egress is None
+    assert [line["event"] for line in logs] == ["egress_guard_missing"]
+
+
+def test_no_two_processes_have_one_name() -> None:
+    names = {owner_name() for _ in range(100)}
+    assert len(names) == 100
+    assert all(len(name) <= 80 for name in names)
+
+
+def test_settings_from_which_no_job_can_be_made_are_told_at_start() -> None:
+    template = jobspecs.template("waha-simulator")
+    Loader(template, JOBS).check()
+    wrong = msgspec.structs.replace(JOBS, storage_dsn=Secret("relative/folder"))
+    with pytest.raises(JobspecError, match="WAHAFLEET_STORAGE_DSN"):
+        Loader(template, wrong).check()
