@@ -47,6 +47,11 @@ from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.workqueue import WorkQueue
 
+try:
+    import uvloop
+except ImportError:  # there is none outside Linux and macOS; asyncio's own loop is slower, never wrong
+    uvloop = None  # type: ignore[assignment,unused-ignore]
+
 # How long passes under way may take to end after SIGTERM; what is left then is cut off and its lease runs out.
 GRACE_S: Final = 20.0
 
@@ -67,7 +72,8 @@ def run(settings: Settings) -> None:
             loop.add_signal_handler(signum, stop.set)
         await serve(settings, stop)
 
-    asyncio.run(until_told())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
+        runner.run(until_told())
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
