@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from sandbox.tether import TetheredProcess, is_alive, log_tail
+from sandbox.tether import TetheredProcess, command_line, is_alive, log_tail
 
 _VERSION: Final = re.compile(r"\bv?(\d+\.\d+\.\d+)")
 _TASKS_GRACE_S: Final = 3.0
@@ -118,6 +118,7 @@ class NomadAgents:
         agents = cls(plans, processes, version)
         try:
             for plan in plans:
+                _end_leftover(plan)
                 consul = consul_address if plan is plans[0] else None
                 config = _write_config(
                     plan, plans[0], is_server=plan is plans[0], consul=consul, consul_token=consul_token
@@ -125,6 +126,7 @@ class NomadAgents:
                 log = plan.folder / "agent.log"
                 argv = [program, "agent", "-config", str(config)]
                 processes.append(TetheredProcess.start(argv, log=log, env=_env(), stop_signal=signal.SIGINT))
+                (plan.folder / "agent.pid").write_text(str(processes[-1].pid))
             agents._await_ready(consul_address is not None, timeout_s)
         except BaseException:
             agents.stop()
@@ -134,6 +136,7 @@ class NomadAgents:
     def stop(self, timeout_s: float = 15.0) -> None:
         """End the agents and every task they started. Safe to call again."""
         started = [pid for process in self._processes for pid in _descendants(process.pid)]
+        started += [pid for plan in self.hosts for pid in _taken_over(plan.folder)]
         marks = {pid: _start_mark(pid) for pid in started}
         for process in reversed(self._processes):
             process.stop(timeout_s)
@@ -190,6 +193,25 @@ def _version(program: str) -> str:
     if found is None:
         raise NomadAgentError(f"`{program} version` does not name a release; is it HashiCorp Nomad?")
     return found.group(1)
+
+
+def _end_leftover(plan: HostPlan) -> None:
+    """Stop the agent that a killed owner left in this folder. Its tasks live on and are taken over again."""
+    try:
+        pid = int((plan.folder / "agent.pid").read_text())
+    except (OSError, ValueError):
+        return
+    for ask, patience_s in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
+        if not is_alive(pid) or str(plan.folder / "agent.json") not in command_line(pid):
+            return
+        os.kill(pid, ask)
+        deadline = time.monotonic() + patience_s
+        while is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if is_alive(pid):
+        raise NomadAgentError(
+            f"the old Nomad agent of {plan.folder} (process {pid}) does not end; stop it first."
+        )
 
 
 def _plan(folder: Path, number: int, first: int, last: int, http_port: int | None) -> HostPlan:
@@ -299,6 +321,32 @@ def _descendants(pid: int) -> list[int]:
         found += children
         open_ += children
     return found
+
+
+def _taken_over(folder: Path) -> list[int]:
+    """Executors (with their tasks) and log collectors of this folder that an earlier agent started.
+
+    They are nobody's children any more; an executor names the folder in its arguments, a log collector has
+    files of it open.
+    """
+    found: list[int] = []
+    for entry in Path("/proc").iterdir() if Path("/proc/self").exists() else ():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        said = command_line(pid)
+        if f"{folder}/data/alloc/" in said and " executor " in said:
+            found += [pid, *_descendants(pid)]
+        elif said.endswith(" logmon") and _has_open(entry / "fd", folder):
+            found.append(pid)
+    return found
+
+
+def _has_open(descriptors: Path, folder: Path) -> bool:
+    try:
+        return any(os.readlink(link).startswith(f"{folder}/") for link in descriptors.iterdir())
+    except OSError:
+        return False
 
 
 def _start_mark(pid: int) -> str | None:

@@ -137,6 +137,7 @@ class Cluster:
         """The running allocation of a job, waited for; `after`: it must be newer than this CreateIndex."""
 
         def look() -> dict[str, Any] | None:
+            alloc: dict[str, Any]
             for alloc in reversed(self.allocs(job_id)):
                 if alloc["ClientStatus"] == "running" and alloc["CreateIndex"] > after:
                     return alloc

@@ -170,8 +170,8 @@ def test_the_environment_of_a_task(cluster: Cluster) -> None:
     group = {"Networks": network}
     cluster.register(cluster.job(job_id, "env; exec sleep 600", task=task, group=group))
     stub = cluster.running(job_id)
-    text = cluster.until(lambda: (out := cluster.stdout(stub["ID"])) and "NOMAD_TASK_NAME" in out and out)
-    seen = dict(line.partition("=")[::2] for line in text.splitlines())
+    cluster.until(lambda: "NOMAD_TASK_NAME" in cluster.stdout(stub["ID"]))
+    seen = dict(line.partition("=")[::2] for line in cluster.stdout(stub["ID"]).splitlines())
     alloc = cluster.alloc(stub["ID"])
     [port] = alloc["AllocatedResources"]["Shared"]["Ports"]
     ip, value = port["HostIP"], str(port["Value"])

@@ -107,16 +107,12 @@ def test_a_killed_double_takes_its_tasks_along_and_brings_them_back(start: Start
     assert _gone(pid)
 
     cluster, _ = start()
-    after = cluster.until(
-        lambda: (
-            (a := cluster.alloc(before["ID"]))["TaskStates"]["main"]["Events"][-2]["Type"]
-            == "Failed Restoring Task"
-            and a
-        )
-    )
+    cluster.until(lambda: cluster.events_of(before["ID"])[-2:] == ["Failed Restoring Task", "Started"])
+    after = cluster.alloc(before["ID"])
     assert after["ClientStatus"] == "running"
     assert after["AllocatedResources"]["Shared"]["Ports"] == ports
-    pids = cluster.until(lambda: (p := cluster.stdout(before["ID"]).split()) and len(p) == 2 and p)
+    cluster.until(lambda: len(cluster.stdout(before["ID"]).split()) == 2)
+    pids = cluster.stdout(before["ID"]).split()
     assert is_alive(int(pids[1]))
     assert len(cluster.consul.of_alloc(before["ID"])) == 1
 

@@ -86,7 +86,7 @@ def test_changes_that_replace_the_allocation(cluster: Cluster) -> None:
         {"memory_mb": 20},
         {"task": {"Templates": [{"EmbeddedTmpl": "A=1", "DestPath": "local/a"}]}},
     ):
-        reply = cluster.register(cluster.job(job_id, **changes))  # type: ignore[arg-type]
+        reply = cluster.register(cluster.job(job_id, **changes))
         evaluation = cluster.evaluation(reply["EvalID"])
         new = cluster.running(job_id, after=old["CreateIndex"])
         full = cluster.alloc(new["ID"])

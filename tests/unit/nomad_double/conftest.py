@@ -36,7 +36,7 @@ class Tasks:
         self.started.append(spec)
         end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ends[spec.alloc_id] = end
-        stopping = asyncio.ensure_future(stop.wait())
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         await asyncio.wait({end, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         return end.result() if end.done() else 0

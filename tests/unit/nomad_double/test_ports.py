@@ -39,7 +39,7 @@ def test_every_free_port_is_found_and_no_other(low: int, size: int, seed: int, d
     blocked = data.draw(st.sets(st.integers(low - 2, high + 2)))
     free = set(range(low, high + 1)) - blocked
     rng = Random(seed)
-    drawn = set()
+    drawn: set[int] = set()
     while len(drawn) < len(free):
         port = draw_port(low, high, blocked | drawn, rng)
         assert port in free - drawn
