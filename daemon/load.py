@@ -16,6 +16,7 @@ from core.settings import JobSettings
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 
 _FINGERPRINTS_KEPT = 20_000
+_JOBS_KEPT = 64
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,7 +27,7 @@ class _Fingerprints(msgspec.Struct, frozen=True):
 
 
 class Loader:
-    """Makes jobs from rows. Remembers fingerprints alone: a rendered job is large and rarely needed."""
+    """Makes jobs from rows. Remembers fingerprints; of whole jobs, which are large, only the last few."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Loader:
         self._nomad_namespace = nomad_namespace
         self._stop_on_disconnect_s = stop_on_disconnect_s
         self._known: OrderedDict[str, _Fingerprints] = OrderedDict()
+        self._jobs: OrderedDict[tuple[object, ...], WantedJob] = OrderedDict()
 
     def check(self) -> None:
         """Make a job for nobody in particular, so that wrong settings are told before anything is done.
@@ -72,13 +74,20 @@ class Loader:
 
     def job(self, row: ContainerRow) -> WantedJob:
         """The user's job with its secrets beside it. Raises JobspecError."""
-        return wanted_job(
-            self._template,
-            row,
-            self._settings,
-            nomad_namespace=self._nomad_namespace,
-            stop_on_disconnect_s=self._stop_on_disconnect_s,
-        )
+        made_from = (row.user_id, *_inputs(row))
+        job = self._jobs.get(made_from)
+        if job is None:
+            job = wanted_job(
+                self._template,
+                row,
+                self._settings,
+                nomad_namespace=self._nomad_namespace,
+                stop_on_disconnect_s=self._stop_on_disconnect_s,
+            )
+            self._jobs[made_from] = job
+            if len(self._jobs) > _JOBS_KEPT:
+                self._jobs.popitem(last=False)
+        return job
 
     def desired(self, snapshot: UserSnapshot) -> Desired:
         """What the user wants. Raises JobspecError when no job can be made for them from the settings."""
@@ -105,7 +114,7 @@ class Loader:
         )
 
     def _fingerprints(self, row: ContainerRow) -> _Fingerprints:
-        made_from = (row.email, row.resources, row.namespace, row.storage_id, row.secrets)
+        made_from = _inputs(row)
         known = self._known.get(row.user_id)
         if known is None or known.made_from != made_from:
             job = self.job(row)
@@ -115,6 +124,11 @@ class Loader:
         if len(self._known) > _FINGERPRINTS_KEPT:
             self._known.popitem(last=False)
         return known
+
+
+def _inputs(row: ContainerRow) -> tuple[object, ...]:
+    """What of a row goes into its job."""
+    return (row.email, row.resources, row.namespace, row.storage_id, row.secrets)
 
 
 def generation_of(snapshot: UserSnapshot) -> int:

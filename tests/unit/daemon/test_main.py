@@ -8,11 +8,15 @@ from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from core import jobspecs
+from core.domain.desired import Resources
 from core.domain.jobspec_template import JobspecError
 from core.settings import Secret, Settings, load
+from core.store.interface import UserSnapshot
 from daemon.load import Loader
 from daemon.main import contradictions, owner_name, policy_of
-from tests.unit.daemon.system import JOBS, LOOP
+from tests.unit.daemon.memory_store import MemoryStore
+from tests.unit.daemon.system import C1, JOBS, LOOP, U1
+from tests.unit.daemon.virtual import LoopClock, run_virtual
 
 
 def settings(**env: str) -> Settings:
@@ -60,3 +64,21 @@ def test_settings_from_which_no_job_can_be_made_are_told_at_start() -> None:
     wrong = msgspec.structs.replace(JOBS, storage_dsn=Secret("relative/folder"))
     with pytest.raises(JobspecError, match="WAHAFLEET_STORAGE_DSN"):
         Loader(template, wrong).check()
+
+
+def test_a_job_is_made_once_for_one_row_and_anew_for_a_changed_one() -> None:
+    async def main() -> None:
+        store = MemoryStore(LoopClock())
+        store.add_chip(U1, C1)
+        row = store.containers[U1]
+        loader = Loader(jobspecs.template("waha-simulator"), JOBS)
+        wanted = loader.desired(UserSnapshot(row, ())).container
+        assert wanted.wanted_hashes == loader.job(row).hashes
+        assert loader.job(row) is loader.job(row)
+        bigger = msgspec.structs.replace(row, resources=Resources(400, 300, 2048))
+        changed = loader.desired(UserSnapshot(bigger, ())).container
+        assert changed.wanted_hashes != wanted.wanted_hashes
+        assert changed.wanted_variables_hash == wanted.wanted_variables_hash
+        assert loader.job(row).hashes == wanted.wanted_hashes
+
+    run_virtual(main())
