@@ -7,7 +7,7 @@ choice: tests drive it. Every list it keeps is in the order in which things happ
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -18,7 +18,6 @@ from core.domain.desired import (
     DesiredChip,
     DesiredContainer,
     Registered,
-    SpecHashes,
     Wanted,
 )
 from core.domain.facts import (
@@ -36,47 +35,7 @@ from core.domain.facts import (
     WahaStatus,
 )
 from core.domain.ports import Holding, HostPorts, Ledger, Taken, record
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-SPEC = SpecHashes(spec="s1", restart="r1")
-STOP_S = 10
-DEAD = (ClientStatus.COMPLETE, ClientStatus.FAILED)
-
-
-@dataclass
-class Allocation:
-    id: str
-    user: str
-    host: str
-    port: int
-    index: int
-    created: datetime
-    desired: str = "run"
-    client: ClientStatus = ClientStatus.PENDING
-    modified: datetime = START
-    passing: bool = False
-    really_runs: bool = False
-    born: int = 0
-    waits: bool = True
-    dies_at: datetime | None = None
-    stops_at: datetime | None = None
-
-
-@dataclass
-class Session:
-    status: WahaStatus = WahaStatus.STOPPED
-    me: str | None = None
-    starts: int = 0
-
-
-@dataclass
-class Job:
-    modify_index: int
-    stopped: bool = False
-    evaluation_failed: bool = False
-    evaluation_index: int = 0
-    born: int = 0  # index of the incarnation: a stop and a new register forget older allocations
-    skip_wait: bool = False  # an extra evaluation makes Nomad forget the stop-on-disconnect wait
+from tests.world_rows import DEAD, SPEC, START, STOP_S, Allocation, Job, Session
 
 
 @dataclass

@@ -53,6 +53,9 @@ seen = st.builds(
     unlinked_generation=st.none() | counts,
     activity_at=st.none() | times,
     tries=tries,
+).map(
+    # decide says so of a connected chip alone
+    lambda look: msgspec.structs.replace(look, connected_now=look.connected_now and look.phase == "connected")
 )
 
 
@@ -130,9 +133,11 @@ def test_a_container_seen_twice_is_written_once(
     before: ContainerColumns, look: ContainerStatus, generation: int
 ) -> None:
     once = merge_container(before, look, generation, NOW)
-    assert merge_container(once, look, generation, NOW + timedelta(seconds=29)) is once
-    later = merge_container(once, look, generation, NOW + timedelta(seconds=31))
-    assert later == msgspec.structs.replace(once, observed_at=NOW + timedelta(seconds=31))
+    assert once.observed_at is not None
+    soon, late = (once.observed_at + timedelta(seconds=s) for s in (29, 31))
+    assert merge_container(once, look, generation, soon) is once
+    later = merge_container(once, look, generation, late)
+    assert later == msgspec.structs.replace(once, observed_at=late)
     assert once.endpoint == look.endpoint
     if look.blind:
         kept = (once.allocation_id, once.node_name, once.address, once.port)

@@ -1,0 +1,108 @@
+"""Walks through the decision that people know by name."""
+
+from __future__ import annotations
+
+from core.domain.decide import decide
+from core.domain.desired import Wanted
+from core.domain.facts import WahaStatus
+from core.domain.policy import Policy
+from core.domain.ports import HostPorts
+from core.domain.states import Reason
+from tests.passes import CHIPS, HOSTS, POLICY, USERS, hosts, one_pass, settle
+from tests.world import World
+
+
+def test_one_chip_ends_with_a_qr_and_a_scan_connects_it() -> None:
+    world = World(hosts(4))
+    world.add_chip(USERS[0], CHIPS[0])
+    decision = settle(world, USERS[0], passes=10)
+    assert decision is not None
+    assert decision.actions == ()
+    assert decision.chips[CHIPS[0]].status == "WAITING_QR"
+    assert decision.chips[CHIPS[0]].waha_status == "SCAN_QR_CODE"
+    world.scan(USERS[0], CHIPS[0])
+    decision = one_pass(world, USERS[0])
+    assert decision is not None
+    assert decision.chips[CHIPS[0]].status == "CONNECTED"
+    assert decision.chips[CHIPS[0]].phone_number == "+5511999999999"
+
+
+def test_without_egress_no_session_is_started() -> None:
+    world = World(hosts(4))
+    world.add_chip(USERS[0], CHIPS[0])
+    for _ in range(20):
+        decision = decide(world.desired[USERS[0]], world.observe(USERS[0]), world.now, Policy())
+        for action in decision.actions:
+            world.apply(USERS[0], action)
+        world.write(USERS[0], decision)
+        world.tick()
+    assert decision.chips[CHIPS[0]].reason == Reason.NO_EGRESS
+    assert decision.chips[CHIPS[0]].status == "WAITING_QR"
+    assert all(s.starts == 0 for s in world.sessions[USERS[0]].values())
+
+
+def test_exhaustion_is_said_and_heals_by_itself() -> None:
+    world = World({HOSTS[0]: HostPorts(HOSTS[0], 3100, 3100)})
+    for n in (0, 1):
+        world.add_chip(USERS[n], CHIPS[n])
+        settle(world, USERS[n], passes=8)
+    assert world.statuses[USERS[1]].reason == Reason.NO_PORT
+    assert world.desired[USERS[1]].chips[0].reason == Reason.NO_PORT
+    world.intend(USERS[0], CHIPS[0], Wanted.DELETED)
+    settle(world, USERS[0], passes=40)
+    assert USERS[0] not in world.desired
+    settle(world, USERS[1], passes=10)
+    assert world.statuses[USERS[1]].endpoint is not None
+
+
+def test_qr_budget_is_spent_and_bought_again_by_a_press() -> None:
+    world = World(hosts(4))
+    user, chip = USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    settle(world, user, passes=10)
+    for _ in range(40):
+        world.expire_qr(user, chip)
+        one_pass(world, user)
+        world.tick(60.0)
+    session = next(iter(world.sessions[user].values()))
+    assert session.starts == POLICY.qr_rounds
+    assert session.status is WahaStatus.STOPPED
+    assert world.desired[user].chips[0].reason == Reason.QR_SPENT
+    world.intend(user, chip, Wanted.CONNECTED)
+    settle(world, user, passes=10)
+    assert session.status is WahaStatus.SCAN_QR_CODE
+
+
+def test_a_lost_host_freezes_the_user_and_heals_without_a_qr() -> None:
+    world = World(hosts(4))
+    user, chip = USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    settle(world, user, passes=10)
+    world.scan(user, chip)
+    one_pass(world, user)
+    world.lose(world.allocations[-1].host)
+    decision = one_pass(world, user)
+    assert decision is not None
+    assert (decision.container.phase, decision.container.reason) == ("moving", Reason.POSSIBLY_ALIVE)
+    assert decision.container.endpoint is None
+    assert decision.chips[chip].status == "CONNECTING"
+    settle(world, user, passes=90)
+    assert world.desired[user].chips[0].status == "CONNECTED"
+    assert world.allocations[-1].host != world.allocations[0].host
+
+
+def test_a_chip_unlinked_on_the_phone_waits_for_its_owner() -> None:
+    world = World(hosts(4))
+    user, chip = USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    settle(world, user, passes=10)
+    world.scan(user, chip)
+    settle(world, user, passes=3)
+    session = next(iter(world.sessions[user].values()))
+    session.status, session.me = WahaStatus.FAILED, None
+    settle(world, user, passes=20)
+    row = world.desired[user].chips[0]
+    assert (row.status, row.reason, session.status) == ("DISCONNECTED", "unlinked", WahaStatus.STOPPED)
+    world.intend(user, chip, Wanted.CONNECTED)
+    settle(world, user, passes=10)
+    assert (world.desired[user].chips[0].status, session.status) == ("WAITING_QR", WahaStatus.SCAN_QR_CODE)
