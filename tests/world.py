@@ -156,7 +156,9 @@ class World:
                 self.index += 1
                 again = job is not None and not job.stopped
                 self.jobs[user] = Job(
-                    modify_index=self.index, born=job.born if again else self.index, skip_wait=again
+                    modify_index=self.index,
+                    born=job.born if job is not None and again else self.index,
+                    skip_wait=again and any(a.dies_at for a in self.allocations if a.user == user),
                 )
                 self._container(user, registered=Registered(hashes, self.index))
                 if container.registered is not None and container.registered.hashes.restart != hashes.restart:
