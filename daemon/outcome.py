@@ -96,8 +96,11 @@ def told(
 
 def _container(status: ContainerStatus, results: Sequence[Result]) -> ContainerStatus:
     for result in results:
-        failed = result.verdict in (Verdict.FAILED, Verdict.REFUSED)
-        if failed and not isinstance(result.action, _CHIP_ACTIONS):
+        if isinstance(result.action, _CHIP_ACTIONS):
+            continue
+        if result.verdict is Verdict.REFUSED:
+            return msgspec.structs.replace(status, reason=Reason.JOB_REJECTED)
+        if result.verdict is Verdict.FAILED:
             return msgspec.structs.replace(status, reason=Reason.DEPENDENCY_NOMAD)
     return status
 

@@ -63,12 +63,14 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
 def users_of(frame: bytes, after_index: int) -> tuple[int, frozenset[str]]:
-    """(index of the frame, our users that its events are about); a frame seen before names nobody.
+    """(newest index seen, our users that the frame's events are about); an older frame names nobody.
 
-    Resuming at an index delivers that index again. Raises msgspec.DecodeError for what is no frame.
+    One index may come in several frames (Nomad 1.10.5 sends a register's Job and Evaluation apart), and
+    resuming at an index delivers it again: a hint too many costs nothing.
+    Raises msgspec.DecodeError for what is no frame.
     """
     parsed = _decode_frame(frame)
-    if parsed.index <= after_index:
+    if parsed.index < after_index:
         return after_index, frozenset()
     found = (user for event in parsed.events or () for user in _users(event))
     return parsed.index, frozenset(found)

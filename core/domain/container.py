@@ -183,14 +183,16 @@ def _removal(
 
 
 def _sessions_left(desired: Desired, now: datetime, policy: Policy) -> bool:
-    """Whether it is still worth waiting for WAHA to log deleted chips out before it is stopped."""
-    tombstones = [chip.intent_at for chip in desired.chips if chip.wanted is Wanted.DELETED]
-    if not tombstones:
+    """Whether it is still worth waiting for WAHA to log deleted chips out before it is stopped.
+
+    The deadline counts from the first pass that tried, so a daemon that was away for long tries too.
+    """
+    if not any(chip.wanted is Wanted.DELETED for chip in desired.chips):
         return False
-    since = max(tombstones)
-    if not desired.container.deleted and desired.container.empty_since is not None:
-        since = max(since, desired.container.empty_since + timedelta(seconds=policy.empty_grace_s))
-    return now - since < timedelta(seconds=policy.teardown_deadline_s)
+    before = desired.container
+    if before.phase != ContainerPhase.STOPPING or before.since is None:
+        return True
+    return now - before.since < timedelta(seconds=policy.teardown_deadline_s)
 
 
 def _seen(

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     PORT_IN_USE = "port_in_use"
     IMAGE_PULL = "image_pull"
     TASK_FAILED = "task_failed"
+    JOB_REJECTED = "job_rejected"
     POSSIBLY_ALIVE = "possibly_alive"
     WAHA_KEY_REJECTED = "waha_key_rejected"
     WAHA_NOT_READY = "waha_not_ready"
@@ -102,6 +103,7 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.PORT_IN_USE: "A porta escolhida está ocupada no host; o container será colocado em outra.",
         Reason.IMAGE_PULL: "A imagem do serviço do WhatsApp não pôde ser baixada; nova tentativa em breve.",
         Reason.TASK_FAILED: "O serviço do WhatsApp parou ao iniciar; nova tentativa em breve.",
+        Reason.JOB_REJECTED: "O cluster recusou o container deste usuário; nossa equipe foi avisada.",
         Reason.POSSIBLY_ALIVE: (
             "O host do container não responde; o chip volta em outro host assim que for seguro."
         ),

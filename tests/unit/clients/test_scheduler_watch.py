@@ -45,9 +45,13 @@ def test_users_are_found_by_key_by_filter_key_and_by_payload() -> None:
     assert users_of(frame(6, by_payload), 5) == (6, {U1})
 
 
-def test_a_frame_seen_before_and_a_heartbeat_name_nobody() -> None:
-    assert users_of(frame(5, JOB_EVENT), 5) == (5, frozenset())
+def test_an_older_frame_and_a_heartbeat_name_nobody() -> None:
+    assert users_of(frame(4, JOB_EVENT), 5) == (5, frozenset())
     assert users_of(b"{}", 5) == (5, frozenset())
+
+
+def test_a_second_frame_of_one_index_is_heard() -> None:
+    assert users_of(frame(5, ALLOC_EVENT), 5) == (5, frozenset({U2}))
 
 
 @given(st.binary(max_size=200))
@@ -100,7 +104,7 @@ async def test_relist_comes_first_and_frames_may_be_cut_anywhere() -> None:
     for cut in range(0, len(text), 7):
         watching, sent = watch(httpx.Response(200, stream=Body(text[:cut], text[cut:])))
         news, error = await heard(watching)
-        assert news == [RELIST, {U2}]  # the list's own index is old news
+        assert news == [RELIST, {U1}, {U2}]
         assert isinstance(error, Unavailable)
     query = sent[-1].url.params
     assert (query["index"], query["namespace"]) == ("4", "waha")
