@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -151,7 +153,7 @@ class _Up:
         screen.line("  Try next:")
         screen.line(f"    {_LOGIN.format(url=url, email=EMAIL, password=PASSWORD)}")
         screen.line(f"    {_CREATE.format(url=url)}")
-        screen.line("    wahafleet phone scan demo")
+        screen.line(f"    {_command()} phone scan demo")
         screen.line()
         screen.say("up", f"ready after {time.monotonic() - self._began:.1f} s; Ctrl-C ends everything")
 
@@ -165,6 +167,16 @@ _CREATE: Final = (
     "curl -s {url}/api/v1/chips -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json' "
     '-d \'{{"alias":"demo"}}\''
 )
+
+
+def _command() -> str:
+    """How the person at this terminal can call the command that runs here."""
+    script = Path(sys.executable).with_name("wahafleet")
+    found = shutil.which("wahafleet")
+    if found is not None and Path(found).resolve() == script.resolve():
+        return "wahafleet"
+    near = os.path.relpath(script)
+    return near if len(near) < len(str(script)) else str(script)
 
 
 def _kind(name: str, program: Program | None, hosts: int = 0) -> str:
