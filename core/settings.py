@@ -135,6 +135,7 @@ class LoopSettings(msgspec.Struct, frozen=True):
     lease_heartbeat_s: float
     pass_deadline_s: float
     resync_s: float
+    inbox_keep_s: float
     stop_on_disconnect_s: float
     empty_grace_s: float
     qr_rounds: int
@@ -324,6 +325,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             lease_heartbeat_s=reader.number("WAHAFLEET_LEASE_HEARTBEAT_S", least=1, most=200),
             pass_deadline_s=reader.number("WAHAFLEET_PASS_DEADLINE_S", least=1, most=590),
             resync_s=reader.number("WAHAFLEET_RESYNC_S", least=1, most=3600),
+            inbox_keep_s=reader.number("WAHAFLEET_INBOX_KEEP_S", least=600, most=31_536_000),
             stop_on_disconnect_s=reader.number("WAHAFLEET_STOP_ON_DISCONNECT_S", least=45, most=3600),
             empty_grace_s=reader.number("WAHAFLEET_EMPTY_GRACE_S", least=0, most=86_400),
             qr_rounds=reader.whole("WAHAFLEET_QR_ROUNDS", least=1, most=100),

@@ -111,6 +111,11 @@ VARIABLES: Final = (
     _v("WAHAFLEET_LEASE_HEARTBEAT_S", "10", "How often a held lease is extended."),
     _v("WAHAFLEET_PASS_DEADLINE_S", "50", "Longest pass; less than the lease's life."),
     _v("WAHAFLEET_RESYNC_S", "60", "How often every user is looked at without any news."),
+    _v(
+        "WAHAFLEET_INBOX_KEEP_S",
+        "86400",
+        "How long an answered webhook is kept to recognise its repetitions; longer than WAHA retries.",
+    ),
     _v("WAHAFLEET_STOP_ON_DISCONNECT_S", "60", "S: a cut-off host stops its containers after this."),
     _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
     _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),

@@ -131,7 +131,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             StoreNews(Listener(url, (INTENTS, INBOX)), queue, everyone, mailroom),
             SchedulerEvents(scheduler, queue, everyone),
             DiscoveryWatch(discovery, queue),
-            Inbox(mailroom, queue, clock),
+            Inbox(mailroom, queue, clock, functools.partial(inbox.purge, engine, settings.loop.inbox_keep_s)),
         ]
         await _work(controller, queue, [Supervisor(one, clock, random) for one in sources], stop)
 

@@ -34,6 +34,11 @@ from tests.unit.daemon.fakes import FakeConsul, FakeNomad, FakeWaha, Faults
 from tests.unit.daemon.memory_store import MemoryStore
 from tests.unit.daemon.virtual import LoopClock, run_virtual
 
+
+async def nothing_to_purge() -> int:
+    return 0
+
+
 LOOP = LoopSettings(
     egress="direct",
     workers=4,
@@ -41,6 +46,7 @@ LOOP = LoopSettings(
     lease_heartbeat_s=10,
     pass_deadline_s=50,
     resync_s=60,
+    inbox_keep_s=86_400,
     stop_on_disconnect_s=60,
     empty_grace_s=0,
     qr_rounds=2,
@@ -168,7 +174,7 @@ class Daemon:
             everyone,
             SchedulerEvents(world.nomad, self.queue, everyone),
             DiscoveryWatch(world.consul, self.queue),
-            Inbox(self.mailroom, self.queue, clock),
+            Inbox(self.mailroom, self.queue, clock, nothing_to_purge),
         ]
 
     async def one_pass(self, user_id: str = U1) -> PassEnd:

@@ -17,6 +17,7 @@ from core.store.notify import INBOX, INTENTS, Item, Listener, News, Reconnected
 from daemon.mail import Mailroom
 from daemon.sources.discovery_watch import DiscoveryWatch, by_user, changed
 from daemon.sources.everyone import Everyone
+from daemon.sources.inbox import Inbox
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Supervisor
 from daemon.workqueue import WorkQueue
@@ -203,3 +204,31 @@ async def test_mail_stays_expected_when_the_inbox_cannot_be_read(w: World) -> No
     with pytest.raises(Unavailable):
         await mailroom.before_look(U1)
     assert U1 in mailroom
+
+
+def test_old_webhooks_are_removed_in_turns_and_seldom_once_none_are_left() -> None:
+    async def main() -> None:
+        found = [5000, 5000, 12]
+        purged: list[float] = []
+
+        async def purge() -> int:
+            purged.append(asyncio.get_running_loop().time())
+            return found.pop(0) if found else 0
+
+        async def empty() -> tuple[()]:
+            return ()
+
+        async def tick(_user_id: str, _up_to: object) -> int:
+            return 0
+
+        clock = LoopClock()
+        source = Inbox(Mailroom(empty, tick), WorkQueue(clock, Random(1)), clock, purge)
+        began = asyncio.get_running_loop().time()
+        listening = asyncio.create_task(source.listen(lambda: None))
+        await asyncio.sleep(1300)
+        listening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await listening
+        assert [round(at - began) for at in purged] == [0, 5, 10, 15, 615, 1215]
+
+    run_virtual(main())
