@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MARK := .venv/.wahafleet-setup
-# Processes that tests run on. Two measured best on two cores; PYTEST_WORKERS=0 runs them in one.
+# Processes that tests run on; PYTEST_WORKERS=0 runs them in one.
 PYTEST_WORKERS ?= 2
 # How many times the quick number of examples `make soak` tries; CI asks for a tenth.
 SOAK ?= 50
