@@ -21,8 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
-
+from sandbox.agents.nomad_config import HostPlan, write_config
 from sandbox.tether import TetheredProcess, command_line, is_alive, log_tail
 
 _VERSION: Final = re.compile(r"\bv?(\d+\.\d+\.\d+)")
@@ -33,18 +32,6 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 class NomadAgentError(Exception):
     """A Nomad agent cannot run. The text is one sentence for the person who started it."""
-
-
-class HostPlan(msgspec.Struct, frozen=True):
-    """One agent: its name, ports and folder."""
-
-    name: str
-    folder: Path
-    http: int
-    rpc: int
-    serf: int
-    min_dynamic_port: int
-    max_dynamic_port: int
 
 
 class NomadAgents:
@@ -85,6 +72,7 @@ class NomadAgents:
         dynamic_ports: tuple[int, int] = (3100, 3199),
         consul_address: str | None = None,
         consul_token: str = "",
+        driver: str = "raw_exec",
         timeout_s: float = 60.0,
     ) -> Self:
         """Start `nomad` of PATH with its data below `folder`; blocks until every host is ready.
@@ -97,9 +85,11 @@ class NomadAgents:
             consul_address: host:port of a Consul agent. With it `start` also waits until the first host has
                 noticed Consul, since no job with Consul services is placed before. Further hosts get none: two
                 Nomad clients at one Consul agent delete each other's services.
+            driver: the one task driver of all hosts, `raw_exec` or `docker`.
 
         Raises:
-            NomadAgentError: no nomad on PATH, a range that does not fit, or an agent that did not come up.
+            NomadAgentError: no nomad on PATH, a range that does not fit, an agent that did not come up, or
+                no Docker engine where the driver needs one.
         """
         program = shutil.which("nomad")
         if program is None:
@@ -120,14 +110,21 @@ class NomadAgents:
             for plan in plans:
                 _end_leftover(plan)
                 consul = consul_address if plan is plans[0] else None
-                config = _write_config(
-                    plan, plans[0], is_server=plan is plans[0], consul=consul, consul_token=consul_token
+                config = write_config(
+                    plan,
+                    plans[0],
+                    is_server=plan is plans[0],
+                    consul=consul,
+                    consul_token=consul_token,
+                    driver=driver,
                 )
                 log = plan.folder / "agent.log"
                 argv = [program, "agent", "-config", str(config)]
                 processes.append(TetheredProcess.start(argv, log=log, env=_env(), stop_signal=signal.SIGINT))
                 (plan.folder / "agent.pid").write_text(str(processes[-1].pid))
             agents._await_ready(consul_address is not None, timeout_s)
+            if driver == "docker":
+                agents._await_docker()
         except BaseException:
             agents.stop()
             raise
@@ -171,6 +168,17 @@ class NomadAgents:
             return True
         node = _get(f"{self.url}/v1/node/{ready[self.hosts[0].name]}")
         return bool(node) and "consul.version" in node["Attributes"]
+
+    def _await_docker(self, timeout_s: float = 10.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            nodes = _get(f"{self.url}/v1/nodes") or []
+            if nodes and all((node["Drivers"] or {}).get("docker", {}).get("Healthy") for node in nodes):
+                return
+            time.sleep(0.2)
+        raise NomadAgentError(
+            "Nomad found no Docker engine on this machine; start Docker, or use `--driver raw_exec`."
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -236,49 +244,6 @@ def _plan(folder: Path, number: int, first: int, last: int, http_port: int | Non
         min_dynamic_port=first + number * size,
         max_dynamic_port=last + number * size,
     )
-
-
-def _write_config(
-    plan: HostPlan, server: HostPlan, *, is_server: bool, consul: str | None, consul_token: str
-) -> Path:
-    """The agent's configuration, in JSON, which Nomad reads as it reads HCL."""
-    local = "127.0.0.1"
-    client: dict[str, Any] = {
-        "enabled": True,
-        "network_interface": "lo",
-        "min_dynamic_port": plan.min_dynamic_port,
-        "max_dynamic_port": plan.max_dynamic_port,
-        "max_kill_timeout": "60s",
-        "preferred_address_family": "ipv4",
-        # Cloud metadata look-ups only cost time here, and raw_exec is the one driver the sandbox uses.
-        "options": {
-            "driver.allowlist": "raw_exec",
-            "fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean,vault,cni,bridge",
-        },
-    }
-    config: dict[str, Any] = {
-        "name": plan.name,
-        "data_dir": str(plan.folder / "data"),
-        "bind_addr": local,
-        "advertise": {"http": local, "rpc": local, "serf": local},
-        "ports": {"http": plan.http, "rpc": plan.rpc, "serf": plan.serf},
-        "disable_update_check": True,
-        "leave_on_terminate": False,
-        "leave_on_interrupt": False,
-        "log_level": "INFO",
-        "client": client,
-        "plugin": [{"raw_exec": {"config": {"enabled": True}}}],
-        # Without a Consul an address that nobody listens on keeps Nomad from trying the default one.
-        "consul": {"address": consul or f"{local}:1", "token": consul_token},
-    }
-    if is_server:
-        config["server"] = {"enabled": True, "bootstrap_expect": 1}
-    else:
-        client["servers"] = [f"{local}:{server.rpc}"]
-    path = plan.folder / "agent.json"
-    path.write_text(json.dumps(config, indent=1))
-    path.chmod(0o600)
-    return path
 
 
 def _free_ports(count: int) -> list[int]:

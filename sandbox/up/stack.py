@@ -127,6 +127,7 @@ class Stack:
                 http_port=_port(self.nomad_url),
                 dynamic_ports=self._plan.ports,
                 consul_address=self.consul_url.removeprefix("http://"),
+                driver=self._plan.driver.value,
             )
 
         return Child(name="nomad", launch=launch, log=folder / "host-1" / "agent.log")
