@@ -103,7 +103,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
         engine = create_engine(settings.store, application_name="wahafleet api")
         stack.push_async_callback(engine.dispose)
         redis_url = settings.cache.redis_url
-        cache = Cache(None if redis_url is None else redis_url.reveal())
+        cache = Cache(None if redis_url is None else redis_url.reveal(), timeout_s=settings.cache.timeout_s)
         stack.push_async_callback(cache.close)
         waha = WahaClients()
         stack.push_async_callback(waha.aclose)

@@ -64,6 +64,7 @@ class CacheSettings(msgspec.Struct, frozen=True):
     """`redis_url`: None = run without a cache (slower, never wrong)."""
 
     redis_url: Secret | None
+    timeout_s: float
     endpoint_ttl_s: float
     qr_ttl_s: float
 
@@ -275,6 +276,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
         ),
         cache=CacheSettings(
             redis_url=reader.optional_secret("WAHAFLEET_REDIS_URL"),
+            timeout_s=reader.number("WAHAFLEET_REDIS_TIMEOUT_S", least=0.01, most=10),
             endpoint_ttl_s=reader.number("WAHAFLEET_ENDPOINT_TTL_S", least=1, most=3600),
             qr_ttl_s=reader.number("WAHAFLEET_QR_TTL_S", least=1, most=20),
         ),

@@ -47,6 +47,9 @@ VARIABLES: Final = (
         secret=True,
     ),
     _v("WAHAFLEET_REDIS_URL", "", "Redis or Valkey, as redis://host:port/0; empty = no cache.", secret=True),
+    _v(
+        "WAHAFLEET_REDIS_TIMEOUT_S", "0.25", "Longest wait for one answer of it; what takes longer is a miss."
+    ),
     _v("WAHAFLEET_ENDPOINT_TTL_S", "30", "How long a cached endpoint may be used."),
     _v("WAHAFLEET_QR_TTL_S", "5", "How long a cached QR may be shown without asking WAHA again."),
     _v("NOMAD_ADDR", "http://127.0.0.1:4646", "Nomad's HTTP API."),

@@ -97,7 +97,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         discovery = ConsulDiscovery(settings.consul)
         stack.push_async_callback(discovery.close)
         waha = await stack.enter_async_context(WahaClients())
-        cache = Cache(settings.cache.redis_url.reveal() if settings.cache.redis_url else None)
+        cache = Cache(
+            settings.cache.redis_url.reveal() if settings.cache.redis_url else None,
+            timeout_s=settings.cache.timeout_s,
+        )
         stack.push_async_callback(cache.close)
 
         sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))

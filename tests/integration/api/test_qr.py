@@ -328,7 +328,9 @@ async def _heard(stage: Stage) -> None:
 async def test_replicas_share_one_flight_and_the_viewers_mark(
     start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
 ) -> None:
-    async with start(redis_url=redis_url) as one, start(redis_url=redis_url) as two:
+    # A busy machine answers late; here that must not pass for a Redis that is away.
+    patient = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
+    async with start(**patient) as one, start(**patient) as two:
         stage = await staged(one, simulators, tmp_path)
         there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
         there.person = Person(stage.person.id, "", stage.person.token, two.client)
@@ -351,7 +353,7 @@ async def test_replicas_share_one_flight_and_the_viewers_mark(
 async def test_a_changed_endpoint_is_dropped_from_redis(
     start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path
 ) -> None:
-    async with start(redis_url=redis_url) as running:
+    async with start(redis_url=redis_url, WAHAFLEET_REDIS_TIMEOUT_S="5") as running:
         stage = await staged(running, simulators, tmp_path)
         await stage.poll()
         client = redis.Redis.from_url(redis_url)
