@@ -13,8 +13,8 @@ from core.clients.scheduler import Scheduler
 from core.clock import Clock
 from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision, RemoveContainer
 from core.domain.decide import decide
-from core.domain.endpoints import TERMINAL
-from core.domain.facts import ClientStatus, Observation, Unknown
+from core.domain.endpoints import CLIENT_ENDED
+from core.domain.facts import Observation, Unknown
 from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
@@ -187,7 +187,7 @@ class Reconciler:
         except DependencyError as error:
             _log.warning("port_holder_not_read", code=error.code, error=error.message)
             return False
-        return holder.client in TERMINAL and holder.client is not ClientStatus.LOST
+        return holder.client in CLIENT_ENDED
 
     async def _drop_cached(
         self, snapshot: UserSnapshot, chips: Mapping[str, ChipStatus], *, changed: bool

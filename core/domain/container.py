@@ -20,7 +20,7 @@ from core.domain.actions import (
 )
 from core.domain.desired import Desired, Wanted
 from core.domain.endpoints import (
-    TERMINAL,
+    CLIENT_ENDED,
     current_allocation,
     endpoint_of,
     is_cut_off,
@@ -219,7 +219,7 @@ def _seen(
         port=live.port if live else None,
         endpoint=endpoint,
         # `lost` may still hold its port; the client's own word frees it.
-        closed_allocations=tuple(a.id for a in allocations if a.client in (TERMINAL[0], TERMINAL[1])),
+        closed_allocations=tuple(a.id for a in allocations if a.client in CLIENT_ENDED),
     )
 
 

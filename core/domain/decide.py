@@ -9,7 +9,6 @@ from core.domain.actions import (
     ChipStatus,
     CreateSession,
     Decision,
-    RestartSession,
     StartSession,
 )
 from core.domain.chip import Scene, plan_chip
@@ -49,7 +48,7 @@ def _starts(action: Action) -> bool:
     """Whether a session that does not run now will run (a restart of a running one adds none)."""
     if isinstance(action, CreateSession):
         return action.start
-    return isinstance(action, StartSession) and not isinstance(action, RestartSession)
+    return isinstance(action, StartSession)
 
 
 def _running(observation: Observation) -> int:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from core.domain.facts import AllocationFact, ClientStatus, Endpoint, ServiceInstance
 from core.domain.policy import Policy
 
-TERMINAL = (ClientStatus.COMPLETE, ClientStatus.FAILED, ClientStatus.LOST)
+# The client's own word that a container ended, which frees its port. `lost` is the servers' guess.
+CLIENT_ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
 
 
 def current_allocation(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
@@ -55,7 +56,7 @@ def is_possibly_alive(allocation: AllocationFact, now: datetime, policy: Policy)
     Complete and failed are reports of the client itself. A lost one is only believed dead after the
     client must have stopped it: S, plus the kill timeout, plus a margin.
     """
-    if allocation.client in (ClientStatus.COMPLETE, ClientStatus.FAILED):
+    if allocation.client in CLIENT_ENDED:
         return False
     if allocation.client is ClientStatus.LOST:
         wait = policy.stop_on_disconnect_s + policy.kill_timeout_s + policy.possibly_alive_margin_s
