@@ -13,9 +13,9 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import nomad
@@ -25,14 +25,28 @@ from requests.adapters import BaseAdapter
 from core.clients import scheduler_facts as facts
 from core.clients.scheduler_errors import SYSTEM, translated
 from core.clients.scheduler_watch import RELIST, JobWatch, Relist
-from core.domain.facts import AllocationFact, ClientStatus, EvaluationFact, JobFact
+from core.domain.facts import (
+    AllocationFact,
+    ClientStatus,
+    EvaluationFact,
+    JobFact,
+    ListedAllocation,
+    ListedJob,
+)
+from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX
 from core.errors import AppError, Missing, Rejected, Unavailable
 from core.settings import NomadSettings
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 __all__ = ["RELIST", "NomadScheduler", "Relist", "Scheduler"]
 
 # An allocation keeps its ports for life, so they are read once; the bound is for memory alone.
 _ADDRESSES_KEPT = 20_000
+# An allocation's stub is about 0.7 kB, so a page stays below a megabyte (measured on Nomad 1.10.5).
+_PER_PAGE: Final = 1000
+_MOST_PAGES: Final = 1000
 _PATH_PART = re.compile(r"[a-zA-Z0-9._~-]+\Z")
 
 
@@ -55,6 +69,19 @@ class Scheduler(Protocol):
 
     async def allocation(self, allocation_id: str) -> AllocationFact:
         """One allocation of whatever job. Raises Missing."""
+
+    async def jobs(self) -> tuple[ListedJob, ...]:
+        """Every job whose id has our prefix, by id.
+
+        Lists are read page by page and each page is a snapshot of its own (Nomad API docs, pagination): what
+        changes meanwhile may be missed. What a list lacks is a reason to look, never a proof of absence.
+        """
+
+    async def all_allocations(self) -> tuple[ListedAllocation, ...]:
+        """Every allocation of a job with our prefix, ended ones that are still listed too, oldest first."""
+
+    async def variable_paths(self) -> tuple[str, ...]:
+        """Paths of the variables of jobs with our prefix, in order."""
 
     async def register(
         self, job: Mapping[str, Any], expected_index: int, submission: Mapping[str, Any] | None = None
@@ -130,6 +157,23 @@ class NomadScheduler:
         whole = await self._read(facts.Allocation, "allocation", allocation_id)
         return _fact(whole, facts.address_of(whole))
 
+    async def jobs(self) -> tuple[ListedJob, ...]:
+        stubs = await self._list(facts.JobStub, "jobs", {"prefix": JOB_PREFIX})
+        ours = {stub.id: stub for stub in stubs if stub.id.startswith(JOB_PREFIX)}
+        return tuple(_read_as(facts.listed_job, ours[job_id]) for job_id in sorted(ours))
+
+    async def all_allocations(self) -> tuple[ListedAllocation, ...]:
+        params = {"resources": "true", "task_states": "false"}
+        stubs = await self._list(facts.Allocation, "allocations", params)
+        ours = {stub.id: stub for stub in stubs if stub.job_id.startswith(JOB_PREFIX)}
+        by_age = sorted(ours.values(), key=lambda stub: (stub.create_index, stub.id))
+        return tuple(_read_as(facts.listed_allocation, stub) for stub in by_age)
+
+    async def variable_paths(self) -> tuple[str, ...]:
+        prefix = VARIABLE_PREFIX + JOB_PREFIX
+        stubs = await self._list(facts.VariableStub, "vars", {"prefix": prefix})
+        return tuple(sorted({stub.path for stub in stubs if stub.path.startswith(prefix)}))
+
     async def register(
         self, job: Mapping[str, Any], expected_index: int, submission: Mapping[str, Any] | None = None
     ) -> JobFact:
@@ -194,16 +238,33 @@ class NomadScheduler:
     async def _read(self, type_: Any, *path: str, params: dict[str, object] | None = None) -> Any:
         """The answer as `type_`. Raises Unavailable when it does not fit: misread facts are worse than none."""
         area, *rest = path
-        content = await self._call("get", area, *rest, params=params)
-        try:
-            return msgspec.json.decode(content, type=type_)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable(SYSTEM, f"{path[0]}: the answer does not have the agreed form") from error
+        answer = await self._call("get", area, *rest, params=params)
+        return _decoded(type_, area, answer.content)
+
+    async def _list(self, type_: type[T], area: str, params: Mapping[str, str]) -> list[T]:
+        """All pages of a list. An element may come twice: it moved from one page to another meanwhile."""
+        found: list[T] = []
+        token = ""
+        for _ in range(_MOST_PAGES):
+            query = {**params, "per_page": str(_PER_PAGE), **({"next_token": token} if token else {})}
+            answer = await self._call("get", area, params=query)
+            found += _decoded(list[type_] | None, area, answer.content) or ()  # type: ignore[valid-type]
+            before, token = token, answer.headers.get("X-Nomad-NextToken", "")
+            if not token:
+                return found
+            if token == before:
+                break
+        raise Unavailable(SYSTEM, f"{area}: the list does not come to an end", code="malformed")
 
     async def _call(
-        self, method: str, area: str, *path: str, params: dict[str, object] | None = None, json: object = None
-    ) -> bytes:
-        """One HTTP call in a thread; the body of its 2xx answer.
+        self,
+        method: str,
+        area: str,
+        *path: str,
+        params: Mapping[str, object] | None = None,
+        json: object = None,
+    ) -> requests.Response:
+        """One HTTP call in a thread; its 2xx answer, wholly read.
 
         Time spent waiting for a thread counts: an effect that was allowed to start now must not start
         after its lease has run out.
@@ -214,14 +275,14 @@ class NomadScheduler:
                 raise Rejected(SYSTEM, "a name that Nomad cannot take in a path")
         asked_at = time.monotonic()
 
-        def send() -> bytes:
+        def send() -> requests.Response:
             left_s = self.timeout_s - (time.monotonic() - asked_at)
             if left_s <= 0:
                 raise Unavailable(SYSTEM, "no free connection in time")
             try:
                 query = {"namespace": self._settings.namespace, **(params or {})}
                 client = self._area(area)
-                return client.request(*path, method=method, params=query, json=json, timeout=left_s).content
+                return client.request(*path, method=method, params=query, json=json, timeout=left_s)
             except AppError:
                 raise
             # Whatever the two libraries raise ends here; nothing of theirs crosses the border.
@@ -243,7 +304,9 @@ class NomadScheduler:
             "job": client.job,
             "jobs": client.jobs,
             "allocation": client.allocation,
+            "allocations": client.allocations,
             "variable": client.variable,
+            "vars": client.variables,
             "leader": client.status.leader,
         }
         return areas[name]
@@ -267,8 +330,20 @@ class NomadScheduler:
         )
 
 
-def _fact(allocation: facts.Allocation, address: facts.Address | None) -> AllocationFact:
+def _decoded(type_: Any, what: str, content: bytes) -> Any:
     try:
-        return facts.allocation_fact(allocation, address)
+        return msgspec.json.decode(content, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Unavailable(SYSTEM, f"{what}: the answer does not have the agreed form") from error
+
+
+def _fact(allocation: facts.Allocation, address: facts.Address | None) -> AllocationFact:
+    return _read_as(lambda whole: facts.allocation_fact(whole, address), allocation)
+
+
+def _read_as(reader: Callable[[S], T], value: S) -> T:
+    """`reader(value)`; a moment that cannot be is an answer that cannot be read."""
+    try:
+        return reader(value)
     except ValueError as error:
-        raise Unavailable(SYSTEM, "allocation: the answer does not have the agreed form") from error
+        raise Unavailable(SYSTEM, "the answer does not have the agreed form") from error

@@ -16,6 +16,8 @@ from core.domain.facts import (
     ClientStatus,
     EvaluationFact,
     JobFact,
+    ListedAllocation,
+    ListedJob,
     PlacementFailure,
     TaskEvent,
 )
@@ -31,6 +33,22 @@ class Job(msgspec.Struct, frozen=True):
     modify_index: int = msgspec.field(name="JobModifyIndex")
     stop: bool | None = msgspec.field(name="Stop", default=None)
     status: str = msgspec.field(name="Status", default="")
+
+
+class JobStub(msgspec.Struct, frozen=True):
+    """An element of the list of jobs."""
+
+    id: str = msgspec.field(name="ID")
+    modify_index: int = msgspec.field(name="JobModifyIndex")
+    submit_time: int = msgspec.field(name="SubmitTime")
+    stop: bool | None = msgspec.field(name="Stop", default=None)
+    status: str = msgspec.field(name="Status", default="")
+
+
+class VariableStub(msgspec.Struct, frozen=True):
+    """An element of the list of variables; it carries no items."""
+
+    path: str = msgspec.field(name="Path")
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -60,7 +78,7 @@ class _Resources(msgspec.Struct, frozen=True):
 
 
 class Allocation(msgspec.Struct, frozen=True):
-    """An allocation, whole or as the stub of a list (which has no resources)."""
+    """An allocation, whole or as a list's stub (with resources only where a list of all is asked for them)."""
 
     id: str = msgspec.field(name="ID")
     node_id: str = msgspec.field(name="NodeID")
@@ -71,6 +89,7 @@ class Allocation(msgspec.Struct, frozen=True):
     modify_time: int = msgspec.field(name="ModifyTime")
     node_name: str | None = msgspec.field(name="NodeName", default=None)
     followup: str | None = msgspec.field(name="FollowupEvalID", default=None)
+    job_id: str = msgspec.field(name="JobID", default="")
     task_states: dict[str, _TaskState] | None = msgspec.field(name="TaskStates", default=None)
     resources: _Resources | None = msgspec.field(name="AllocatedResources", default=None)
 
@@ -101,6 +120,20 @@ class Address(msgspec.Struct, frozen=True):
 
 def job_fact(job: Job) -> JobFact:
     return JobFact(modify_index=job.modify_index, stopped=bool(job.stop), status=job.status)
+
+
+def listed_job(stub: JobStub) -> ListedJob:
+    return ListedJob(
+        job_id=stub.id,
+        modify_index=stub.modify_index,
+        stopped=bool(stub.stop),
+        status=stub.status,
+        submitted_at=moment(stub.submit_time),
+    )
+
+
+def listed_allocation(stub: Allocation) -> ListedAllocation:
+    return ListedAllocation(stub.job_id, allocation_fact(stub, address_of(stub)))
 
 
 def address_of(allocation: Allocation) -> Address | None:

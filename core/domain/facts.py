@@ -82,6 +82,21 @@ class JobFact(msgspec.Struct, frozen=True):
     status: str
 
 
+class ListedJob(msgspec.Struct, frozen=True):
+    """A job as a list of all jobs shows it.
+
+    Attributes:
+        job_id: begins with our prefix; a job that is none of ours in the rest of its name is listed too.
+        submitted_at: when its specification last changed.
+    """
+
+    job_id: str
+    modify_index: int
+    stopped: bool
+    status: str
+    submitted_at: datetime
+
+
 class TaskEvent(msgspec.Struct, frozen=True):
     """One line of what happened to a task, newest last (`Driver Failure`, `Terminated`, ...)."""
 
@@ -115,6 +130,13 @@ class AllocationFact(msgspec.Struct, frozen=True):
     restarts: int = 0
     task_state: str = ""
     events: tuple[TaskEvent, ...] = ()
+
+
+class ListedAllocation(msgspec.Struct, frozen=True):
+    """An allocation as a list of all allocations shows it: with its port, without task state and events."""
+
+    job_id: str
+    allocation: AllocationFact
 
 
 class PlacementFailure(msgspec.Struct, frozen=True):

@@ -146,6 +146,9 @@ async def test_every_call_names_its_namespace_and_timeout_and_checks_certificate
             f"PUT /v1/var/nomad/jobs/{JOB}": {"Path": "p"},
             f"DELETE /v1/var/nomad/jobs/{JOB}": (204, ""),
             "GET /v1/status/leader": "127.0.0.1:4647",
+            "GET /v1/jobs": [],
+            "GET /v1/allocations": [],
+            "GET /v1/vars": [],
         }
     )
     await client.job(JOB)
@@ -158,7 +161,10 @@ async def test_every_call_names_its_namespace_and_timeout_and_checks_certificate
     await client.write_variables(f"nomad/jobs/{JOB}", {"k": "v"})
     await client.delete_variables(f"nomad/jobs/{JOB}")
     await client.leader()
-    assert len(wire.sent) == 11
+    await client.jobs()
+    await client.all_allocations()
+    await client.variable_paths()
+    assert len(wire.sent) == 14
     for request, options in zip(wire.sent, wire.options, strict=True):
         assert request.url is not None
         assert "namespace=waha" in request.url
@@ -389,6 +395,9 @@ CALLS: dict[str, Callable[[NomadScheduler], Any]] = {
     "write_variables": lambda n: n.write_variables(f"nomad/jobs/{JOB}", {}),
     "delete_variables": lambda n: n.delete_variables(f"nomad/jobs/{JOB}"),
     "leader": lambda n: n.leader(),
+    "jobs": lambda n: n.jobs(),
+    "all_allocations": lambda n: n.all_allocations(),
+    "variable_paths": lambda n: n.variable_paths(),
 }
 
 

@@ -23,6 +23,8 @@ from core.domain.facts import (
     ClientStatus,
     EvaluationFact,
     JobFact,
+    ListedAllocation,
+    ListedJob,
     PlacementFailure,
     ServiceInstance,
     WahaStatus,
@@ -78,7 +80,7 @@ class FakeNomad:
         self.clock = clock
         self.faults = faults
         self.index = 10
-        self.jobs: dict[str, JobFact] = {}
+        self.held: dict[str, JobFact] = {}
         self.specs: dict[str, Mapping[str, Any]] = {}
         self.allocs: dict[str, list[AllocationFact]] = defaultdict(list)
         self.evaluations: dict[str, EvaluationFact] = {}
@@ -93,9 +95,9 @@ class FakeNomad:
     # --- Scheduler -----------------------------------------------------------------------------------
     async def job(self, job_id: str) -> JobFact:
         await self.faults.enter("nomad.job", job_id)
-        if job_id not in self.jobs:
+        if job_id not in self.held:
             raise Missing("nomad", "job not found")
-        return self.jobs[job_id]
+        return self.held[job_id]
 
     async def allocations(self, job_id: str) -> tuple[AllocationFact, ...]:
         await self.faults.enter("nomad.allocations", job_id)
@@ -114,28 +116,43 @@ class FakeNomad:
                 return allocation
         raise Missing("nomad", "alloc not found")
 
+    async def jobs(self) -> tuple[ListedJob, ...]:
+        await self.faults.enter("nomad.jobs")
+        return tuple(
+            ListedJob(job_id, job.modify_index, job.stopped, job.status, self.clock.now())
+            for job_id, job in sorted(self.held.items())
+        )
+
+    async def all_allocations(self) -> tuple[ListedAllocation, ...]:
+        await self.faults.enter("nomad.all_allocations")
+        return tuple(ListedAllocation(job_id, one) for job_id, of in self.allocs.items() for one in of)
+
+    async def variable_paths(self) -> tuple[str, ...]:
+        await self.faults.enter("nomad.variable_paths")
+        return tuple(sorted(self.variables))
+
     async def register(
         self, job: Mapping[str, Any], expected_index: int, submission: Mapping[str, Any] | None = None
     ) -> JobFact:
         await self.faults.enter("nomad.register", expected_index)
         job_id = job["ID"]
-        held = self.jobs.get(job_id)
+        held = self.held.get(job_id)
         if (held.modify_index if held else 0) != expected_index:
             raise StaleWrite("nomad", "Enforcing job modify index")
         if job_id not in self.variables and f"nomad/jobs/{job_id}" not in self.variables:
             raise AssertionError("registered before its secrets were written")
         self.index += 1
-        self.jobs[job_id] = JobFact(self.index, stopped=False, status="pending")
+        self.held[job_id] = JobFact(self.index, stopped=False, status="pending")
         self.specs[job_id] = job
         self.background(self.place(job_id))
         self.faults.leave("nomad.register")
-        return self.jobs[job_id]
+        return self.held[job_id]
 
     async def stop(self, job_id: str) -> None:
         await self.faults.enter("nomad.stop", job_id)
-        if job_id in self.jobs:
+        if job_id in self.held:
             self.index += 1
-            self.jobs[job_id] = JobFact(self.index, stopped=True, status="dead")
+            self.held[job_id] = JobFact(self.index, stopped=True, status="dead")
             for allocation in self.allocs[job_id]:
                 if allocation.client in (ClientStatus.RUNNING, ClientStatus.PENDING):
                     self.edit(allocation.id, desired="stop")
@@ -144,7 +161,7 @@ class FakeNomad:
 
     async def purge(self, job_id: str) -> None:
         await self.faults.enter("nomad.purge", job_id)
-        self.jobs.pop(job_id, None)
+        self.held.pop(job_id, None)
         self.faults.leave("nomad.purge")
 
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:

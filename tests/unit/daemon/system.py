@@ -115,7 +115,7 @@ class World:
         alive = [a for a in self.nomad.allocs[self.job(user_id)] if a.client.value in ("running", "pending")]
         return (
             user_id not in self.store.containers
-            and self.job(user_id) not in self.nomad.jobs
+            and self.job(user_id) not in self.nomad.held
             and not self.nomad.variables
             and not alive
             and not self.waha.sessions[user_id]

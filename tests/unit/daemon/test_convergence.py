@@ -191,7 +191,7 @@ async def test_a_stop_that_fails_is_tried_for_ever_and_never_told_as_done(w: Wor
         daemon.queue.put(U1)
         await asyncio.sleep(300)
         assert w.container() == ("stopping", "dependency_nomad")
-        assert w.job() in w.nomad.jobs
+        assert w.job() in w.nomad.held
         assert w.faults.count("nomad.stop") > 5
         w.faults.up("nomad")
         await w.until(w.nothing_left)

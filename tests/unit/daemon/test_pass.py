@@ -227,7 +227,7 @@ async def test_a_refused_register_is_told_and_not_repeated(w: World) -> None:
     w.faults.up("nomad")
     await daemon.one_pass()
     assert w.faults.count("nomad.register") == 3
-    assert w.job() in w.nomad.jobs
+    assert w.job() in w.nomad.held
 
 
 @scenario
