@@ -92,7 +92,7 @@ class DependencyError(AppError):
     """An outside system did not do its part.
 
     Attributes:
-        system: `nomad`, `consul`, `waha`, `redis` or `postgres`.
+        system: `nomad`, `consul`, `waha`, `storage` (where WAHA keeps its sessions), `redis` or `postgres`.
     """
 
     default_code = "dependency"

@@ -98,10 +98,11 @@ def wanted_job(
     Raises JobspecError (sentences for an operator, without secrets) when the job cannot be made from these
     settings, also when the container's storage server is not the one that the settings name.
     """
-    if row.storage_id != settings.storage_id:
+    dsn = settings.storages().get(row.storage_id)
+    if dsn is None and row.storage_id != settings.storage_id:
         raise JobspecError(
-            f"the container's sessions are on storage {row.storage_id!r} and only {settings.storage_id!r} is set up: "
-            "set WAHAFLEET_STORAGE_ID and WAHAFLEET_STORAGE_DSN to that server."
+            f"the container's sessions are on storage {row.storage_id!r}, which is not set up: name it in "
+            "WAHAFLEET_STORAGES with its DSN."
         )
     slots = slots_for(
         row,
@@ -112,7 +113,7 @@ def wanted_job(
         simulator_env=simulator_env,
     )
     built = build(template.job, slots)
-    items = variables(template.job, hook_key=row.secrets.hook_key, storage_dsn=settings.storage_dsn.reveal())
+    items = variables(template.job, hook_key=row.secrets.hook_key, storage_dsn=dsn.reveal() if dsn else "")
     return WantedJob(
         job=built.job,
         submission=submission(template.source, slots, built.hashes.spec),

@@ -94,7 +94,9 @@ class JobSettings(msgspec.Struct, frozen=True):
     Attributes:
         jobspec: file stem in `jobspecs/`: `waha-plus` or `waha-simulator`.
         image: image with tag or digest. engine: WAHA engine. datacenters, node_pool: where it may run.
+        storage_id: name of the storage server that new containers get.
         storage_dsn: where WAHA keeps its sessions (PostgreSQL URL, or a folder for the simulator); secret.
+        other_storages: further servers as (id, DSN), for containers that were made on them.
         hook_base_url: where a container reaches this API (`http://host:port`).
         console_url: link shown in the Nomad UI.
     """
@@ -110,6 +112,12 @@ class JobSettings(msgspec.Struct, frozen=True):
     console_url: str
     simulator_command: str
     simulator_args: tuple[str, ...]
+    other_storages: tuple[tuple[str, Secret], ...] = ()
+
+    def storages(self) -> dict[str, Secret]:
+        """DSN by storage id, without servers whose DSN is empty."""
+        named = {self.storage_id: self.storage_dsn, **dict(self.other_storages)}
+        return {id_: dsn for id_, dsn in named.items() if dsn.reveal()}
 
 
 class ApiSettings(msgspec.Struct, frozen=True):
@@ -307,6 +315,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             console_url=reader.url("WAHAFLEET_CONSOLE_URL"),
             simulator_command=reader.text("WAHAFLEET_SIMULATOR_COMMAND"),
             simulator_args=tuple(reader.text("WAHAFLEET_SIMULATOR_ARGS").split()),
+            other_storages=_other_storages(reader),
         ),
         api=ApiSettings(
             jwt_secret_key=jwt,
@@ -337,6 +346,20 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
     if reader.problems:
         raise SettingsError(reader.problems)
     return settings
+
+
+def _other_storages(reader: _Reader) -> tuple[tuple[str, Secret], ...]:
+    def parse(text: str) -> tuple[tuple[str, Secret], ...]:
+        pairs = [word.partition("=") for word in text.split()]
+        ids = [id_ for id_, _, _ in pairs]
+        if any(not id_ or len(id_) > 40 or not dsn for id_, _, dsn in pairs) or len(set(ids)) < len(ids):
+            raise ValueError(text)
+        if reader.text("WAHAFLEET_STORAGE_ID") in ids:
+            raise ValueError(text)
+        return tuple((id_, Secret(dsn)) for id_, _, dsn in pairs)
+
+    rule = "id=DSN pairs with blanks between, each id once and none that WAHAFLEET_STORAGE_ID names"
+    return reader.parsed("WAHAFLEET_STORAGES", parse, rule, ())
 
 
 def _egress(reader: _Reader) -> str | None:

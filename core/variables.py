@@ -78,6 +78,12 @@ VARIABLES: Final = (
         "Where WAHA keeps its sessions: a PostgreSQL URL (a folder for the simulator).",
         secret=True,
     ),
+    _v(
+        "WAHAFLEET_STORAGES",
+        "",
+        "Further storage servers whose containers live on, as id=DSN with blanks between; the daemon's alone.",
+        secret=True,
+    ),
     _v("WAHAFLEET_HOOK_BASE_URL", "http://127.0.0.1:8000", "Where containers reach this API for webhooks."),
     _v("WAHAFLEET_CONSOLE_URL", "http://127.0.0.1:8000", "Where the Nomad UI links back to."),
     _v(

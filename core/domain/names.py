@@ -24,6 +24,7 @@ VARIABLE_PREFIX = "nomad/jobs/"
 POSTGRES_NAME_LIMIT = 63
 
 _NAMESPACE = re.compile(r"u[0-9a-z]{15}\Z")
+_DATABASE = re.compile(r"waha_(u[0-9a-z]{15})(?:_|\Z)")
 
 
 def parse_id(text: str) -> str | None:
@@ -71,3 +72,30 @@ def database_name(namespace: str, session: str) -> str:
     """The PostgreSQL database that WAHA gives a session (WAHA storage docs, 2026.3.1 and later)."""
     slug = re.sub(r"[^a-z0-9-]", "_", session.lower())
     return f"waha_{namespace}_{slug}"
+
+
+def main_database(namespace: str) -> str:
+    """The database that a container keeps its sessions' configurations in (same source)."""
+    return f"waha_{namespace}"
+
+
+def stored_name(database: str) -> str:
+    """What PostgreSQL makes of a database's name: it is cut to 63 bytes, without an error."""
+    return database.encode()[:POSTGRES_NAME_LIMIT].decode(errors="ignore")
+
+
+def namespace_of_database(database: str) -> str | None:
+    """The storage namespace in a database's name, or None when the database is none of ours.
+
+    Namespaces have one length, so no namespace's databases are ever another's by a common beginning.
+    """
+    found = _DATABASE.match(database)
+    return found.group(1) if found else None
+
+
+def chip_of_database(database: str) -> str | None:
+    """The chip whose session the database belongs to; None for a container's main database and others'."""
+    namespace = namespace_of_database(database)
+    if namespace is None:
+        return None
+    return chip_of_session(database.removeprefix(f"{main_database(namespace)}_"))

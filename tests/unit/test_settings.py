@@ -94,3 +94,17 @@ def test_a_secret_never_shows_itself() -> None:
     secret = Secret("hunter2")
     assert "hunter2" not in f"{secret} {secret!r} {load({**GOOD, 'NOMAD_TOKEN': 'hunter2'})!r}"
     assert secret.reveal() == "hunter2"
+
+
+def test_further_storage_servers_stand_beside_the_first() -> None:
+    settings = load({**GOOD, "WAHAFLEET_STORAGES": "old=postgres://waha:secret@db/postgres sim=/srv/waha"})
+    assert list(settings.job.storages()) == ["main", "old", "sim"]
+    assert settings.job.storages()["old"].reveal() == "postgres://waha:secret@db/postgres"
+    assert "secret@" not in repr(settings)
+
+
+@pytest.mark.parametrize("text", ["old", "=x", "old=", "old=a old=b", "main=postgres://waha:secret@db/x"])
+def test_storage_servers_that_cannot_be_told_apart_are_refused(text: str) -> None:
+    (problem,) = problems({**GOOD, "WAHAFLEET_STORAGES": text})
+    assert problem.startswith("WAHAFLEET_STORAGES: its value does not fit")
+    assert "secret@" not in problem

@@ -9,6 +9,7 @@ from core.crypto import hashed_api_key
 from core.domain.desired import Resources
 from core.domain.jobspec import JobspecError
 from core.jobs import slots_for, wanted_job
+from core.settings import Secret
 from tests.unit.jobspec import samples
 
 
@@ -76,9 +77,13 @@ def test_two_users_share_nothing_that_names_a_user() -> None:
 
 
 def test_a_container_on_another_storage_server_gets_no_job_with_the_wrong_one() -> None:
-    with pytest.raises(JobspecError, match="on storage 'second' and only 'main' is set up") as refused:
+    with pytest.raises(JobspecError, match="on storage 'second', which is not set up") as refused:
         wanted_job(jobspecs.template("waha-plus"), samples.row(storage_id="second"), samples.settings())
     assert samples.DSN not in str(refused.value)
+    second = "postgres://waha:other@second/postgres?sslmode=disable"
+    both = samples.settings(other_storages=(("second", Secret(second)),))
+    items = wanted_job(jobspecs.template("waha-plus"), samples.row(storage_id="second"), both).variables
+    assert items["storage_dsn"] == second
 
 
 def test_a_plan_that_reserves_more_than_it_allows_is_refused() -> None:
