@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import traceback
 from pathlib import Path
@@ -99,7 +100,7 @@ async def test_a_folder_drops_one_database_or_all_and_nothing_else(
         await folder.drop(A)
         assert await folder.namespaces() == (B,)
     assert len(await folder.databases(B)) == 2
-    assert {path.name for path in tmp_path.iterdir()} == {B, "gows", "journal", "u" + "c" * 15}
+    assert set(os.listdir(tmp_path)) == {B, "gows", "journal", "u" + "c" * 15}
 
 
 async def test_a_folder_never_follows_a_link_out_of_itself(tmp_path: Path) -> None:
