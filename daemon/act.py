@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import structlog
 
 from core.clients.scheduler import Scheduler
+from core.clients.storage import Storage, Storages
 from core.clients.waha import WRITE_TIMEOUT_S, WrongState
 from core.clock import Clock
 from core.domain import actions as act
@@ -21,7 +22,7 @@ from core.domain.actions import Action, ChipAction, ContainerAction, Decision
 from core.domain.desired import Registered
 from core.domain.facts import Endpoint
 from core.domain.names import job_id, session_name, variable_path
-from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled
+from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
 from core.store.interface import ReconcileStore, UserSnapshot
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease
@@ -31,6 +32,7 @@ from daemon.refusals import Refusals
 from daemon.waha import Waha, WahaContainers
 
 STORE_TIMEOUT_S: Final = 5.0
+STORAGE_TIMEOUT_S: Final = 10.0
 # Why an action was deferred. The first two end with the pass, the last one with what stands in its way.
 LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
@@ -49,7 +51,8 @@ class Actor:
     """Does what was decided for one user at a time.
 
     Args:
-        waha_timeout_s: the longest that one changing call to WAHA may take.
+        storages: the servers that hold WAHA's sessions; without them no storage is ever deleted.
+        waha_timeout_s, storage_timeout_s: the longest that one changing call there may take.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class Actor:
         steps: Steps,
         refusals: Refusals,
         *,
+        storages: Storages | None = None,
         waha_timeout_s: float = WRITE_TIMEOUT_S,
+        storage_timeout_s: float = STORAGE_TIMEOUT_S,
     ) -> None:
         self._scheduler = scheduler
         self._waha = waha
@@ -71,7 +76,9 @@ class Actor:
         self._clock = clock
         self._steps = steps
         self._refusals = refusals
+        self._storages = storages
         self._waha_timeout_s = waha_timeout_s
+        self._storage_timeout_s = storage_timeout_s
 
     async def perform(self, held: HeldLease, snapshot: UserSnapshot, decision: Decision) -> list[Result]:
         """Do all actions that may be done, each at most once; one result for each, in the same order.
@@ -202,10 +209,17 @@ class _Performance:
             case act.DeleteVariables():
                 await scheduler.delete_variables(variable_path(self._user_id))
                 return partial(store.record_variables, lease, None)
+            case act.DeleteStorage():
+                await self._storage().drop(self._snapshot.container.namespace)
             case act.RemoveContainer():
                 if not await store.remove_container(lease):
                     raise StaleWrite("postgres", "the user has chips again")
         return None
+
+    def _storage(self) -> Storage:
+        if self._actor._storages is None:
+            raise Unavailable("storage", "no storage server is set up")
+        return self._actor._storages.on(self._snapshot.container.storage_id)
 
     async def _do_chip(self, action: ChipAction) -> None:
         if isinstance(action, act.RemoveChip):
@@ -244,6 +258,8 @@ class _Performance:
             return STORE_TIMEOUT_S
         if isinstance(action, _CHIP_ACTIONS):
             return self._actor._waha_timeout_s
+        if isinstance(action, act.DeleteStorage):
+            return self._actor._storage_timeout_s
         calls = 2 if isinstance(action, act.RegisterJob) else 1  # the register, and the job read back
         return self._actor._scheduler.timeout_s * calls + STORE_TIMEOUT_S
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from core.clients.discovery import Discovery
 from core.clients.scheduler import Scheduler
+from core.clients.storage import Storages
 from core.clients.waha_models import WahaSession
 from core.clock import Clock
 from core.domain import facts
 from core.domain.endpoints import endpoint_of, newest_live
 from core.domain.facts import (
+    NOT_ASKED,
     AllocationFact,
     Endpoint,
     EvaluationFact,
@@ -27,14 +29,13 @@ from core.domain.facts import (
     Unknown,
 )
 from core.domain.names import job_id
-from core.domain.states import Reason
+from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing
+from core.store.interface import ContainerRow
 from daemon.outages import Outages
 from daemon.waha import WahaContainers
 
 T = TypeVar("T")
-
-NOT_ASKED: Final = "not_asked"
 
 _log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,16 +62,20 @@ class Observer:
         caches: Caches,
         clock: Clock,
         outages: Outages,
+        storages: Storages | None = None,
     ) -> None:
+        """`storages`: the servers that hold WAHA's sessions; without them nothing is looked up there."""
         self._scheduler = scheduler
         self._discovery = discovery
         self._waha = waha
         self._caches = caches
         self._clock = clock
         self._outages = outages
+        self._storages = storages
 
-    async def observe(self, user_id: str, api_key: str) -> Observation:
+    async def observe(self, row: ContainerRow) -> Observation:
         """Never raises for a dependency: what failed stands as Unknown in the observation."""
+        user_id = row.user_id
         job = job_id(user_id)
         nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
         seen_job, allocations, instances = await asyncio.gather(
@@ -84,14 +89,30 @@ class Observer:
         endpoint = None
         if isinstance(allocations, Known) and isinstance(instances, Known):
             endpoint = endpoint_of(allocations.value, instances.value)
+        sessions = await self._sessions(user_id, endpoint, row.secrets.api_key)
         return Observation(
             job=seen_job,
             # A list has no "no such thing": a 404 here is not Nomad's, or Consul's, own answer.
             allocations=_never_missing(allocations, nomad),
             evaluation=evaluation,
             instances=_never_missing(instances, consul),
-            sessions=await self._sessions(user_id, endpoint, api_key),
+            sessions=sessions,
+            storage=await self._stored(row, seen_job),
         )
+
+    async def _stored(self, row: ContainerRow, job: Fact[JobFact]) -> Fact[tuple[str, ...]]:
+        if self._storages is None:
+            return facts.Missing(self._clock.now())
+        if not _storage_is_left(row, job):
+            return Unknown(NOT_ASKED)
+        try:
+            databases = await self._storages.on(row.storage_id).databases(row.namespace)
+        except DependencyError as error:
+            self._outages.failed("storage", error)
+        else:
+            self._outages.worked("storage")
+            return Known(databases, self._clock.now())
+        return Unknown(Reason.DEPENDENCY_STORAGE)
 
     async def _fact(self, read: Awaitable[T], why: Reason) -> Fact[T]:
         try:
@@ -129,6 +150,12 @@ def _may_wait_for_a_place(job: Fact[JobFact], allocations: Fact[tuple[Allocation
     if not isinstance(job, Known) or job.value.stopped or not isinstance(allocations, Known):
         return False
     return newest_live(allocations.value) is None
+
+
+def _storage_is_left(row: ContainerRow, job: Fact[JobFact]) -> bool:
+    """Whether storage is all that may be left of a container that is being removed."""
+    removing = row.phase == ContainerPhase.STOPPING and row.variables_hash is None
+    return removing and isinstance(job, facts.Missing)
 
 
 def _never_missing(fact: Fact[T], why: Reason) -> Fact[T]:

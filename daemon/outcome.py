@@ -18,6 +18,7 @@ from core.domain.actions import (
     CreateSession,
     Decision,
     DeleteSession,
+    DeleteStorage,
     DeleteVariables,
     PurgeJob,
     RemoveChip,
@@ -59,6 +60,7 @@ _NEXT_STEP_AT_ONCE: Final = (
     RemoveChip,
     PurgeJob,
     DeleteVariables,
+    DeleteStorage,
     RemoveContainer,
 )
 
@@ -98,10 +100,12 @@ def _container(status: ContainerStatus, results: Sequence[Result]) -> ContainerS
     for result in results:
         if isinstance(result.action, _CHIP_ACTIONS):
             continue
-        if result.verdict is Verdict.REFUSED:
-            return msgspec.structs.replace(status, reason=Reason.JOB_REJECTED)
-        if result.verdict is Verdict.FAILED:
-            return msgspec.structs.replace(status, reason=Reason.DEPENDENCY_NOMAD)
+        refused = result.verdict is Verdict.REFUSED
+        if refused or result.verdict is Verdict.FAILED:
+            reason = Reason.JOB_REJECTED if refused else Reason.DEPENDENCY_NOMAD
+            if isinstance(result.action, DeleteStorage):
+                reason = Reason.DEPENDENCY_STORAGE
+            return msgspec.structs.replace(status, reason=reason)
     return status
 
 

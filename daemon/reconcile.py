@@ -112,7 +112,7 @@ class Reconciler:
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)
         mail_up_to = await self._mailroom.before_look(key)
-        observation = await self._observe(key, held, snapshot)
+        observation = await self._observe(held, snapshot)
         self._steps.announce(Step.OBSERVED, key)
         decision = decide(desired, observation, self._clock.now(), self._policy)
         changes = decision.actions or decision.container.phase != snapshot.container.phase
@@ -138,11 +138,11 @@ class Reconciler:
                 await self._mailroom.answered(key, mail_up_to)
         return self._end(key, decision, results, observation)
 
-    async def _observe(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> Observation:
+    async def _observe(self, held: HeldLease, snapshot: UserSnapshot) -> Observation:
         left_s = held.deadline_at - self._clock.monotonic()
         try:
             async with asyncio.timeout(left_s):
-                return await self._observer.observe(key, snapshot.container.secrets.api_key)
+                return await self._observer.observe(snapshot.container)
         except TimeoutError as error:
             raise Unavailable("pass", "looking took longer than a pass may take") from error
 
@@ -215,13 +215,13 @@ class Reconciler:
             return PassEnd(0.0, failed=repeated)
         if blind := _dependencies_away(observation):
             _log.info("seen_in_part", away=blind)
-            pause_s = min(decision.requeue_after, self._policy.poll_moving_s)
+            pause_s = min(decision.requeue_after or 0.0, self._policy.poll_moving_s)
             return PassEnd(pause_s, failed=True)
         done = [result.action for result in results if result.verdict is Verdict.DONE]
         if not repeated and (waits_for_next_pass(results) or any(map(opens_next_step, done))):
             return PassEnd(0.0)
         if Verdict.REFUSED in verdicts:
-            return PassEnd(max(decision.requeue_after, self._policy.poll_waiting_s))
+            return PassEnd(max(decision.requeue_after or 0.0, self._policy.poll_waiting_s))
         return PassEnd(decision.requeue_after)
 
     def _forget(self, key: str) -> None:

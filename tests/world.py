@@ -6,6 +6,7 @@ choice: tests drive it. Every list it keeps is in the order in which things happ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -24,6 +25,7 @@ from core.domain.facts import (
     AllocationFact,
     ClientStatus,
     EvaluationFact,
+    Fact,
     JobFact,
     Known,
     Missing,
@@ -48,6 +50,7 @@ class World:
     allocations: list[Allocation] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, dict[str, Session]] = field(default_factory=dict)
+    storage: dict[str, set[str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
     desired: dict[str, Desired] = field(default_factory=dict)
@@ -120,9 +123,15 @@ class World:
                 self.now,
             ),
             sessions=self._sessions_fact(user),
+            storage=self._storage_fact(user),
         )
 
-    def _sessions_fact(self, user: str) -> Known[dict[str, SessionFact]] | Unknown:
+    def _storage_fact(self, user: str) -> Fact[tuple[str, ...]]:
+        if "storage" in self.blind:
+            return Unknown("dependency_storage")
+        return Known(tuple(sorted(self.storage.get(user, ()))), self.now)
+
+    def _sessions_fact(self, user: str) -> Fact[Mapping[str, SessionFact]]:
         if "waha" in self.blind or not any(a.user == user and a.passing for a in self.allocations):
             return Unknown("dependency_waha")
         held = self.sessions.get(user, {})
@@ -173,6 +182,8 @@ class World:
             case act.DeleteVariables():
                 self.variables.pop(user, None)
                 self._container(user, variables_hash=None)
+            case act.DeleteStorage():
+                self.storage.pop(user, None)
             case act.RemoveContainer():
                 del self.desired[user]
                 self.statuses.pop(user, None)
@@ -182,7 +193,13 @@ class World:
                 self.desired[user] = msgspec.structs.replace(
                     entry, chips=tuple(c for c in entry.chips if c.id != chip)
                 )
-            case _:
+            case (
+                act.CreateSession()
+                | act.StartSession()
+                | act.RestartSession()
+                | act.StopSession()
+                | act.DeleteSession()
+            ):
                 self._session_action(user, action)
 
     def _session_action(self, user: str, action: act.ChipAction) -> None:
@@ -192,6 +209,7 @@ class World:
         match action:
             case act.CreateSession(start=start):
                 session = held.setdefault(name, Session())
+                self.storage.setdefault(user, set()).add(name)
                 if start:
                     self._start(session)
             case act.StartSession() if session and session.status is WahaStatus.STOPPED:
@@ -202,6 +220,7 @@ class World:
                 session.status = WahaStatus.STOPPED
             case act.DeleteSession():
                 held.pop(name, None)
+                self.storage.get(user, set()).discard(name)
 
     def running_sessions(self, user: str) -> int:
         return sum(s.status is not WahaStatus.STOPPED for s in self.sessions.get(user, {}).values())
@@ -342,6 +361,7 @@ class World:
             older = (o for o in self.allocations if o.user == a.user and o.really_runs)
             if not a.waits or not any(o.born == a.born for o in older):
                 a.client, a.really_runs = ClientStatus.RUNNING, True
+                self.storage.setdefault(a.user, set()).add("main")
         elif a.client is ClientStatus.RUNNING:
             a.passing = True
             for session in self.sessions.get(a.user, {}).values():

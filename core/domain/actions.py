@@ -37,6 +37,10 @@ class DeleteVariables(msgspec.Struct, frozen=True, tag=True):
     """Remove the container's secrets from Nomad; only after the job is gone."""
 
 
+class DeleteStorage(msgspec.Struct, frozen=True, tag=True):
+    """Remove what WAHA stored for the container; only after nothing can run from it any more."""
+
+
 class RemoveContainer(msgspec.Struct, frozen=True, tag=True):
     """Nothing is left outside: forget the container."""
 
@@ -73,14 +77,23 @@ class RemoveChip(msgspec.Struct, frozen=True, tag=True):
 
 
 ContainerAction: TypeAlias = (
-    WriteVariables | RegisterJob | StopJob | PurgeJob | DeleteVariables | RemoveContainer
+    WriteVariables | RegisterJob | StopJob | PurgeJob | DeleteVariables | DeleteStorage | RemoveContainer
 )
 ChipAction: TypeAlias = (
     CreateSession | StartSession | RestartSession | StopSession | DeleteSession | RemoveChip
 )
 Action: TypeAlias = ContainerAction | ChipAction
 
-DESTRUCTIVE = (StopJob, PurgeJob, DeleteVariables, RemoveContainer, StopSession, DeleteSession, RemoveChip)
+DESTRUCTIVE = (
+    StopJob,
+    PurgeJob,
+    DeleteVariables,
+    DeleteStorage,
+    RemoveContainer,
+    StopSession,
+    DeleteSession,
+    RemoveChip,
+)
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -105,6 +118,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
             is withdrawn all the same.
         empty_since: see `DesiredContainer`.
         closed_allocations: client-terminal ones whose ledger entries can be closed.
+        at_rest: nobody needs to look again before there is news; see `Decision.requeue_after`.
     """
 
     phase: str
@@ -118,6 +132,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     blind: bool = False
     empty_since: datetime | None = None
     closed_allocations: tuple[str, ...] = ()
+    at_rest: bool = False
 
 
 class ChipStatus(msgspec.Struct, frozen=True):
@@ -148,10 +163,11 @@ class Decision(msgspec.Struct, frozen=True):
         actions: container actions in order; chip actions, at most one a chip, may run side by side
             after them.
         chips: status per chip id, tombstones included.
-        requeue_after: seconds until the next look, when no news comes first.
+        requeue_after: seconds until the next look, when no news comes first; None = the user is at rest:
+            everything is as it should be, every fact was seen, and no deadline runs.
     """
 
     actions: tuple[Action, ...]
     container: ContainerStatus
     chips: Mapping[str, ChipStatus]
-    requeue_after: float
+    requeue_after: float | None

@@ -31,6 +31,16 @@ from core.domain.names import session_name
 from core.domain.policy import Policy
 from core.domain.states import ChipPhase, ChipStatusWord, Reason, status_word
 
+# Nothing changes here by itself but by news: a wish, or WAHA's own word.
+AT_REST: Final = frozenset(
+    {
+        ChipPhase.CONNECTED,
+        ChipPhase.DISCONNECTED,
+        ChipPhase.PARKED,
+        ChipPhase.UNLINKED,
+        ChipPhase.FAILED,
+    }
+)
 # A paired chip in one of these is on its way back, within its deadline.
 _ON_ITS_WAY: Final = frozenset(
     {
@@ -67,11 +77,11 @@ class Scene(msgspec.Struct, frozen=True):
 
 
 class ChipPlan(msgspec.Struct, frozen=True):
-    """The chip's part of a decision; `next_s` seconds until the next look."""
+    """The chip's part of a decision; `next_s` seconds until the next look, None = nobody needs to."""
 
     status: ChipStatus
     action: ChipAction | None
-    next_s: float
+    next_s: float | None
 
 
 class _Look:
@@ -118,7 +128,9 @@ class _Look:
             activity_at=session.activity_at if session else None,
             tries=tries or self.tries,
         )
-        return ChipPlan(status, action, self.policy.resync_s if next_s is None else next_s)
+        if next_s is None and phase not in AT_REST:
+            next_s = self.policy.poll_waiting_s
+        return ChipPlan(status, action, next_s)
 
     def _word(self, phase: ChipPhase) -> ChipStatusWord:
         word = status_word(phase, needs_pairing=self.needs_pairing)

@@ -10,6 +10,7 @@ import msgspec
 from core.domain.actions import (
     Action,
     ContainerStatus,
+    DeleteStorage,
     DeleteVariables,
     Placed,
     PurgeJob,
@@ -28,6 +29,7 @@ from core.domain.endpoints import (
     newest_live,
 )
 from core.domain.facts import (
+    NOT_ASKED,
     AllocationFact,
     EvaluationFact,
     JobFact,
@@ -54,14 +56,14 @@ class ContainerPlan(msgspec.Struct, frozen=True):
 
     Attributes:
         gone: it is known that nothing of it runs or may still run anywhere.
-        next_s: seconds until the next look, as far as the container is concerned.
+        next_s: seconds until the next look, as far as the container is concerned; None = nobody needs to.
     """
 
     aim: Aim
     actions: tuple[Action, ...]
     status: ContainerStatus
     gone: bool
-    next_s: float
+    next_s: float | None
 
 
 def aim_of(desired: Desired, now: datetime, policy: Policy) -> tuple[Aim, datetime | None]:
@@ -100,14 +102,17 @@ def plan_container(
     )
     if aim is Aim.REMOVE:
         actions = _removal(desired, observation, now, policy, gone=gone)
-        phase = ContainerPhase.STOPPING if actions or not gone else ContainerPhase.ABSENT
-        if actions or not gone or isinstance(job, Known):
+        unsure = isinstance(observation.storage, Unknown)
+        phase = ContainerPhase.STOPPING if actions or not gone or unsure else ContainerPhase.ABSENT
+        if actions or not gone or isinstance(job, Known) or unsure:
             status = msgspec.structs.replace(status, phase=phase)
+        if isinstance(observation.storage, Unknown) and observation.storage.why != NOT_ASKED:
+            status = msgspec.structs.replace(status, reason=observation.storage.why)
         return ContainerPlan(aim, actions, status, gone=gone, next_s=policy.poll_moving_s)
     if aim is Aim.KEEP:
         assert empty_since is not None
         left = policy.empty_grace_s - (now - empty_since).total_seconds()
-        return ContainerPlan(aim, (), status, gone=gone, next_s=min(policy.resync_s, left))
+        return ContainerPlan(aim, (), status, gone=gone, next_s=max(0.0, left))
     actions = _registration(desired, job, alive, cut_off=cut_off)
     if actions and status.allocation_id is None:
         status = msgspec.structs.replace(status, phase=ContainerPhase.REGISTERING, reason=None)
@@ -119,9 +124,9 @@ def plan_container(
     return ContainerPlan(aim, actions, status, gone=gone, next_s=_next_s(status, policy))
 
 
-def _next_s(status: ContainerStatus, policy: Policy) -> float:
+def _next_s(status: ContainerStatus, policy: Policy) -> float | None:
     if status.phase == ContainerPhase.READY:
-        return policy.resync_s
+        return None
     return policy.poll_waiting_s if status.reason is not None else policy.poll_moving_s
 
 
@@ -167,7 +172,8 @@ def _registration(
 def _removal(
     desired: Desired, observation: Observation, now: datetime, policy: Policy, *, gone: bool
 ) -> tuple[Action, ...]:
-    """One step further towards nothing left: log out, stop, confirm gone, purge, delete secrets, forget."""
+    """One step further towards nothing left: log out, stop, confirm gone, purge, delete secrets and
+    storage, look that it is gone, forget."""
     job = observation.job
     if isinstance(job, Known) and not job.value.stopped:
         return () if _sessions_left(desired, now, policy) else (StopJob(),)
@@ -179,7 +185,13 @@ def _removal(
         return (DeleteVariables(),)
     if desired.chips:
         return ()  # tombstones go first; a chip that came meanwhile keeps the container
-    return (RemoveContainer(),)
+    match observation.storage:
+        case Unknown():
+            return ()
+        case Known(value=databases) if databases:
+            return (DeleteStorage(),)
+        case _:
+            return (RemoveContainer(),)
 
 
 def _sessions_left(desired: Desired, now: datetime, policy: Policy) -> bool:

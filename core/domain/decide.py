@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from core.domain.actions import (
     Action,
     ChipStatus,
@@ -41,7 +43,11 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             room -= 1
     if actions:
         looks.append(policy.poll_moving_s)
-    return Decision(tuple(actions), container.status, chips, min(looks))
+    if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
+        looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
+    requeue_after = min((look for look in looks if look is not None), default=None)
+    status = msgspec.structs.replace(container.status, at_rest=requeue_after is None)
+    return Decision(tuple(actions), status, chips, requeue_after)
 
 
 def _starts(action: Action) -> bool:

@@ -38,6 +38,7 @@ _PASSING_REASONS: Final = frozenset(
         Reason.DEPENDENCY_CONSUL,
         Reason.DEPENDENCY_WAHA,
         Reason.DEPENDENCY_REDIS,
+        Reason.DEPENDENCY_STORAGE,
     }
 )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -41,6 +41,9 @@ class Unknown(msgspec.Struct, frozen=True):
 
     why: str
 
+
+# Why a fact is Unknown that nobody needed in this pass: it costs a request and says nothing of an outage.
+NOT_ASKED: Final = "not_asked"
 
 Fact: TypeAlias = Known[T] | Missing | Unknown
 
@@ -214,6 +217,8 @@ class Observation(msgspec.Struct, frozen=True):
         evaluation: the newest one that placed or failed to place.
         instances: all of the user's, passing or not.
         sessions: by session name; Unknown while there is no endpoint to ask.
+        storage: names of WAHA's databases for this container; Missing where no storage server was given
+            to the daemon, `Unknown(NOT_ASKED)` while no rule depends on it.
     """
 
     job: Fact[JobFact]
@@ -221,3 +226,4 @@ class Observation(msgspec.Struct, frozen=True):
     evaluation: Fact[EvaluationFact]
     instances: Fact[tuple[ServiceInstance, ...]]
     sessions: Fact[Mapping[str, SessionFact]]
+    storage: Fact[tuple[str, ...]] = Unknown(NOT_ASKED)

@@ -87,6 +87,7 @@ class Reason(StrEnum):
     DEPENDENCY_CONSUL = "dependency_consul"
     DEPENDENCY_WAHA = "dependency_waha"
     DEPENDENCY_REDIS = "dependency_redis"
+    DEPENDENCY_STORAGE = "dependency_storage"
 
 
 _STARTING_OR_AWAY: Final = "O serviço do WhatsApp está iniciando ou indisponível. Tentando novamente..."
@@ -126,6 +127,7 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.DEPENDENCY_CONSUL: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_WAHA: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_REDIS: _STARTING_OR_AWAY,
+        Reason.DEPENDENCY_STORAGE: _STARTING_OR_AWAY,
     }
 )
 

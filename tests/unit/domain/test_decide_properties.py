@@ -42,13 +42,14 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     return machine, user
 
 
-FIELDS = ("job", "allocations", "evaluation", "instances", "sessions")
+FIELDS = ("job", "allocations", "evaluation", "instances", "sessions", "storage")
 # What each destructive action depends on: planned only when all of these are known.
 DEPENDS = {
     act.StopJob: ("job", "allocations"),
     act.PurgeJob: ("job", "allocations"),
     act.DeleteVariables: ("job", "allocations"),
-    act.RemoveContainer: ("job", "allocations"),
+    act.DeleteStorage: ("job", "allocations", "storage"),
+    act.RemoveContainer: ("job", "allocations", "storage"),
     act.StopSession: ("job", "allocations", "instances", "sessions"),
     act.DeleteSession: ("job", "allocations", "instances", "sessions"),
 }
@@ -86,7 +87,8 @@ def test_same_input_same_answer(case: tuple[World, str]) -> None:
     if user in world.desired:
         first = decide(world.desired[user], world.observe(user), world.now, POLICY)
         assert decide(world.desired[user], world.observe(user), world.now, POLICY) == first
-        assert first.requeue_after >= 0
+        assert first.requeue_after is None or first.requeue_after >= 0
+        assert (first.requeue_after is None) == first.container.at_rest
 
 
 @given(situations())

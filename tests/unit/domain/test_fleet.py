@@ -92,7 +92,7 @@ class Fleet(RuleBasedStateMachine):
     def restore_host(self, host: str) -> None:
         self.world.restore(host)
 
-    @rule(what=st.sets(st.sampled_from(["nomad", "consul", "waha"])))
+    @rule(what=st.sets(st.sampled_from(["nomad", "consul", "waha", "storage"])))
     def go_blind(self, what: set[str]) -> None:
         self.world.blind = what
 
@@ -204,6 +204,7 @@ class Fleet(RuleBasedStateMachine):
             if user not in world.desired:
                 assert user not in world.jobs
                 assert user not in world.variables
+                assert not world.storage.get(user)
                 assert not [a for a in world.allocations if a.user == user and a.client not in DEAD]
                 continue
             decision = decide(world.desired[user], world.observe(user), world.now, POLICY)
