@@ -8,7 +8,6 @@ import time
 from sandbox.waha.refusals import (
     AlreadyExists,
     InvalidBody,
-    LockTimeout,
     NotFound,
     NotImplementedByEngine,
     Unprocessable,
@@ -164,7 +163,7 @@ def _internal_error(error: Exception, request: Request) -> Response:
         body = json.loads(request.body) if request.body else None
     except ValueError:
         body = None
-    stack = "" if isinstance(error, LockTimeout) else f"at {type(error).__name__}"
+    stack = f"{type(error).__name__}: {error}"
     return Response.json(
         500,
         {

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+from sandbox.waha.faults import faults_from_json
 from sandbox.waha.journal_file import BEAT_SECONDS, JournalFile
 from sandbox.waha.log import Log
 from sandbox.waha.poster import LoopPoster
 from sandbox.waha.routes import Api
 from sandbox.waha.server import Server
-from sandbox.waha.session import faults_from_json
 from sandbox.waha.settings import SimulatorSettings
 from sandbox.waha.simulator import WahaSimulator, spawn_logged
 from sandbox.waha.timers import Timers
@@ -53,6 +53,7 @@ class Container:
             self._owner = _Owner(settings.owner_pidfile)
             self._timers.call_later_real(_OWNER_CHECK_SECONDS, self._check_owner)
         spawn_logged(self._timers, self.simulator.boot(), log, "restore_failed")
+        spawn_logged(self._timers, self.simulator.watch_rivals(), log, "rivals_failed")
         if settings.key_is_random:
             log.emit("weak_api_key", problem="WAHA_API_KEY is empty or weak; a random key is used instead")
         host, port = self._server.address

@@ -8,8 +8,16 @@ All are `POST /sim/...` with a JSON body and need the container's API key:
     /sim/sessions/{name}/drop      {"seconds"?: 2}                         WORKING -> STARTING -> WORKING
     /sim/sessions/{name}/passkey   {"confirmation"?: false}                WhatsApp asks for a passkey
     /sim/sessions/{name}/activity  {"from"?, "body"?}                      a message arrives
-    /sim/sessions/{name}/faults    {"stuck_starting"?, "silent"?, "hang_seconds"?}
+    /sim/sessions/{name}/deafen    {}                                      WORKING in name only until a restart
+    /sim/sessions/{name}/faults    {"stuck_starting"?, "silent"?, "start_error"?, "hang_seconds"?,
+                                    "stop_seconds"?, "keep"?: false}       what goes wrong from now on
+    /sim/faults                    the same for every session without faults of its own
+    /sim/errors                    {"count", "method"?, "path"?, "after"?: false}    next calls answer 500
+    /sim/webhooks                  {"count", "what": drop|duplicate|delay, "seconds"?: 2}  of the next events
     /sim/health                    {"healthy": bool}                       low disk: /health says 503
+Faults end with the container; with `keep` those of a session also meet every later container, until they are
+set again without it or the session is deleted.
+Two containers on one store need no control: the sessions of one phone disturb each other by themselves.
 A refusal is 409 with one sentence that says what to do instead.
 """
 
@@ -19,9 +27,10 @@ import os
 import time
 
 from sandbox.waha.bodies import read_body
+from sandbox.waha.faults import Faults
 from sandbox.waha.refusals import InvalidBody, NotFound
 from sandbox.waha.server import Response
-from sandbox.waha.session import Faults, PhoneRefused, new_phone_number
+from sandbox.waha.session import PhoneRefused, new_phone_number
 from sandbox.waha.store import BANNED, UNLINKED
 
 TYPE_CHECKING = False
@@ -40,6 +49,23 @@ def handle(simulator: WahaSimulator, method: str, parts: list[str], request: Req
     if parts == ["health"]:
         simulator.healthy = body.get("healthy") is not False
         return Response.json(201, {"healthy": simulator.healthy})
+    if parts == ["faults"]:
+        simulator.set_faults("*", _read_faults(body))
+        return Response.json(201, _read_faults(body).to_json())
+    if parts == ["errors"]:
+        simulator.failures.plan(
+            _count(body),
+            _text(body, "method", ""),
+            _text(body, "path", ""),
+            after=body.get("after") is True,
+        )
+        return Response.json(201, {})
+    if parts == ["webhooks"]:
+        what = _text(body, "what")
+        if what not in ("drop", "duplicate", "delay"):
+            raise InvalidBody("what must be one of drop, duplicate, delay")
+        simulator.outbox.plan_accidents(what, _count(body), _seconds(body, "seconds", 2.0))
+        return Response.json(201, {})
     if len(parts) != 3 or parts[0] != "sessions":
         return None
     _, name, control = parts
@@ -49,7 +75,12 @@ def handle(simulator: WahaSimulator, method: str, parts: list[str], request: Req
         _unlink(simulator, name, BANNED if control == "ban" else UNLINKED)
         return Response.json(201, simulator.session(name))
     if control == "faults":
-        simulator.set_faults(name, _read_faults(body))
+        faults = _read_faults(body)
+        simulator.set_faults(name, faults)
+        if body.get("keep") is True:
+            simulator.store.save_faults(name, faults.to_json())
+        else:
+            simulator.store.remove_faults(name)
         return Response.json(201, simulator.session(name))
     session = simulator.find_running(name)
     if session is None:
@@ -62,6 +93,8 @@ def handle(simulator: WahaSimulator, method: str, parts: list[str], request: Req
         )
     elif control == "pair":
         session.enter_code(_text(body, "code"), _text(body, "push_name", "Telefone de teste"))
+    elif control == "deafen":
+        session.deafen()
     elif control == "drop":
         session.drop(_seconds(body, "seconds", 2.0))
     elif control == "passkey":
@@ -111,8 +144,17 @@ def _read_faults(body: dict[str, Any]) -> Faults:
     return Faults(
         stuck_starting=body.get("stuck_starting") is True,
         silent=body.get("silent") is True,
+        start_error=body.get("start_error") is True,
         hang_seconds=_seconds(body, "hang_seconds", 0.0),
+        stop_seconds=_seconds(body, "stop_seconds", 0.0),
     )
+
+
+def _count(body: dict[str, Any]) -> int:
+    count = body.get("count")
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= 1000:
+        raise InvalidBody("count must be a number from 0 to 1000")
+    return count
 
 
 def _text(body: dict[str, Any], field: str, default: str | None = None) -> str:

@@ -41,5 +41,9 @@ class NotImplementedByEngine(Refusal):
     """501."""
 
 
+class EngineError(Refusal):
+    """500: the engine did not start; what was stored before stays stored."""
+
+
 class LockTimeout(Refusal):
     """500: the session's lock was not free in time, or was held too long."""

@@ -5,16 +5,17 @@ Facts about states, order and times: WAHA 2026.7.1, documentation ("Sessions") a
 
 from __future__ import annotations
 
-import json
 import time
 
 from sandbox.waha import qr
+from sandbox.waha.refusals import EngineError
 from sandbox.waha.store import BANNED, LINKED, UNLINKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from sandbox.waha.faults import Faults
     from sandbox.waha.settings import SimulatorSettings
     from sandbox.waha.store import SessionStore
     from sandbox.waha.timers import Timer, Timers
@@ -38,27 +39,17 @@ FAILED = "FAILED"
 
 QR_SECONDS = (60.0, 20.0, 20.0, 20.0, 20.0, 20.0)
 """How long each QR of a set is valid; after the last one the session is FAILED (160 s in all)."""
+STARTING_WAIT = 10.0
+RECONNECT_SECONDS = 2.0
+"""After what pause an engine connects again when WhatsApp closed its connection."""
+RECONNECT_LIMIT = 20
+"""NOWEB gives up after more rounds than this in a row (WAHA 2025.3.2)."""
+_STEADY_SECONDS = 60.0
 _PAIRING_CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTVWXYZ123456789"
 
 
 class PhoneRefused(Exception):
     """The simulated phone cannot do what it was told; the message says what to do instead."""
-
-
-class Faults:
-    """What a test makes go wrong for one session name."""
-
-    __slots__ = ("hang_seconds", "silent", "stuck_starting")
-
-    def __init__(
-        self, *, stuck_starting: bool = False, silent: bool = False, hang_seconds: float = 0.0
-    ) -> None:
-        self.stuck_starting = stuck_starting
-        """STARTING for ever: neither a QR nor FAILED."""
-        self.silent = silent
-        """WORKING without life: no events, activity frozen."""
-        self.hang_seconds = hang_seconds
-        """Extra seconds that the start call takes."""
 
 
 class RunningSession:
@@ -80,6 +71,8 @@ class RunningSession:
         self.statuses: list[dict[str, Any]] = []
         self.activity: int | None = None
         self.faults = faults
+        self.deaf = False
+        """WORKING in name only, until it is started again (WAHA issue 2151)."""
         self.passkey: dict[str, Any] | None = None
         self.confirmation: str | None = None
         self._settings = settings
@@ -95,6 +88,28 @@ class RunningSession:
         self._pairing_code: str | None = None
         self._pairing_phone: str | None = None
         self._phone: dict[str, str] | None = None
+        self._connection: tuple[int, int] | None = None
+        self._replaced = 0
+        self._working_since = 0.0
+
+    @property
+    def hears(self) -> bool:
+        """Whether anything that WhatsApp sends arrives."""
+        return self.status == WORKING and not self.deaf and not self.faults.silent
+
+    @property
+    def was_replaced(self) -> bool:
+        """WhatsApp serves a newer connection of this device, and this one has none."""
+        return self._connection is None
+
+    @property
+    def stop_wait(self) -> float:
+        """Seconds that a stop waits before it begins: NOWEB for a socket that still connects, the others for
+        their browser, 10 s at most; GOWS not at all (WAHA 2026.7.1)."""
+        if self._settings.engine == "GOWS" or self.status != STARTING:
+            return 0.0
+        connected = STARTING_WAIT if self._timer is None else self._timer.due - self._timers.now()
+        return min(STARTING_WAIT, max(0.0, connected))
 
     @property
     def qr_value(self) -> str | None:
@@ -117,6 +132,9 @@ class RunningSession:
         auth = self._store.auth(self.name)
         self._journal.start(self.name, paired=auth is not None and auth["state"] == LINKED)
         self._enter(STARTING)
+        if self.faults.start_error:
+            self._fail()
+            raise EngineError(f"the engine of session {self.name} does not start")
         if not self.faults.stuck_starting:
             self._later(self._settings.start_delay, self._connect)
 
@@ -160,8 +178,27 @@ class RunningSession:
 
     def unlink(self, state: str = UNLINKED) -> None:
         """The phone removed this device (or WhatsApp banned the number, with state `BANNED`)."""
-        if self.status in (WORKING, STARTING):
+        if self.hears or self.status == STARTING:
             self._learn(state)
+
+    def deafen(self) -> None:
+        """From now on it hears nothing and says WORKING all the same, until it is started again."""
+        if self.status != WORKING:
+            raise PhoneRefused(f"session {self.name} is {self.status}; only a WORKING one can go deaf")
+        self.deaf = True
+
+    def look_for_rival(self) -> None:
+        """WhatsApp serves one connection of a device, the newest; this one learns that it was replaced."""
+        if self._connection is None or not self.hears:
+            return
+        newest = self._store.connection(self.name)
+        if newest == self._connection:
+            return
+        self._connection = None
+        if newest is None:
+            self._learn(UNLINKED)  # another container logged the device out
+        else:
+            self._be_replaced()
 
     def drop(self, seconds: float) -> None:
         """The connection breaks and is back after `seconds`."""
@@ -200,7 +237,7 @@ class RunningSession:
 
     def show_life(self) -> bool:
         """Marks activity now; False when the session is deaf or not WORKING."""
-        if self.status != WORKING or self.faults.silent:
+        if not self.hears:
             return False
         self.activity = int(time.time() * 1000)
         return True
@@ -217,6 +254,32 @@ class RunningSession:
             self._work()
         else:
             self._learn(auth["state"])
+
+    def _be_replaced(self) -> None:
+        # What each engine does on "conflict, replaced" (WAHA 2026.7.1 source; live report: WAHA issue 2195).
+        engine = self._settings.engine
+        if engine == "GOWS":
+            # The library stops connecting and nobody tells WAHA.
+            self.deaf = True
+        elif engine == "NOWEB" and self._rounds() <= RECONNECT_LIMIT:
+            self._enter(STARTING)
+            self._later(RECONNECT_SECONDS, self._connect)
+        else:
+            self._fail()
+            if engine == "WEBJS":
+                self._later(RECONNECT_SECONDS, self._start_again)
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except EngineError:
+            return  # FAILED again, and that was told
+
+    def _rounds(self) -> int:
+        """How often in a row it was replaced soon after it had connected."""
+        steady = self._timers.now() - self._working_since >= _STEADY_SECONDS
+        self._replaced = 1 if steady else self._replaced + 1
+        return self._replaced
 
     def _learn(self, state: str) -> None:
         # The engines differ: whatsmeow (GOWS) and the browser forget a device that the phone removed, so a
@@ -265,7 +328,10 @@ class RunningSession:
     def _work(self) -> None:
         self._cancel()
         self.passkey = self.confirmation = None
+        self.deaf = False
         self.activity = int(time.time() * 1000)
+        self._connection = self._store.take_connection(self.name)
+        self._working_since = self._timers.now()
         self._journal.working(self.name)
         self._enter(WORKING)
 
@@ -295,14 +361,3 @@ def new_phone_number() -> str:
     import os
 
     return f"55119{int.from_bytes(os.urandom(4), 'big') % 100_000_000:08d}"
-
-
-def faults_from_json(text: str) -> dict[str, Faults]:
-    """`{"<session>": {"hang_seconds": 40}}` -> faults by session name. Raises ValueError."""
-    content = json.loads(text or "{}")
-    if not isinstance(content, dict):
-        raise ValueError("faults must be a JSON object by session name")  # noqa: TRY004
-    try:
-        return {name: Faults(**options) for name, options in content.items()}
-    except TypeError as error:
-        raise ValueError(str(error)) from error

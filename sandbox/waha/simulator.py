@@ -9,11 +9,13 @@ import os
 import re
 import time
 
+from sandbox.waha.faults import Failures, Faults
 from sandbox.waha.locks import SessionLocks
-from sandbox.waha.refusals import AlreadyExists, LockTimeout, NotFound, Unprocessable, WrongState
-from sandbox.waha.session import STOPPED, WORKING, Faults, RunningSession
+from sandbox.waha.refusals import AlreadyExists, EngineError, LockTimeout, NotFound, Unprocessable, WrongState
+from sandbox.waha.session import STOPPED, RunningSession
 from sandbox.waha.settings import VERSION
 from sandbox.waha.store import SessionStore
+from sandbox.waha.views import detailed_info, session_info
 from sandbox.waha.webhooks import Outbox, hooks_of, new_event_id
 
 TYPE_CHECKING = False
@@ -56,6 +58,7 @@ class WahaSimulator:
         self.log = log
         self.started_at = time.time()
         self.faults = faults or {}
+        self.failures = Failures()
         self.healthy = True
         self._running: dict[str, RunningSession] = {}
         self._locks = SessionLocks(timers)
@@ -83,10 +86,11 @@ class WahaSimulator:
         return me
 
     def set_faults(self, name: str, faults: Faults) -> None:
-        """What goes wrong for this session from now on, until this container ends."""
+        """What goes wrong for this session ("*" = for every one without faults of its own) from now on,
+        until this container ends."""
         self.faults[name] = faults
-        if name in self._running:
-            self._running[name].faults = faults
+        for session in self._running.values():
+            session.faults = self._faults_of(session.name)
 
     def find_running(self, name: str) -> RunningSession | None:
         return self._running.get(name)
@@ -108,6 +112,15 @@ class WahaSimulator:
                 raise WrongState(name, session.status if session else STOPPED, wanted)
             yield self.settings.poll_interval
             waited += self.settings.poll_interval
+
+    def watch_rivals(self) -> Steps:
+        """Sessions learn that another container connected with their device; never ends."""
+        # Of real time: a faster clock must not make an idle container busy.
+        pause = min(0.5 * self.settings.clock_speed, max(0.5, 0.1 * self.settings.clock_speed))
+        while True:
+            yield pause
+            for session in tuple(self._running.values()):
+                session.look_for_rival()
 
     # Changing: each holds the session's lock
 
@@ -159,6 +172,9 @@ class WahaSimulator:
         for name, steps in restores + extra:
             try:
                 started = yield from self._locks.run(name, steps)
+            except EngineError as error:
+                self.log.emit("restore_failed", session=name, problem=str(error))
+                continue
             except LockTimeout:
                 # WAHA up to 2026.7.1: one slow session ends the loop and the rest stays STOPPED.
                 self.log.emit("restore_aborted", session=name)
@@ -269,7 +285,7 @@ class WahaSimulator:
         self.store.assign(name, self.settings.worker_id)
         if name in self._running:
             return
-        faults = self.faults.setdefault(name, Faults())
+        faults = self._faults_of(name)
         session = RunningSession(
             name,
             settings=self.settings,
@@ -285,10 +301,16 @@ class WahaSimulator:
             yield faults.hang_seconds
 
     def _stop(self, name: str) -> Steps:
-        session = self._running.pop(name, None)
-        if session is not None:
-            session.stop()
-            yield self.settings.stop_delay
+        session = self._running.get(name)
+        if session is None:
+            return
+        if wait := session.stop_wait + session.faults.stop_seconds:
+            yield wait
+            if self._running.get(name) is not session:
+                return  # a graceful end stops without the lock, so somebody else may have been faster
+        del self._running[name]
+        session.stop()
+        yield self.settings.stop_delay
 
     def _stop_and_release(self, name: str) -> Steps:
         yield from self._stop(name)
@@ -326,6 +348,13 @@ class WahaSimulator:
         self.store.remove(name)
         self.faults.pop(name, None)
 
+    def _faults_of(self, name: str) -> Faults:
+        faults = self.faults.get(name) or self.faults.get("*")
+        if faults is None:
+            stored = self.store.faults(name)
+            faults = Faults(**stored) if stored else Faults()
+        return faults
+
     def _record(self, name: str) -> dict[str, Any]:
         record = self.store.load(name)
         if record is None:
@@ -333,30 +362,10 @@ class WahaSimulator:
         return record
 
     def _info(self, record: dict[str, Any]) -> dict[str, Any]:
-        session = self._running.get(record["name"])
-        info = {
-            "name": record["name"],
-            "status": session.status if session else STOPPED,
-            "me": record["me"],
-            "presence": "online" if session and session.status == WORKING else None,
-            "timestamps": {"activity": session.activity if session else None},
-        }
-        if record["worker"] is not None:
-            info["assignedWorker"] = record["worker"]
-        if record["config"] is not None:
-            info["config"] = record["config"]
-        if record["apps"] is not None:
-            info["apps"] = record["apps"]
-        return info
+        return session_info(record, self._running.get(record["name"]))
 
     def _detailed(self, record: dict[str, Any]) -> dict[str, Any]:
-        session = self._running.get(record["name"])
-        engine: dict[str, Any] = {}
-        if session is not None:
-            engine = {"engine": self.settings.engine}
-            if self.settings.engine == "GOWS":
-                engine["gows"] = {"found": True, "connected": session.status == WORKING}
-        return {**self._info(record), "engine": engine}
+        return detailed_info(record, self._running.get(record["name"]), self.settings.engine)
 
     def _on_status(self, session: RunningSession, data: dict[str, Any] | None) -> None:
         self.log.emit("session_status", session=session.name, status=session.status)

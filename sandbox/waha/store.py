@@ -3,6 +3,10 @@ is given the same folder and namespace, as a PostgreSQL server is in production.
 
     <folder>/<namespace>/sessions/<name>.json          what WAHA's main database holds
     <folder>/<session namespace>/auth/<database>.json  what the session's own database holds
+
+and, for what is no storage of WAHA's:
+    <folder>/<session namespace>/connections/<database>  which container WhatsApp serves for this device
+    <folder>/<namespace>/faults/<name>.json              faults that outlive a container
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ class SessionStore:
     def __init__(self, folder: str, namespace: str, session_namespace: str) -> None:
         self._sessions = os.path.join(folder, namespace, "sessions")
         self._auth = os.path.join(folder, session_namespace, "auth")
+        self._connections = os.path.join(folder, session_namespace, "connections")
+        self._faults = os.path.join(folder, namespace, "faults")
         self._session_namespace = session_namespace
         os.makedirs(self._sessions, mode=0o700, exist_ok=True)
         os.makedirs(self._auth, mode=0o700, exist_ok=True)
@@ -66,6 +72,7 @@ class SessionStore:
 
     def remove(self, name: str) -> None:
         _remove(self._session_path(name))
+        _remove(self._faults_path(name))
 
     def auth(self, name: str) -> dict[str, Any] | None:
         """The WhatsApp device of a session `{device, state}`, or None when it was never paired."""
@@ -76,12 +83,49 @@ class SessionStore:
 
     def wipe_auth(self, name: str) -> None:
         _remove(self._auth_path(name))
+        _remove(self._connection_path(name))
+
+    def take_connection(self, name: str) -> tuple[int, int]:
+        """Makes the caller the one that WhatsApp serves for this device, and gives it a mark to compare with
+        `connection`: another one there means that a newer connection took its place."""
+        os.makedirs(self._connections, mode=0o700, exist_ok=True)
+        path = self._connection_path(name)
+        draft = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        mark = _mark(os.fstat(handle))
+        os.close(handle)
+        os.replace(draft, path)
+        return mark
+
+    def connection(self, name: str) -> tuple[int, int] | None:
+        """The mark of the newest connection of this device; None when it has none, or was logged out."""
+        try:
+            return _mark(os.stat(self._connection_path(name)))
+        except FileNotFoundError:
+            return None
+
+    def faults(self, name: str) -> dict[str, Any] | None:
+        """What goes wrong for a session in every container that is yet to come, or None."""
+        return _read(self._faults_path(name)) if _STORED_NAME.match(name) else None
+
+    def save_faults(self, name: str, faults: dict[str, Any]) -> None:
+        os.makedirs(self._faults, mode=0o700, exist_ok=True)
+        _write(self._faults_path(name), faults)
+
+    def remove_faults(self, name: str) -> None:
+        _remove(self._faults_path(name))
 
     def _session_path(self, name: str) -> str:
         return os.path.join(self._sessions, f"{name}.json")
 
     def _auth_path(self, name: str) -> str:
         return os.path.join(self._auth, f"{database_name(self._session_namespace, name)}.json")
+
+    def _connection_path(self, name: str) -> str:
+        return os.path.join(self._connections, database_name(self._session_namespace, name))
+
+    def _faults_path(self, name: str) -> str:
+        return os.path.join(self._faults, f"{name}.json")
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -92,6 +136,11 @@ def _read(path: str) -> dict[str, Any] | None:
         return None
     assert isinstance(content, dict)
     return content
+
+
+def _mark(stat: os.stat_result) -> tuple[int, int]:
+    # The number of a file is used again after it is gone, the pair of both never.
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _write(path: str, content: dict[str, Any]) -> None:

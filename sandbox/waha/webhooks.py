@@ -48,6 +48,7 @@ class Outbox:
         self._sequence = 0
         self._in_flight = 0
         self._closed = False
+        self._accidents: list[tuple[str, float]] = []
 
     @property
     def in_flight(self) -> int:
@@ -56,12 +57,28 @@ class Outbox:
 
     def send(self, hooks: Iterable[Hook], envelope: dict[str, Any]) -> None:
         body = json.dumps(envelope, separators=(",", ":")).encode()
+        what, seconds = self._accidents.pop(0) if self._accidents else ("", 0.0)
+        if what == "drop":
+            return
+        if what == "delay":
+            self._later(seconds, lambda: self._deliver(hooks, envelope, body))
+            return
+        self._deliver(hooks, envelope, body)
+        if what == "duplicate":
+            self._deliver(hooks, envelope, body)
+
+    def plan_accidents(self, what: str, count: int, seconds: float) -> None:
+        """The next `count` events are lost (`drop`), sent twice (`duplicate`) or come `seconds` late, behind
+        what was said after them (`delay`)."""
+        self._accidents = [(what, seconds)] * count
+
+    def _deliver(self, hooks: Iterable[Hook], envelope: dict[str, Any], body: bytes) -> None:
         for hook in hooks:
             if hook.wants(envelope["event"]):
                 self._attempt(hook, envelope, body, attempt=0)
 
     def drop_all(self) -> None:
-        """Forgets every pending retry, as the end of the process does; no new one is taken."""
+        """Forgets every event that still waits, as the end of the process does; no new one is taken."""
         self._closed = True
         for timer in self._retries.values():
             timer.cancel()
@@ -100,15 +117,19 @@ class Outbox:
         self._poster.post(hook.url, headers, body, done)
 
     def _retry(self, hook: Hook, envelope: dict[str, Any], body: bytes, attempt: int) -> None:
+        jitter = os.urandom(1)[0] / 127.5 - 1
+        wait = hook.retries.wait(attempt, jitter)
+        self._later(wait, lambda: self._attempt(hook, envelope, body, attempt))
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self._sequence += 1
         key = self._sequence
 
-        def again() -> None:
+        def due() -> None:
             self._retries.pop(key, None)
-            self._attempt(hook, envelope, body, attempt)
+            call()
 
-        jitter = os.urandom(1)[0] / 127.5 - 1
-        self._retries[key] = self._timers.call_later(hook.retries.wait(attempt, jitter), again)
+        self._retries[key] = self._timers.call_later(seconds, due)
 
 
 def hooks_of(config: dict[str, Any] | None) -> tuple[Hook, ...]:

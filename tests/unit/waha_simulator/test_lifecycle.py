@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.waha.refusals import AlreadyExists, LockTimeout, NotFound, Unprocessable, WrongState
-from sandbox.waha.session import Faults, PhoneRefused
+from sandbox.waha.faults import Faults
+from sandbox.waha.refusals import AlreadyExists, NotFound, WrongState
+from sandbox.waha.session import PhoneRefused
 from sandbox.waha.store import BANNED
 from sandbox.waha.timers import SteppedTimers
 from tests.scale import examples
@@ -325,74 +326,6 @@ def test_the_qr_gate_opens_while_it_waits(world: World) -> None:
     world.create()
     world.timers.advance(1)
     assert outcome.result().qr_value == world.running().qr_value
-
-
-# Locks
-
-
-def test_a_second_change_waits_for_the_first(world: World) -> None:
-    world.paired()
-    logout = world.timers.spawn(world.simulator.logout("chip_1"))
-    restart = world.timers.spawn(world.simulator.restart("chip_1"))
-    world.timers.advance(0.9)
-    assert (logout.done, restart.done) == (False, False)
-    world.timers.advance(0.2)
-    assert (logout.done, restart.done) == (True, True)
-    assert restart.result()["status"] == "STARTING"
-
-
-def test_the_lock_is_waited_for_5_s_and_held_30_s(world: World) -> None:
-    world.create(start=False)
-    world.simulator.set_faults("chip_1", Faults(hang_seconds=40))
-    start = world.timers.spawn(world.simulator.start("chip_1"))
-    second = world.timers.spawn(world.simulator.stop("chip_1"))
-    world.timers.advance(4.9)
-    third = world.timers.spawn(world.simulator.stop("chip_1"))
-    assert not second.done
-    world.timers.advance(0.2)
-    assert isinstance(second.error, LockTimeout)
-    world.timers.advance(5)
-    assert isinstance(third.error, LockTimeout)
-    world.timers.advance(20)
-    assert isinstance(start.error, LockTimeout)
-    assert world.status() == "SCAN_QR_CODE", "the work goes on behind the error"
-    late = world.timers.spawn(world.simulator.stop("chip_1"))
-    world.timers.advance(4)
-    assert not late.done, "the lock is still held by the work behind the error"
-    world.timers.advance(1.5)
-    assert isinstance(late.error, LockTimeout)
-    world.timers.advance(10)
-    assert world.run(world.simulator.stop("chip_1"))["status"] == "STOPPED"
-
-
-def test_locks_of_other_sessions_do_not_wait(world: World) -> None:
-    world.create("slow", start=False)
-    world.simulator.set_faults("slow", Faults(hang_seconds=20))
-    world.timers.spawn(world.simulator.start("slow"))
-    before = world.timers.now()
-    world.create("quick")
-    assert world.timers.now() == before
-
-
-def test_an_operation_that_fails_gives_its_lock_back(world: World) -> None:
-    with pytest.raises(NotFound):
-        world.run(world.simulator.start("chip_1"))
-    assert world.create()["status"] == "STARTING"
-
-
-def test_deprecated_start_refuses_a_running_session(world: World) -> None:
-    world.run(world.simulator.start_upsert("chip_1", None))
-    with pytest.raises(Unprocessable):
-        world.run(world.simulator.start_upsert("chip_1", None))
-
-
-@pytest.mark.parametrize(("engine", "seconds"), [("GOWS", 0.01), ("NOWEB", 1.0), ("WEBJS", 3.0)])
-def test_stop_takes_as_long_as_the_engine(make_world: MakeWorld, engine: str, seconds: float) -> None:
-    world = make_world(WHATSAPP_DEFAULT_ENGINE=engine)
-    world.create()
-    before = world.timers.now()
-    world.run(world.simulator.stop("chip_1"))
-    assert world.timers.now() - before == pytest.approx(seconds)
 
 
 # Any sequence

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.waha.session import Faults
+from sandbox.waha.faults import Faults
 from sandbox.waha.store import database_name
 
 from .conftest import PHONE, World
@@ -118,6 +118,37 @@ def test_a_slow_restore_leaves_the_rest_stopped(make_world: MakeWorld) -> None:
     assert any("restore_aborted" in line for line in second.lines)
 
 
+def test_faults_that_are_kept_meet_the_next_container_until_the_session_is_deleted(
+    make_world: MakeWorld,
+) -> None:
+    first = make_world()
+    for name in ("chip_1", "chip_2", "chip_3"):
+        first.paired(name)
+    first.simulator.store.save_faults("chip_2", Faults(hang_seconds=35).to_json())
+    first.simulator.abandon()
+    second = make_world()
+    boot(second)
+    assert listed(second)["chip_3"] == "STOPPED"
+    second.timers.advance(40)
+    second.run(second.simulator.delete("chip_2"))
+    assert second.simulator.store.faults("chip_2") is None
+    second.simulator.abandon()
+    third = make_world()
+    boot(third)
+    assert listed(third) == {"chip_1": "WORKING", "chip_3": "WORKING"}
+
+
+def test_a_session_whose_engine_does_not_start_holds_up_no_other_restore(make_world: MakeWorld) -> None:
+    first = make_world()
+    for name in ("chip_1", "chip_2", "chip_3"):
+        first.paired(name)
+    first.simulator.abandon()
+    second = make_world()
+    second.simulator.set_faults("chip_2", Faults(start_error=True))
+    boot(second)
+    assert listed(second) == {"chip_1": "WORKING", "chip_2": "FAILED", "chip_3": "WORKING"}
+
+
 def test_a_session_deleted_during_the_restore_stays_deleted(make_world: MakeWorld) -> None:
     first = make_world()
     first.paired("chip_1")
@@ -162,9 +193,11 @@ def test_odd_names_never_reach_the_disk(world: World, name: str) -> None:
 def test_files_are_private_and_whole(world: World) -> None:
     world.paired("chip_1")
     files = [path for path in Path(world.folder).rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".jsonl"}
+    assert {path.suffix for path in files if path.parent.name != "connections"} == {".json", ".jsonl"}
     for path in files:
         assert path.stat().st_mode & 0o077 == 0
+        if path.parent.name == "connections":
+            assert path.read_bytes() == b""
         for line in path.read_text().splitlines():
             json.loads(line)
 

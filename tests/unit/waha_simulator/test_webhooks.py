@@ -127,6 +127,29 @@ def test_a_kill_loses_what_waits(world: World) -> None:
     assert len(world.poster.deliveries) == sent
 
 
+def test_events_are_lost_doubled_and_late_when_told_to(world: World) -> None:
+    outbox = world.simulator.outbox
+    outbox.plan_accidents("drop", 1, 0)
+    world.create()
+    assert world.heard() == []
+    outbox.plan_accidents("duplicate", 1, 0)
+    world.timers.advance(1)
+    assert world.heard() == ["SCAN_QR_CODE", "SCAN_QR_CODE"]
+    assert len({delivery.envelope["id"] for delivery in world.poster.deliveries}) == 1
+    outbox.plan_accidents("delay", 1, 5)
+    world.run(world.simulator.restart("chip_1"))
+    world.timers.advance(10)
+    assert world.heard()[2:] == ["STARTING", "SCAN_QR_CODE", "STOPPED"]
+
+
+def test_a_kill_loses_late_events(world: World) -> None:
+    world.simulator.outbox.plan_accidents("delay", 1, 5)
+    world.create()
+    world.simulator.abandon()
+    world.timers.advance(10)
+    assert world.heard() == []
+
+
 def test_a_hook_that_does_not_answer_holds_nothing_up(world: World) -> None:
     world.poster.status = 0
     world.create()
