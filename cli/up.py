@@ -49,7 +49,13 @@ def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
 )
 @click.option("--driver", type=_choice(Driver), default="auto", show_default=True, help="auto: raw_exec.")
 @click.option("--hosts", type=int, default=1, show_default=True, help="Simulated hosts, 100 users each.")
-@click.option("--ports", type=PortRange(), default="3100-3199", show_default=True, help="Ports of each host.")
+@click.option(
+    "--ports",
+    type=PortRange(),
+    default="3100-3199",
+    show_default=True,
+    help="Ports of each host; with a real Nomad of the first, and the next ones follow.",
+)
 @click.option("--simulators", type=_choice(Simulators), default="auto", show_default=True)
 @click.option(
     "--speed",

@@ -1,4 +1,8 @@
-"""A real Consul agent as a child process: one server, its own configuration and data, loopback only."""
+"""A real Consul agent as a child process: its own configuration and data, loopback only.
+
+The first agent of a cluster is its one server; each further host runs an agent of its own that joins it. Two
+Nomad clients must not share an agent: each removes the services that it does not know.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from sandbox.agents.free_ports import kept_ports
 from sandbox.tether import TetheredProcess, command_line, is_alive, log_tail
 
 _VERSION: Final = re.compile(r"\bv?(\d+\.\d+\.\d+)")
@@ -28,12 +33,24 @@ class ConsulAgentError(Exception):
 
 
 class ConsulAgent:
-    """A running agent that leads its cluster of one, owned by this process. Made by `start`."""
+    """A running agent, owned by this process. Made by `start`."""
 
-    def __init__(self, folder: Path, http_port: int, version: str, process: TetheredProcess) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        address: str,
+        ports: Mapping[str, int],
+        version: str,
+        process: TetheredProcess,
+    ) -> None:
         self.folder = folder
-        self.http_port = http_port
+        self.http_port = ports["http"]
+        self.gossip = f"{address}:{ports['serf_lan']}"
         self.version = version
+        self._name = name
+        self._address = address
         self._process = process
 
     @classmethod
@@ -43,12 +60,22 @@ class ConsulAgent:
         *,
         http_port: int | None = None,
         node_name: str = "sandbox",
+        address: str = "127.0.0.1",
+        join: str | None = None,
         timeout_s: float = 30.0,
     ) -> Self:
-        """Start `consul` of PATH with its data below `folder`, its HTTP API on `http_port` or a free one.
+        """Start `consul` of PATH with its data below `folder`; what it knew in this folder it knows again.
 
-        Blocks until the agent has elected itself leader, at most `timeout_s`. What it knew in this folder
-        it knows again. Raises ConsulAgentError.
+        Blocks until the cluster has a leader and knows this agent, at most `timeout_s`.
+
+        Args:
+            http_port: of its HTTP API; None takes that of last time, at first a free one.
+            address: where it listens; a loopback address of this machine.
+            join: `gossip` of the cluster's server, which this agent then joins as a client; None makes it
+                the one server of a cluster of its own.
+
+        Raises:
+            ConsulAgentError: no consul on PATH, or the agent did not come up.
         """
         program = shutil.which("consul")
         if program is None:
@@ -60,14 +87,14 @@ class ConsulAgent:
         folder.mkdir(parents=True, exist_ok=True)
         version = program_version(program)
         _end_leftover(folder)
-        port = http_port if http_port is not None else _free_ports(1)[0]
-        _write_config(folder, port, node_name)
+        ports = kept_ports(folder, address, ("http", "server", "serf_lan"), http=http_port)
+        _write_config(folder, ports, node_name, address, join)
         log = folder / "log"
         process = TetheredProcess.start(
             [program, "agent", "-config-file", str(folder / "agent.json")], log=log, cwd=folder, env=_env()
         )
         (folder / "agent.pid").write_text(str(process.pid))
-        agent = cls(folder, port, version, process)
+        agent = cls(folder, name=node_name, address=address, ports=ports, version=version, process=process)
         try:
             agent._wait_for_leader(timeout_s)
         except BaseException:
@@ -77,7 +104,7 @@ class ConsulAgent:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{self._address}:{self.http_port}"
 
     @property
     def pid(self) -> int:
@@ -105,8 +132,9 @@ class ConsulAgent:
                 )
             try:
                 with _open(f"{self.url}/v1/catalog/nodes", timeout=2) as answer:
-                    # Leader, and this agent has registered itself: from now on it takes services.
-                    if len(json.load(answer)) == 1 and self.exit_code() is None:
+                    # A leader, and it knows this agent: from now on the agent takes services.
+                    known = {node["Node"] for node in json.load(answer)}
+                    if self._name in known and self.exit_code() is None:
                         return
             except (urllib.error.URLError, OSError, ValueError):
                 pass
@@ -138,31 +166,26 @@ def _env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CONSUL_")}
 
 
-def _write_config(folder: Path, http_port: int, node_name: str) -> None:
-    server, serf = _free_ports(2)
-    config = {
+def _write_config(
+    folder: Path, ports: Mapping[str, int], node_name: str, address: str, join: str | None
+) -> None:
+    config: dict[str, Any] = {
         "datacenter": "dc1",
         "node_name": node_name,
         "data_dir": str(folder / "data"),
-        "server": True,
-        "bootstrap": True,
-        "bind_addr": "127.0.0.1",
-        "client_addr": "127.0.0.1",
+        "bind_addr": address,
+        "client_addr": address,
         # Everything off that nobody here asks: DNS, gRPC, and the gossip between datacenters.
-        "ports": {
-            "http": http_port,
-            "server": server,
-            "serf_lan": serf,
-            "serf_wan": -1,
-            "dns": -1,
-            "grpc": -1,
-        },
-        # A server alone needs no patience for the others: elect at once.
-        "performance": {"raft_multiplier": 1},
+        "ports": {**ports, "serf_wan": -1, "dns": -1, "grpc": -1},
         "disable_update_check": True,
         "leave_on_terminate": False,
         "log_level": "WARN",
     }
+    if join is None:
+        # A server alone needs no patience for the others: elect at once.
+        config |= {"server": True, "bootstrap": True, "performance": {"raft_multiplier": 1}}
+    else:
+        config |= {"server": False, "retry_join": [join], "retry_interval": "1s"}
     (folder / "agent.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -183,24 +206,3 @@ def _end_leftover(folder: Path) -> None:
         raise ConsulAgentError(
             f"the old Consul agent of {folder} (process {pid}) does not end; stop it first."
         )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now, for TCP and for UDP (gossip needs both), all different."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind(("127.0.0.1", 0))
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-    finally:
-        for one in held:
-            one.close()
-    return ports

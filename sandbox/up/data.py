@@ -112,6 +112,10 @@ class DataFolder:
                 self.path / "run" / f"{name}.json", msgspec.json.encode(Record(name, pid, started)).decode()
             )
 
+    def hold(self, name: str) -> Path:
+        """A file that keeps part `name` from being started again while it exists."""
+        return self.path / "run" / f"{name}.hold"
+
     def forget(self, name: str) -> None:
         (self.path / "run" / f"{name}.json").unlink(missing_ok=True)
 

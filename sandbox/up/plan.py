@@ -15,6 +15,8 @@ from sandbox.up.errors import SandboxError
 
 NOMAD_AT_LEAST: Final = (1, 10, 2)
 MAX_HOSTS: Final = 254  # 127.0.0.1 to 127.0.0.254
+MAX_REAL_HOSTS: Final = 20
+REAL_HOST_MB: Final = 150
 ONE_PROCESS_EACH: Final = 50  # users; beyond that many simulators share one process
 
 
@@ -43,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         hosts: simulated hosts. speed: how much faster than ours the simulator's clock runs.
-        ports: first and last dynamic port of each host.
+        ports: first and last dynamic port of each host; with a real Nomad of the first one, see `real_ports`.
         delays: False = doubles and simulators answer as fast as they can, which no real cluster does.
         storage_dsn: where containers under Docker keep their sessions (a PostgreSQL URL), "" when not given.
     """
@@ -95,11 +97,8 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
     chosen_consul = _choose_consul(options, consul)
     chosen_nomad = _choose_nomad(options, nomad, chosen_consul, notes)
     driver = _choose_driver(options, chosen_nomad)
-    if chosen_nomad is not None and options.hosts > 1:
-        raise SandboxError(
-            f"one real Nomad agent is one host, so --hosts {options.hosts} needs the double: "
-            "add --nomad double, or leave --hosts out."
-        )
+    if chosen_nomad is not None:
+        _check_real_hosts(options)
     if chosen_nomad is not None and options.simulators is Simulators.INLINE:
         raise SandboxError(
             "a real Nomad runs every container as a process of its own, so --simulators inline needs the "
@@ -132,6 +131,26 @@ def _check_numbers(options: Options) -> None:
         raise SandboxError(f"--ports takes a range within 1024-65535, such as 3100-3199; not {first}-{last}.")
     if not 0.01 <= options.speed <= 1000:
         raise SandboxError(f"--speed takes 0.01 to 1000 times the real clock; not {options.speed:g}.")
+
+
+def _check_real_hosts(options: Options) -> None:
+    if options.hosts > MAX_REAL_HOSTS:
+        raise SandboxError(
+            f"each host of a real Nomad is an agent of Nomad and one of Consul, about {REAL_HOST_MB} MB: use --hosts "
+            f"{MAX_REAL_HOSTS} or fewer, or add --nomad double."
+        )
+    last = real_ports(options.ports, options.hosts)[1]
+    if last > 65535:
+        raise SandboxError(
+            f"hosts of a real Nomad follow each other in one range of ports, and {options.hosts} of them would end "
+            f"at {last}: start lower with --ports, or use fewer --hosts."
+        )
+
+
+def real_ports(first_host: tuple[int, int], number: int) -> tuple[int, int]:
+    """The ports of host `number`, from 1, of a real Nomad: tasks of all hosts share one address."""
+    size = first_host[1] - first_host[0] + 1
+    return first_host[0] + (number - 1) * size, first_host[1] + (number - 1) * size
 
 
 def _choose_consul(options: Options, consul: Program | None) -> Program | None:

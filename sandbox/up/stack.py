@@ -7,9 +7,9 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
@@ -17,15 +17,15 @@ import msgspec
 from core.store.engine import engine_for
 from core.store.leases_admin import free_leases
 from core.store.migrate import upgrade
-from sandbox.agents.consul_agent import ConsulAgent
-from sandbox.agents.nomad_agent import NomadAgents
 from sandbox.postgres import EmbeddedPostgres
 from sandbox.up.data import DataFolder
 from sandbox.up.environment import Places, base_environment, owner_file, settings, simulator_environment
 from sandbox.up.first_user import ensure_first_user
 from sandbox.up.machine import free_port
 from sandbox.up.plan import Plan, Simulators
+from sandbox.up.real_hosts import RealHosts, real_consul
 from sandbox.up.supervisor import Child, Supervisor, Tethered
+from sandbox.up.together import together
 from sandbox.valkey import EmbeddedValkey
 
 DATABASE: Final = "wahafleet"
@@ -103,34 +103,15 @@ class Stack:
         await self._supervisor.start(Child(name="valkey", launch=launch, log=folder / "log"))
 
     async def _start_cluster(self, http: httpx.AsyncClient) -> None:
-        await self._supervisor.start(
-            self._real_consul() if self._plan.consul else self._double_of_consul(http)
-        )
-        await self._supervisor.start(self._real_nomad() if self._plan.nomad else self._double_of_nomad(http))
-
-    def _real_consul(self) -> Child:
-        folder, port = self._data.path / "consul", _port(self.consul_url)
-
-        def launch() -> ConsulAgent:
-            return ConsulAgent.start(folder, http_port=port)
-
-        return Child(name="consul", launch=launch, log=folder / "log")
-
-    def _real_nomad(self) -> Child:
-        folder = self._data.path / "nomad"
-
-        def launch() -> NomadAgents:
-            # raw_exec hands the agent's environment on to tasks, and that is how simulators learn of us.
-            os.environ.update(self._simulator_env)
-            return NomadAgents.start(
-                folder,
-                http_port=_port(self.nomad_url),
-                dynamic_ports=self._plan.ports,
-                consul_address=self.consul_url.removeprefix("http://"),
-                driver=self._plan.driver.value,
-            )
-
-        return Child(name="nomad", launch=launch, log=folder / "host-1" / "agent.log")
+        if self._plan.nomad is not None:
+            hosts = RealHosts(self._plan, self._data, self._supervisor, self._simulator_env)
+            await hosts.start(nomad_port=_port(self.nomad_url), consul_port=_port(self.consul_url))
+            return
+        consul = self._double_of_consul(http)
+        if self._plan.consul is not None:
+            consul = real_consul(self._data, _port(self.consul_url), {})
+        await self._supervisor.start(consul)
+        await self._supervisor.start(self._double_of_nomad(http))
 
     def _double_of_consul(self, http: httpx.AsyncClient) -> Child:
         async def ready() -> bool:
@@ -221,14 +202,3 @@ async def _answer(http: httpx.AsyncClient, url: str) -> bytes:
     except httpx.HTTPError:
         return b""
     return answer.content if answer.status_code == 200 else b""
-
-
-async def together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` side by side. The first failure cancels the rest, waits for its end and is raised itself."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

@@ -119,7 +119,11 @@ class _Running:
 
 
 class Supervisor:
-    """Runs children until `stop`, which ends them in the opposite order of their start."""
+    """Runs children until `stop`, which ends them in the opposite order of their start.
+
+    A child that ends is started again. Whoever wants to see how the rest does without it makes the file
+    `DataFolder.hold(name)` before ending it; it is back when the file is removed.
+    """
 
     def __init__(self, data: DataFolder, say: Say, *, backoff: Backoff | None = None) -> None:
         self._data = data
@@ -135,6 +139,7 @@ class Supervisor:
         and whatever `launch` raises. When cancelled, what was started meanwhile is still known to `stop`.
         """
         _set_aside(child.log)
+        self._data.hold(child.name).unlink(missing_ok=True)
         running = _Running(child)
         self._running.append(running)
         await self._launch(running)
@@ -197,6 +202,7 @@ class Supervisor:
             self._say(child.name, f"{_ended(code)}; starting it again in {pause:g} s (log: {child.log})")
             await self._bury(running)
             await asyncio.sleep(pause)
+            await self._while_held(child)
             await self._again(running)
 
     async def _bury(self, running: _Running) -> None:
@@ -207,6 +213,13 @@ class Supervisor:
         except Exception as error:
             # It makes the return faster, no more: the child comes back without it too.
             self._say(running.child.name, f"could not be cleaned up after: {error}")
+
+    async def _while_held(self, child: Child) -> None:
+        hold = self._data.hold(child.name)
+        if hold.exists():
+            self._say(child.name, f"stays away while the file {hold} exists")
+        while hold.exists():  # noqa: ASYNC110 - a file tells nobody that it is gone
+            await asyncio.sleep(_POLL_S)
 
     async def _again(self, running: _Running) -> None:
         old = running.process

@@ -19,7 +19,7 @@ DOUBLES = ("--nomad", "double", "--consul", "double")
 def test_the_same_chips_and_their_containers_come_back(how: signal.Signals, kind: str) -> None:
     if kind == "real" and not (shutil.which("nomad") and shutil.which("consul")):
         pytest.skip("there is no nomad, or no consul, on PATH")
-    agents = ("--nomad", kind, "--consul", kind)
+    agents = ("--nomad", kind, "--consul", kind, "--hosts", "2")
     with scratch() as folder:
         up = Up(folder, *agents)
         again: Up | None = None

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.agents.nomad_agent import NomadAgents, nomad_version
+from sandbox.agents.nomad_agent import NomadAgent, nomad_version
+from sandbox.agents.nomad_config import Host
 from tests.contract.nomad.cluster import Cluster
 from tests.contract.nomad.evidence import EvidenceWriter, case_of
 from tests.contract.nomad.recorder import ConsulRecorder
@@ -32,10 +33,9 @@ def _nomad(
             if nomad_version() is None:
                 pytest.skip("there is no `nomad` on PATH; the contract was checked against the double alone")
             first = _first_port(0)
-            with NomadAgents.start(
-                folder, dynamic_ports=(first, first + PORTS - 1), consul_address=recorder.address
-            ) as agents:
-                yield agents.url, "real", agents.version, recorder
+            host = Host(ports=(first, first + PORTS - 1), consul=recorder.address)
+            with NomadAgent.start(folder, host=host) as agent:
+                yield agent.url, "real", agent.version, recorder
         else:
             with _Double(folder, recorder) as url:
                 yield url, "double", DOUBLE_RELEASE, recorder

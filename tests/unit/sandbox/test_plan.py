@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.up.errors import SandboxError
-from sandbox.up.plan import Driver, Kind, Options, Program, Simulators, make_plan
+from sandbox.up.plan import Driver, Kind, Options, Program, Simulators, make_plan, real_ports
 
 NOMAD = Program("/bin/nomad", (1, 10, 5))
 OLD_NOMAD = Program("/bin/nomad", (1, 10, 1))
@@ -54,6 +54,17 @@ def test_docker_runs_on_real_agents_alone() -> None:
     assert make_plan(options, NOMAD, CONSUL).jobspec == "waha-plus"
 
 
+def test_hosts_of_a_real_nomad_have_ranges_of_ports_that_do_not_meet() -> None:
+    assert make_plan(Options(hosts=3), NOMAD, CONSUL).hosts == 3
+    assert [real_ports((3100, 3199), number) for number in (1, 2, 3)] == [
+        (3100, 3199),
+        (3200, 3299),
+        (3300, 3399),
+    ]
+    # Hosts of the double have an address each.
+    assert make_plan(Options(hosts=3, ports=(65_000, 65_299)), None, None).ports == (65_000, 65_299)
+
+
 @pytest.mark.parametrize(
     ("options", "nomad", "consul", "words"),
     [
@@ -65,7 +76,8 @@ def test_docker_runs_on_real_agents_alone() -> None:
         (Options(driver=Driver.DOCKER), None, None, "--driver raw_exec"),
         (Options(driver=Driver.DOCKER, nomad=Kind.DOUBLE), NOMAD, CONSUL, "--driver raw_exec"),
         (Options(driver=Driver.DOCKER), NOMAD, CONSUL, "WAHAFLEET_STORAGE_DSN"),
-        (Options(hosts=2), NOMAD, CONSUL, "--nomad double"),
+        (Options(hosts=21), NOMAD, CONSUL, "--nomad double"),
+        (Options(hosts=3, ports=(65_000, 65_299)), NOMAD, CONSUL, "--ports"),
         (Options(simulators=Simulators.INLINE), NOMAD, CONSUL, "--nomad double"),
         (Options(hosts=0), None, None, "--hosts"),
         (Options(hosts=255), None, None, "--hosts"),
@@ -107,6 +119,7 @@ def test_a_plan_is_always_a_pair_that_works(
         return
     assert plan.nomad is None or plan.consul is not None
     assert plan.nomad is None or plan.nomad.version >= (1, 10, 2)
+    assert plan.nomad is None or real_ports(plan.ports, plan.hosts)[1] <= 65_535
     assert plan.driver is not Driver.AUTO
     assert plan.simulators is not Simulators.AUTO
     assert plan.driver is not Driver.DOCKER or plan.nomad is not None

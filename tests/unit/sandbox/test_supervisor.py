@@ -104,6 +104,24 @@ async def test_children_end_in_the_opposite_order_of_their_start(world: World) -
     assert len(world.log) == 3
 
 
+async def test_a_child_with_a_hold_file_stays_away_until_the_file_is_gone(world: World) -> None:
+    await world.supervisor.start(world.child("nomad-2"))
+    hold = world.data.hold("nomad-2")
+    hold.touch()
+    world.processes["nomad-2"][0].code = -9
+    await world.until(f"nomad-2 stays away while the file {hold} exists")
+    assert len(world.processes["nomad-2"]) == 1
+    hold.unlink()
+    await world.launched("nomad-2", 2)
+
+
+async def test_a_hold_file_of_an_earlier_run_holds_nobody(world: World) -> None:
+    world.data.hold("nomad-2").touch()
+    await world.supervisor.start(world.child("nomad-2"))
+    world.processes["nomad-2"][0].code = -9
+    await world.launched("nomad-2", 2)
+
+
 async def test_a_child_that_dies_is_started_again(world: World) -> None:
     await world.supervisor.start(world.child("daemon"))
     world.processes["daemon"][0].code = -9

@@ -1,0 +1,62 @@
+"""Ports of an agent: free when it first starts, the same ones ever after."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Final
+
+_KEPT: Final = "ports.json"
+
+
+def kept_ports(folder: Path, address: str, names: tuple[str, ...], **chosen: int | None) -> dict[str, int]:
+    """A port on `address` for each of `names`: `chosen` where one is given, else the folder's own of last time.
+
+    An agent that comes back elsewhere is not found again: a Nomad server looks for itself in its Raft data,
+    and members of a Consul cluster call each other where they were. A port that somebody else has taken
+    meanwhile is replaced all the same, since the agent could not start with it.
+    """
+    file = folder / _KEPT
+    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    ports = {name: known[name] for name in names if name in known and is_free(address, known[name])}
+    ports |= {name: port for name, port in chosen.items() if port is not None}
+    missing = [name for name in names if name not in ports]
+    ports |= dict(zip(missing, free_ports(len(missing), address), strict=True))
+    file.write_text(json.dumps(ports))
+    return ports
+
+
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """Ports that nobody uses now, for TCP and for UDP (gossip needs both), all different."""
+    held: list[socket.socket] = []
+    ports: list[int] = []
+    try:
+        while len(ports) < count:
+            tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+            held += [tcp, udp]
+            tcp.bind((address, 0))
+            port = int(tcp.getsockname()[1])
+            try:
+                udp.bind((address, port))
+            except OSError:
+                continue
+            ports.append(port)
+    finally:
+        for one in held:
+            one.close()
+    return ports
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether an agent could listen there now, for TCP and for UDP."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(type=kind) as probe:
+            if kind is socket.SOCK_STREAM:
+                # As agents do: connections of an earlier run that still fade out do not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError:
+                return False
+    return True
