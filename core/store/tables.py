@@ -219,6 +219,10 @@ leases = Table(
     Column("owner", String(80), nullable=False),
     Column("token", BigInteger, nullable=False),
     Column("expires_at", _Time, nullable=False),
+    Column("claimed_at", _Time),
+    # The last look that saw everything: since when what it saw is true, and whose it was.
+    Column("looked_at", _Time),
+    Column("looked_by", String(80)),
 )
 
 webhook_inbox = Table(
@@ -237,4 +241,28 @@ Index(
     "ix_webhook_inbox_waiting",
     webhook_inbox.c.received_at,
     postgresql_where=webhook_inbox.c.processed_at.is_(None),
+)
+
+orphans = Table(
+    "orphans",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("place", Text, nullable=False),  # storage id, user id or allocation, by kind; "" for none
+    Column("user_id", _Id),  # as its name says; there is no such row, or it explains nothing
+    Column("fingerprint", Text, nullable=False),
+    Column("costs", JSONB, nullable=False),
+    Column("first_seen", _Time, nullable=False),
+    Column("last_seen", _Time, nullable=False),
+    Column("state", String(20), nullable=False, server_default=text("'seen'")),
+    Column("decided_by", Text),
+    Column("decided_at", _Time),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_try_at", _Time),
+    Column("note", Text),
+    UniqueConstraint("kind", "name", "place"),
+    CheckConstraint(
+        "state IN ('seen', 'waiting', 'approved', 'kept', 'removing', 'failed', 'removed')", name="state"
+    ),
 )

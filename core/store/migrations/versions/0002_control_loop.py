@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,6 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     _control_loop()
+    _looks()
     _rules()
     _orphans()
     _guard_leases()
@@ -17,10 +22,23 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Each part takes back what its function added."""
+    op.drop_table("orphans")
+    for name in ("claimed_at", "looked_at", "looked_by"):
+        op.drop_column("leases", name)
 
 
 def _control_loop() -> None:
     """Whether a user is at rest, and when a pass last looked."""
+
+
+def _looks() -> None:
+    """Whose look was the last that saw everything, and since when it holds."""
+    for name, type_ in (
+        ("claimed_at", sa.DateTime(timezone=True)),
+        ("looked_at", sa.DateTime(timezone=True)),
+        ("looked_by", sa.String(80)),
+    ):
+        op.add_column("leases", sa.Column(name, type_))
 
 
 def _rules() -> None:
@@ -29,6 +47,31 @@ def _rules() -> None:
 
 def _orphans() -> None:
     """What nobody explains."""
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "orphans",
+        sa.Column("id", sa.BigInteger, sa.Identity(), nullable=False),
+        sa.Column("kind", sa.String(20), nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("place", sa.Text, nullable=False),
+        sa.Column("user_id", postgresql.UUID(as_uuid=False)),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("costs", postgresql.JSONB, nullable=False),
+        sa.Column("first_seen", time, nullable=False),
+        sa.Column("last_seen", time, nullable=False),
+        sa.Column("state", sa.String(20), nullable=False, server_default=sa.text("'seen'")),
+        sa.Column("decided_by", sa.Text),
+        sa.Column("decided_at", time),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("next_try_at", time),
+        sa.Column("note", sa.Text),
+        sa.PrimaryKeyConstraint("id", name="pk_orphans"),
+        sa.UniqueConstraint("kind", "name", "place", name="uq_orphans_kind_name_place"),
+        sa.CheckConstraint(
+            "state IN ('seen', 'waiting', 'approved', 'kept', 'removing', 'failed', 'removed')",
+            name=op.f("ck_orphans_state"),
+        ),
+    )
 
 
 def _guard_leases() -> None:
