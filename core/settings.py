@@ -9,47 +9,15 @@ in names; secrets are `Secret`, which never prints its value. `docs/settings.md`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
-from cryptography.fernet import Fernet
 
+from core.settings_reader import Reader, database_url, egress, fernet_keys, other_storages
+from core.settings_reader import Secret as Secret
+from core.settings_reader import SettingsError as SettingsError
 from core.variables import VARIABLES
-
-T = TypeVar("T")
-
-
-class Secret:
-    """A text that never shows itself in repr, logs or errors; `reveal()` is the only way in."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-class SettingsError(ValueError):
-    """One or more settings are wrong; `problems` holds one sentence each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 class StoreSettings(msgspec.Struct, frozen=True):
@@ -148,6 +116,9 @@ class LoopSettings(msgspec.Struct, frozen=True):
     stop_on_disconnect_s: float
     empty_grace_s: float
     qr_rounds: int
+    janitor: str = "ask"
+    janitor_s: float = 120
+    orphan_grace_s: float = 3600
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -160,102 +131,6 @@ class Settings(msgspec.Struct, frozen=True):
     loop: LoopSettings
 
 
-class _Reader:
-    def __init__(self, env: Mapping[str, str], part: str | None) -> None:
-        self.env = env
-        self.part = part
-        self.problems: list[str] = []
-        self._known = {variable.name: variable for variable in VARIABLES}
-
-    def text(self, name: str) -> str:
-        variable = self._known[name]
-        value = self.env.get(name, "").strip()
-        if value:
-            return value
-        if variable.default is None:
-            if self.part is not None and self.part not in variable.needed_by:
-                return ""
-            self.problems.append(f"{name} is not set: {variable.about}")
-            return ""
-        return variable.default
-
-    def parsed(self, name: str, parse: Callable[[str], T], rule: str, fallback: T) -> T:
-        text = self.text(name)
-        if not text and self._known[name].default is None:
-            return fallback
-        try:
-            return parse(text)
-        except ValueError:
-            shown = "its value" if self._known[name].secret else f"{text!r}"
-            self.problems.append(f"{name}: {shown} does not fit, it takes {rule}.")
-            return fallback
-
-    def number(self, name: str, *, least: float, most: float) -> float:
-        def parse(text: str) -> float:
-            value = float(text)
-            if not least <= value <= most:
-                raise ValueError(text)
-            return value
-
-        return self.parsed(name, parse, f"a number from {least:g} to {most:g}", least)
-
-    def whole(self, name: str, *, least: int, most: int) -> int:
-        def parse(text: str) -> int:
-            value = int(text)
-            if not least <= value <= most:
-                raise ValueError(text)
-            return value
-
-        return self.parsed(name, parse, f"a whole number from {least} to {most}", least)
-
-    def choice(self, name: str, options: tuple[str, ...]) -> str:
-        def parse(text: str) -> str:
-            if text not in options:
-                raise ValueError(text)
-            return text
-
-        return self.parsed(name, parse, "one of " + ", ".join(options), options[0])
-
-    def url(self, name: str) -> str:
-        def parse(text: str) -> str:
-            parts = urlsplit(text)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(text)
-            return text.rstrip("/")
-
-        return self.parsed(name, parse, "an address such as http://host:port", "")
-
-    def items(self, name: str) -> tuple[str, ...]:
-        return tuple(item.strip() for item in self.text(name).split(",") if item.strip())
-
-    def secret(self, name: str) -> Secret:
-        return Secret(self.text(name))
-
-    def optional_secret(self, name: str) -> Secret | None:
-        value = self.text(name)
-        return Secret(value) if value else None
-
-
-def _fernet_keys(reader: _Reader) -> tuple[Secret, ...]:
-    def parse(text: str) -> tuple[Secret, ...]:
-        keys = tuple(key.strip() for key in text.split(",") if key.strip())
-        for key in keys:
-            Fernet(key)
-        return tuple(Secret(key) for key in keys)
-
-    return reader.parsed("WAHAFLEET_SECRET_KEYS", parse, "url-safe base-64 keys of 32 bytes each", ())
-
-
-def _database_url(reader: _Reader) -> Secret:
-    def parse(text: str) -> Secret:
-        if not text.startswith("postgresql+asyncpg://"):
-            raise ValueError(text)
-        return Secret(text)
-
-    rule = "a URL that starts with postgresql+asyncpg://"
-    return reader.parsed("WAHAFLEET_DATABASE_URL", parse, rule, Secret(""))
-
-
 def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Settings:
     """Read and check all settings.
 
@@ -263,7 +138,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
     storage, the daemon none that signs tokens); None asks for everything.
     Raises SettingsError with one sentence per problem, so that all can be mended in one go.
     """
-    reader = _Reader(os.environ if env is None else env, part)
+    reader = Reader(os.environ if env is None else env, part)
     unknown = sorted(
         name
         for name in reader.env
@@ -278,9 +153,9 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
         reader.problems.append("JWT_SECRET_KEY is too short: use at least 32 random characters.")
     settings = Settings(
         store=StoreSettings(
-            database_url=_database_url(reader),
+            database_url=database_url(reader),
             pool_size=reader.whole("WAHAFLEET_DATABASE_POOL", least=2, most=200),
-            secret_keys=_fernet_keys(reader),
+            secret_keys=fernet_keys(reader),
         ),
         cache=CacheSettings(
             redis_url=reader.optional_secret("WAHAFLEET_REDIS_URL"),
@@ -315,7 +190,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             console_url=reader.url("WAHAFLEET_CONSOLE_URL"),
             simulator_command=reader.text("WAHAFLEET_SIMULATOR_COMMAND"),
             simulator_args=tuple(reader.text("WAHAFLEET_SIMULATOR_ARGS").split()),
-            other_storages=_other_storages(reader),
+            other_storages=other_storages(reader),
         ),
         api=ApiSettings(
             jwt_secret_key=jwt,
@@ -330,7 +205,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             body_limit_bytes=reader.whole("WAHAFLEET_BODY_LIMIT_BYTES", least=1024, most=1_048_576),
         ),
         loop=LoopSettings(
-            egress=_egress(reader),
+            egress=egress(reader),
             workers=reader.whole("WAHAFLEET_WORKERS", least=1, most=256),
             lease_ttl_s=reader.number("WAHAFLEET_LEASE_TTL_S", least=5, most=600),
             lease_heartbeat_s=reader.number("WAHAFLEET_LEASE_HEARTBEAT_S", least=1, most=200),
@@ -340,35 +215,15 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             stop_on_disconnect_s=reader.number("WAHAFLEET_STOP_ON_DISCONNECT_S", least=45, most=3600),
             empty_grace_s=reader.number("WAHAFLEET_EMPTY_GRACE_S", least=0, most=86_400),
             qr_rounds=reader.whole("WAHAFLEET_QR_ROUNDS", least=1, most=100),
+            janitor=reader.choice("WAHAFLEET_JANITOR", ("ask", "remove")),
+            janitor_s=reader.number("WAHAFLEET_JANITOR_S", least=0.1, most=3600),
+            orphan_grace_s=reader.number("WAHAFLEET_ORPHAN_GRACE_S", least=0, most=2_592_000),
         ),
     )
     reader.problems.extend(_contradictions(settings, part))
     if reader.problems:
         raise SettingsError(reader.problems)
     return settings
-
-
-def _other_storages(reader: _Reader) -> tuple[tuple[str, Secret], ...]:
-    def parse(text: str) -> tuple[tuple[str, Secret], ...]:
-        pairs = [word.partition("=") for word in text.split()]
-        ids = [id_ for id_, _, _ in pairs]
-        if any(not id_ or len(id_) > 40 or not dsn for id_, _, dsn in pairs) or len(set(ids)) < len(ids):
-            raise ValueError(text)
-        if reader.text("WAHAFLEET_STORAGE_ID") in ids:
-            raise ValueError(text)
-        return tuple((id_, Secret(dsn)) for id_, _, dsn in pairs)
-
-    rule = "id=DSN pairs with blanks between, each id once and none that WAHAFLEET_STORAGE_ID names"
-    return reader.parsed("WAHAFLEET_STORAGES", parse, rule, ())
-
-
-def _egress(reader: _Reader) -> str | None:
-    text = reader.text("WAHAFLEET_EGRESS")
-    if text not in ("", "direct", "guard"):
-        reader.problems.append(
-            f"WAHAFLEET_EGRESS: {text!r} does not fit, it takes direct, guard, or nothing."
-        )
-    return text or None
 
 
 def _contradictions(settings: Settings, part: str | None) -> list[str]:

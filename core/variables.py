@@ -128,4 +128,13 @@ VARIABLES: Final = (
     _v("WAHAFLEET_STOP_ON_DISCONNECT_S", "60", "S: a cut-off host stops its containers after this."),
     _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
     _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),
+    _v(
+        "WAHAFLEET_JANITOR",
+        "ask",
+        "What becomes of orphans: ask = nothing without an operator's yes, remove = they go after the grace.",
+    ),
+    _v(
+        "WAHAFLEET_JANITOR_S", "120", "How often the janitor lists what is ours in Nomad, Consul and storage."
+    ),
+    _v("WAHAFLEET_ORPHAN_GRACE_S", "3600", "How long something must go unexplained before it is an orphan."),
 )

@@ -59,8 +59,9 @@ class Discovery(Protocol):
         """
 
     def watch(self) -> AsyncIterator[tuple[ServiceInstance, ...]]:
-        """Everybody's instances, now and again whenever they change. Never ends, never raises: while
-        Consul is away it tries again, and after each reconnect it gives the whole list once more."""
+        """Everybody's instances: now, whenever they change, and unchanged as a sign of life when they did not
+        for a while. Never ends, never raises: while Consul is away it tries again, and after each reconnect
+        it gives the whole list once more."""
 
 
 class _ThreadsOwn(threading.local):
@@ -96,6 +97,17 @@ class ConsulDiscovery:
         found = _instances(entries)
         return found if user_id is None else tuple(one for one in found if one.user_id == user_id)
 
+    async def deregister(self, service_id: str) -> None:
+        """Take an instance out of the catalog; no error when it is gone already.
+
+        For what an agent left behind that is gone or has forgotten it: a living agent that still holds the
+        service puts it back within its next synchronisation (Consul docs, anti-entropy). Raises as
+        `instances`; with ACLs the token needs service:write.
+        """
+        _, entries = await self._call(lambda client: client.health.service(self._service))
+        for node in _nodes_with(entries, service_id):
+            await self._call(lambda client, node=node: client.catalog.deregister(node, service_id=service_id))  # type: ignore[misc]
+
     async def leader(self) -> str:
         """Address of the cluster's leader, "" when there is none. For health reports."""
         found = await self._call(lambda client: client.status.leader())
@@ -128,12 +140,11 @@ class ConsulDiscovery:
     async def _blocking_queries(
         self, client: httpx.AsyncClient
     ) -> AsyncIterator[tuple[ServiceInstance, ...]]:
-        """One unbroken run of queries: the list at once, then each list that differs from the one before.
+        """One unbroken run of queries: the list at once, then with each answer.
 
         The index rules are those of Consul's documentation of blocking queries.
         """
         index = 0
-        last: tuple[ServiceInstance, ...] | None = None
         wait_ms = round(self._settings.watch_wait_s * 1000)
         while True:
             asked_at = self._clock.monotonic()
@@ -142,9 +153,7 @@ class ConsulDiscovery:
             found = _instances(_decoded(response.content))
             self._note_acl(response)
             index = next_index(index, response.headers.get("X-Consul-Index"))
-            if found != last:
-                last = found
-                yield found
+            yield found
             rest_s = asked_at + _QUERY_PAUSE_S - self._clock.monotonic()
             if rest_s > 0:
                 await self._clock.sleep(rest_s)
@@ -255,6 +264,7 @@ def next_index(sent: int, header: str | None) -> int:
 
 class _Node(msgspec.Struct, rename="pascal"):
     address: str = ""
+    node: str = ""
 
 
 class _Service(msgspec.Struct):
@@ -300,6 +310,14 @@ def _instances(entries: Any) -> tuple[ServiceInstance, ...]:
             )
         )
     return tuple(sorted(found, key=lambda one: (one.user_id, one.service_id)))
+
+
+def _nodes_with(entries: Any, service_id: str) -> list[str]:
+    try:
+        listed = msgspec.convert(entries, list[_Entry])
+    except msgspec.ValidationError as error:
+        raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
+    return sorted({entry.node.node for entry in listed if entry.service.id == service_id})
 
 
 def _decoded(body: bytes) -> Any:

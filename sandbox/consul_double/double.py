@@ -31,6 +31,7 @@ VERSION: Final = "1.8.7"
 """The release whose behaviour this is."""
 DATACENTER: Final = "dc1"
 STATUSES: Final = {"pass": PASSING, "warn": WARNING, "fail": CRITICAL}
+_ANTI_ENTROPY_S: Final = 60.0
 _SWEEP_S: Final = 30.0
 _TICK_S: Final = 0.1
 
@@ -102,6 +103,11 @@ class ConsulDouble:
         for check_id in [key for key, local in self._checks.items() if local.check.service_id == service_id]:
             self._drop_check(check_id)
         self._later(lambda: None if service_id in self._services else self.catalog.remove(service_id))
+
+    def deregister_in_catalog(self, service_id: str) -> None:
+        """Remove it behind its agent's back, who puts it back at the next full synchronisation (1 min)."""
+        self.catalog.remove(service_id)
+        self._due.append((self.clock.monotonic() + _ANTI_ENTROPY_S, lambda: self._push(service_id)))
 
     def register_check(self, body: object) -> None:
         """Take one check, of the node or of a known service. Raises RefusalError."""

@@ -72,6 +72,7 @@ class Surface:
             ("/v1/health/node/", _GET, self.node_checks),
             ("/v1/catalog/services", _GET, self.catalog_services),
             ("/v1/catalog/service/", _GET, self.catalog_service),
+            ("/v1/catalog/deregister", _PUT, self.catalog_deregister),
             ("/v1/catalog/nodes", _GET, self.nodes),
             ("/v1/catalog/datacenters", _GET, self.datacenters),
             *KeyRoutes(self._double, self.app).routes(),
@@ -212,6 +213,16 @@ class Surface:
         return await self._list(
             request, _INSTANCE, lambda: (catalog.service_index(name), catalog.instances(name, tags))
         )
+
+    async def catalog_deregister(self, request: Request) -> Reply:
+        body = request.json()
+        # Consul reads JSON keys in any letter case; libraries send them in lower case.
+        asked = {str(key).lower(): value for key, value in body.items()} if isinstance(body, dict) else {}
+        if not asked.get("node"):
+            raise RefusalError(400, "Missing node")
+        if asked["node"] == self._double.catalog.node.name and asked.get("serviceid"):
+            self._double.deregister_in_catalog(str(asked["serviceid"]))
+        return Reply(True)
 
     async def nodes(self, request: Request) -> Reply:
         catalog = self._double.catalog

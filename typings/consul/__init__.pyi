@@ -32,12 +32,18 @@ class _Health:
         **newer: Any,
     ) -> tuple[str, Any]: ...
 
+class _Catalog:
+    def deregister(
+        self, node: str, service_id: str | None = ..., check_id: str | None = ..., dc: str | None = ...
+    ) -> bool: ...
+
 class _Status:
     def leader(self) -> str: ...
 
 class Consul:
     http: _HTTPClient
     health: _Health
+    catalog: _Catalog
     status: _Status
     token: str | None
     def __init__(
