@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, Self, TypeAlias
 
 import msgspec
 
 from core.domain.facts import (
+    AllocationFact,
+    ClientStatus,
     Fact,
     Known,
     ListedAllocation,
@@ -25,6 +27,8 @@ from core.domain.names import (
     namespace_of_database,
     user_of_job,
 )
+
+ENDED: Final = (ClientStatus.COMPLETE, ClientStatus.FAILED, ClientStatus.LOST)
 
 
 class Kind(StrEnum):
@@ -82,15 +86,24 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Owners(msgspec.Struct, frozen=True):
-    """All rows that explain anything: containers by user, and whose each chip is (tombstones too)."""
+    """All rows that explain anything: containers by user, whose each chip is (tombstones too).
+
+    Attributes:
+        namespaces: user id by namespace.
+    """
 
     containers: Mapping[str, Owner]
     chips: Mapping[str, str]
+    namespaces: Mapping[str, str]
 
-    @property
-    def namespaces(self) -> Mapping[str, str]:
-        """User id by namespace."""
-        return {owner.namespace: owner.user_id for owner in self.containers.values()}
+    @classmethod
+    def of(cls, containers: Iterable[Owner], chips: Mapping[str, str]) -> Self:
+        found = tuple(containers)
+        return cls(
+            {owner.user_id: owner for owner in found},
+            chips,
+            {owner.namespace: owner.user_id for owner in found},
+        )
 
 
 class Listings(msgspec.Struct, frozen=True):
@@ -107,6 +120,13 @@ class Listings(msgspec.Struct, frozen=True):
     instances: Fact[tuple[ServiceInstance, ...]]
     storage: Mapping[str, Fact[tuple[str, ...]]]
     sessions: Mapping[str, Fact[tuple[SessionFact, ...]]]
+
+
+def namespace_of(found: Found) -> str:
+    """The storage namespace of a namespace or of a database; "" for anything else."""
+    if found.kind is Kind.DATABASE:
+        return namespace_of_database(found.name) or ""
+    return found.name if found.kind is Kind.NAMESPACE else ""
 
 
 def seen(listings: Listings) -> dict[Key, Found]:
@@ -131,8 +151,14 @@ def is_complete(key: Key, listings: Listings) -> bool:
             return isinstance(listings.sessions.get(place), Known)
 
 
-def is_explained(found: Found, owners: Owners, listings: Listings | None = None) -> bool:
-    """Whether a row explains it; for an instance whether a job does, as far as `listings` are known.
+def job_ids(listings: Listings) -> frozenset[str] | None:
+    """Ids of all listed jobs; None when they could not be listed."""
+    jobs = listings.jobs
+    return frozenset(job.job_id for job in jobs.value) if isinstance(jobs, Known) else None
+
+
+def is_explained(found: Found, owners: Owners, jobs: Collection[str] | None = None) -> bool:
+    """Whether a row explains it; for an instance whether one of `jobs` does.
 
     What cannot be told counts as explained.
     """
@@ -140,10 +166,7 @@ def is_explained(found: Found, owners: Owners, listings: Listings | None = None)
         case Kind.JOB | Kind.VARIABLES:
             return found.user_id in owners.containers
         case Kind.INSTANCE:
-            jobs = listings.jobs if listings is not None else None
-            if found.user_id is None or not isinstance(jobs, Known):
-                return True
-            return any(job.job_id == job_id(found.user_id) for job in jobs.value)
+            return found.user_id is None or jobs is None or job_id(found.user_id) in jobs
         case Kind.NAMESPACE:
             return found.name in owners.namespaces
         case Kind.DATABASE:
@@ -158,20 +181,22 @@ def is_explained(found: Found, owners: Owners, listings: Listings | None = None)
 
 def _of_nomad(listings: Listings) -> list[Found]:
     found: list[Found] = []
-    allocations = listings.allocations.value if isinstance(listings.allocations, Known) else ()
+    live: dict[str, list[AllocationFact]] = {}
+    for one in listings.allocations.value if isinstance(listings.allocations, Known) else ():
+        if one.allocation.client not in ENDED:
+            live.setdefault(one.job_id, []).append(one.allocation)
     if isinstance(listings.jobs, Known):
         for job in listings.jobs.value:
             user = user_of_job(job.job_id)
             if user is None:
                 continue
-            own = [one.allocation for one in allocations if one.job_id == job.job_id]
-            running = [one for one in own if one.client in ("running", "pending", "unknown")]
+            running = live.get(job.job_id, ())
             costs: dict[str, str | int] = {"status": "stopped" if job.stopped else job.status}
             costs["allocations"] = len(running)
-            for one in running:
-                costs["node"] = one.node_name
-                if one.port is not None:
-                    costs["port"] = one.port
+            for allocation in running:
+                costs["node"] = allocation.node_name
+                if allocation.port is not None:
+                    costs["port"] = allocation.port
             found.append(
                 Found(Kind.JOB, job.job_id, user_id=user, fingerprint=str(job.modify_index), costs=costs)
             )

@@ -14,7 +14,17 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from core.domain.belongings import Found, Key, Kind, Listings, Owners, is_complete, is_explained, seen
+from core.domain.belongings import (
+    Found,
+    Key,
+    Kind,
+    Listings,
+    Owners,
+    is_complete,
+    is_explained,
+    job_ids,
+    seen,
+)
 
 
 class State(StrEnum):
@@ -119,10 +129,11 @@ def judge(
     """
     stored = {row.found.key: row for row in rows}
     there = seen(listings)
+    jobs = job_ids(listings)
     loose = {
         key: found
         for key, found in there.items()
-        if is_complete(key, listings) and not is_explained(found, owners, listings)
+        if is_complete(key, listings) and not is_explained(found, owners, jobs)
     }
     held_back = _held_back(there, loose, rules) if rules.remove else {}
     changes: list[Change] = []
@@ -142,7 +153,7 @@ def judge(
     for key, row in sorted(stored.items()):
         if key in loose or row.state is State.REMOVED or not is_complete(key, listings):
             continue
-        if is_explained(there.get(key, row.found), owners, listings):
+        if is_explained(there.get(key, row.found), owners, jobs):
             changes.append(Forgot(row.id, row.state, "it has an owner"))
         elif key not in there and row.state not in GOING and _long_unseen(row, now, rules):
             # One whose removal is under way is looked at by itself, and ends as removed.

@@ -41,14 +41,12 @@ class Tried(msgspec.Struct, frozen=True):
         state: `removing`, `failed`, `waiting` (the yes is taken back) or `removed`.
         again_in_s: None = at the next round.
         attempts: failures in a row, 0 after a success.
-        found: what is stored of it from now on; None = as before.
     """
 
     state: State
     note: str | None = None
     again_in_s: float | None = None
     attempts: int = 0
-    found: Found | None = None
 
 
 class OrphanStore(Protocol):
@@ -56,9 +54,6 @@ class OrphanStore(Protocol):
 
     async def owners(self, chip_ids: Collection[str]) -> Owners:
         """All containers, and those of these chips that have a row; tombstones too."""
-
-    async def owner(self, user_id: str, chip_ids: Collection[str] = ()) -> Owners:
-        """The same, of one user."""
 
     async def book(self) -> Book:
         """Everything that is on record."""
@@ -85,10 +80,6 @@ class PostgresOrphans:
     async def owners(self, chip_ids: Collection[str]) -> Owners:
         async with reading(self._engine) as connection:
             return await _owners(connection, chip_ids)
-
-    async def owner(self, user_id: str, chip_ids: Collection[str] = ()) -> Owners:
-        async with reading(self._engine) as connection:
-            return await _owners(connection, chip_ids, user_id)
 
     async def book(self) -> Book:
         async with reading(self._engine) as connection:
@@ -129,8 +120,6 @@ class PostgresOrphans:
         }
         if tried.again_in_s is not None:
             values["next_try_at"] = _CLOCK + func.make_interval(0, 0, 0, 0, 0, 0, tried.again_in_s)
-        if tried.found is not None:
-            values |= {"fingerprint": tried.found.fingerprint, "costs": dict(tried.found.costs)}
         if tried.state is State.REMOVED:
             values["last_seen"] = _CLOCK  # when it was seen gone: its time as history counts from here
         if tried.state is State.WAITING:
@@ -162,18 +151,14 @@ class PostgresOrphans:
             return tuple(sorted((await connection.execute(changed)).scalars()))
 
 
-async def _owners(
-    connection: AsyncConnection, chip_ids: Collection[str], user_id: str | None = None
-) -> Owners:
+async def _owners(connection: AsyncConnection, chip_ids: Collection[str]) -> Owners:
     rows = select(containers.c.user_id, containers.c.namespace, containers.c.storage_id)
-    if user_id is not None:
-        rows = rows.where(containers.c.user_id == user_id)
-    found = {row.user_id: Owner(*row) for row in await connection.execute(rows)}
+    found = [Owner(*row) for row in await connection.execute(rows)]
     known: dict[str, str] = {}
     if chip_ids:
         wanted = select(chips.c.id, chips.c.user_id).where(chips.c.id == func.any(_ids(chip_ids)))
         known = {row.id: row.user_id for row in await connection.execute(wanted)}
-    return Owners(found, known)
+    return Owners.of(found, known)
 
 
 def _ids(chip_ids: Collection[str]) -> Any:

@@ -1,0 +1,88 @@
+"""The janitor's parts, put together."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from core.clients.discovery import Discovery
+from core.clients.scheduler import Scheduler
+from core.clients.storage import Storages
+from core.clock import Clock
+from core.domain.orphans import Rules
+from core.domain.policy import Policy
+from core.settings import LoopSettings
+from core.store.interface import ReconcileStore
+from core.store.orphans import OrphanStore
+from daemon.announce import Steps
+from daemon.janitor.duty import Janitor, Prune
+from daemon.janitor.looks import Looks, Observing
+from daemon.janitor.removal import Deregistering, Remover
+from daemon.janitor.sessions import Sessions
+from daemon.waha import WahaContainers
+
+
+class Catalog(Discovery, Deregistering, Protocol):
+    """Service discovery that one instance can be taken out of."""
+
+
+def rules_of(settings: LoopSettings) -> Rules:
+    """How careful the settings want the janitor to be."""
+    return Rules(
+        grace_s=settings.orphan_grace_s,
+        remove=settings.janitor == "remove",
+        # A few rounds: see Rules.
+        forget_s=max(5 * settings.janitor_s, 5 * settings.resync_s),
+    )
+
+
+def janitor(
+    *,
+    owner: str,
+    store: ReconcileStore,
+    orphans: OrphanStore,
+    scheduler: Scheduler,
+    discovery: Catalog,
+    storages: Storages,
+    waha: WahaContainers,
+    observer: Observing,
+    clock: Clock,
+    steps: Steps,
+    policy: Policy,
+    settings: LoopSettings,
+    prune: Prune | None = None,
+) -> tuple[Janitor, Sessions]:
+    """The duty, and what passes tell of sessions that no chip explains."""
+    sessions = Sessions(scheduler=scheduler, discovery=discovery, waha=waha, store=store, orphans=orphans)
+    looks = Looks(
+        scheduler=scheduler,
+        discovery=discovery,
+        storages=storages,
+        observer=observer,
+        store=store,
+        orphans=orphans,
+        clock=clock,
+        policy=policy,
+    )
+    remover = Remover(
+        owner=owner,
+        looks=looks,
+        sessions=sessions,
+        scheduler=scheduler,
+        discovery=discovery,
+        storages=storages,
+        store=store,
+        orphans=orphans,
+        clock=clock,
+        steps=steps,
+        policy=policy,
+        settings=settings,
+    )
+    duty = Janitor(
+        looks=looks,
+        remover=remover,
+        orphans=orphans,
+        rules=rules_of(settings),
+        every_s=settings.janitor_s,
+        prune=prune,
+    )
+    return duty, sessions
