@@ -17,12 +17,20 @@ from core.domain.facts import Endpoint
 from core.domain.health import health_score
 from core.domain.states import ChipPhase
 
-# A write that changes nothing else renews `observed_at` no more often than this.
-OBSERVED_AT_STEP: Final = timedelta(seconds=30)
+# A write that changes nothing else renews `looked_at` no more often than this.
+LOOKED_AT_STEP: Final = timedelta(seconds=30)
 
 
 class ContainerColumns(msgspec.Struct, frozen=True):
-    """Observed columns of a container that a status write may move."""
+    """Observed columns of a container that a status write may move.
+
+    Attributes:
+        observed_at: when a pass last saw the container; a blind one did not.
+        looked_at: when a pass last wrote, blind or not; to `LOOKED_AT_STEP`.
+        at_rest: that pass found that nobody needs to look again before there is news.
+        isolated_at: when its storage was first seen to be its own; that never ceases to be so.
+        key_renewed_for: the allocation that was replaced for refusing our key, until one takes it.
+    """
 
     phase: str
     reason: str | None
@@ -35,6 +43,10 @@ class ContainerColumns(msgspec.Struct, frozen=True):
     empty_since: datetime | None
     observed_generation: int
     observed_at: datetime | None
+    looked_at: datetime | None = None
+    at_rest: bool = False
+    isolated_at: datetime | None = None
+    key_renewed_for: str | None = None
 
     def shown_in_chips(self) -> tuple[object, ...]:
         """What the answer for a chip takes from its container: a change here is a change of every chip."""
@@ -103,6 +115,9 @@ def merge_container(
         endpoint=seen.endpoint,
         empty_since=seen.empty_since,
         observed_generation=max(before.observed_generation, generation),
+        at_rest=seen.at_rest,
+        isolated_at=before.isolated_at or (now if seen.isolated else None),
+        key_renewed_for=None if seen.key_accepted else before.key_renewed_for,
     )
     if not seen.blind:
         after = msgspec.structs.replace(
@@ -112,10 +127,12 @@ def merge_container(
             address=seen.address,
             port=seen.port,
         )
-    old = before.observed_at
-    if after == before and old is not None and now - old < OBSERVED_AT_STEP:
+    old = before.looked_at
+    if after == before and old is not None and now - old < LOOKED_AT_STEP:
         return before
-    return msgspec.structs.replace(after, observed_at=now)
+    return msgspec.structs.replace(
+        after, looked_at=now, observed_at=before.observed_at if seen.blind else now
+    )
 
 
 def merge_chip(

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Resources, Tries, Wanted
+from core.domain.facts import Endpoint
+
+# Between tries for a key that somebody else holds.
+_SOONEST_S: Final = 0.05
+_USUAL_PASS_S: Final = 1.0
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -38,9 +43,28 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Busy(msgspec.Struct, frozen=True):
-    """Somebody else holds the key for `retry_after_s` more seconds at most."""
+    """Somebody else holds the key.
+
+    Attributes:
+        retry_after_s: until its lease runs out, if nobody renews it.
+        owner: who holds it.
+    """
 
     retry_after_s: float
+    owner: str = ""
+
+    @property
+    def look_again_s(self) -> float:
+        """When to try again. A pass ends within a second as a rule and a dead holder within its lease.
+
+        Waiting for the lease's end would keep the news of this daemon waiting for a minute although its
+        holder was done long before; the key must not be dropped either.
+        """
+        return min(max(self.retry_after_s, _SOONEST_S), _USUAL_PASS_S)
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """Another owner began a look after the news came and saw everything: there is nothing left to look at."""
 
 
 class ContainerSecrets(msgspec.Struct, frozen=True):
@@ -54,7 +78,14 @@ class ContainerSecrets(msgspec.Struct, frozen=True):
 
 
 class ContainerRow(msgspec.Struct, frozen=True):
-    """The container as stored, with what its job is rendered from."""
+    """The container as stored, with what its job is rendered from.
+
+    Attributes:
+        paused: an operator wants none of its sessions to run.
+        isolated_at: when its storage was first seen to be its own.
+        key_renewed_for: the allocation that is or was replaced because it refused our key; None once one
+            took it.
+    """
 
     user_id: str
     email: str
@@ -75,6 +106,9 @@ class ContainerRow(msgspec.Struct, frozen=True):
     current_allocation: str | None
     empty_since: datetime | None
     secrets: ContainerSecrets
+    paused: bool = False
+    isolated_at: datetime | None = None
+    key_renewed_for: str | None = None
 
 
 class ChipRow(msgspec.Struct, frozen=True):
@@ -99,6 +133,39 @@ class UserSnapshot(msgspec.Struct, frozen=True):
 
     container: ContainerRow
     chips: tuple[ChipRow, ...]
+
+
+class UserSummary(msgspec.Struct, frozen=True):
+    """One user in the list that the sweep compares with the world.
+
+    Attributes:
+        namespace, storage_id: where WAHA keeps what belongs to the user.
+        wanted: not deleted, and it has chips that are no tombstones or is pinned.
+        generation: rises with every wish of the user, about the container or any chip.
+        observed_generation: the newest of which a pass wrote what it saw; lower = look.
+        allocation_id: the newest live one, whether it may speak or not.
+        at_rest: the last pass left nothing to wait for; looked_at: when that pass wrote.
+    """
+
+    user_id: str
+    namespace: str
+    storage_id: str
+    deleted: bool
+    wanted: bool
+    generation: int
+    observed_generation: int
+    phase: str
+    reason: str | None
+    since: datetime
+    observed_at: datetime | None
+    registered: Registered | None
+    variables_hash: str | None
+    current_allocation: str | None
+    allocation_id: str | None
+    endpoint: Endpoint | None
+    empty_since: datetime | None
+    at_rest: bool
+    looked_at: datetime | None
 
 
 class PortTaken(msgspec.Struct, frozen=True):
@@ -130,14 +197,24 @@ class Written(msgspec.Struct, frozen=True):
 class ReconcileStore(Protocol):
     """Everything a pass reads and writes. All methods raise core.errors.Unavailable when the store is away."""
 
-    async def claim(self, key: str, owner: str, ttl_s: float) -> Lease | Busy:
-        """Take the key's lease if it is free, expired or already ours; the token rises with each claim."""
+    async def claim(
+        self, key: str, owner: str, ttl_s: float, *, news_age_s: float | None = None
+    ) -> Lease | Busy | Answered:
+        """Take the key's lease if it is free, expired or already ours; the token rises with each claim.
+
+        `news_age_s`: how long ago the news came for which the key is claimed. When another owner has begun
+        a look since that saw everything, the answer is Answered and nothing is changed.
+        """
 
     async def extend(self, lease: Lease) -> Lease | None:
         """Give the lease its full life again, counted from now; None when it was lost."""
 
-    async def release(self, lease: Lease) -> int | None:
-        """Free the key; the user's highest generation at that moment, None when the lease was already lost."""
+    async def release(self, lease: Lease, *, looked: bool = False) -> int | None:
+        """Free the key; the user's highest generation at that moment, None when the lease was already lost.
+
+        `looked`: everything was seen under this lease and what is next is planned, so other owners need
+        not look for news that came before the claim.
+        """
 
     async def load(self, user_id: str) -> UserSnapshot | None:
         """The user's container and chips; None when there is no container row."""
@@ -145,11 +222,17 @@ class ReconcileStore(Protocol):
     async def user_ids(self) -> tuple[str, ...]:
         """Every user with a container row: the keys of a resync."""
 
+    async def summaries(self) -> tuple[UserSummary, ...]:
+        """One row per container, by user id: what a sweep needs of all users, in one read."""
+
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         """Keep what was registered (None after a purge), at once after the effect. Raises StaleWrite."""
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
         """Keep the fingerprint of the written secrets (None after their removal). Raises StaleWrite."""
+
+    async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
+        """Keep that this allocation is replaced for refusing our key, *before* that is done. Raises StaleWrite."""
 
     async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
         """Keep what starts cost, per chip id, *before* they are sent. Raises StaleWrite."""

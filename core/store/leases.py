@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import CTE, bindparam, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    CTE,
+    Float,
+    String,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,20 +39,39 @@ _FREE: Final = ""  # no owner has this name
 def _claim() -> Any:
     ends = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s"))
     made = insert(leases).values(
-        key=bindparam("key"), owner=bindparam("owner"), token=literal(1), expires_at=ends
+        key=bindparam("key"),
+        owner=bindparam("owner"),
+        token=literal(1),
+        expires_at=ends,
+        claimed_at=_CLOCK,
     )
     return made.on_conflict_do_update(
         index_elements=[leases.c.key],
         # Evaluated once the row is ours to look at, after any wait for its lock.
-        set_={"owner": made.excluded.owner, "token": leases.c.token + 1, "expires_at": ends},
-        where=or_(leases.c.expires_at <= _CLOCK, leases.c.owner == made.excluded.owner),
+        set_={
+            "owner": made.excluded.owner,
+            "token": leases.c.token + 1,
+            "expires_at": ends,
+            "claimed_at": _CLOCK,
+        },
+        where=and_(
+            or_(leases.c.expires_at <= _CLOCK, leases.c.owner == made.excluded.owner),
+            not_(_answered(made.excluded.owner)),
+        ),
     ).returning(leases.c.token)
 
 
+def _answered(owner: Any) -> Any:
+    """Whether another owner began a whole look after the news; never for a claim without news."""
+    age = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("news_age_s", type_=Float))
+    others = leases.c.looked_by != owner
+    return func.coalesce(and_(others, leases.c.looked_at > _CLOCK - age), false())
+
+
 _CLAIM: Final = _claim()
-_LEFT: Final = select(func.extract("epoch", leases.c.expires_at - _CLOCK)).where(
-    leases.c.key == bindparam("key")
-)
+_LEFT: Final = select(
+    func.extract("epoch", leases.c.expires_at - _CLOCK), _answered(bindparam("owner", type_=String))
+).where(leases.c.key == bindparam("key"))
 
 _MATCHES: Final = (
     leases.c.key == bindparam("lease_key"),
@@ -48,17 +81,23 @@ _MATCHES: Final = (
 _GUARD: Final = select(leases.c.key).where(*_MATCHES).with_for_update(read=True)
 
 
-async def claim(connection: AsyncConnection, key: str, owner: str, ttl_s: float) -> int | float:
-    """The new token (int), or for how many seconds the key is taken (float, not negative).
+async def claim(
+    connection: AsyncConnection, key: str, owner: str, ttl_s: float, news_age_s: float | None = None
+) -> int | float | None:
+    """The new token (int), for how many seconds the key is taken (float, not negative), or None: answered.
 
     One statement inserts the row, takes an expired one or renews the owner's own.
     """
-    values = {"key": key, "owner": owner, "ttl_s": ttl_s}
+    values = {"key": key, "owner": owner, "ttl_s": ttl_s, "news_age_s": news_age_s}
     token = (await connection.execute(_CLAIM, values)).scalar_one_or_none()
     if token is not None:
         return int(token)
-    left = (await connection.execute(_LEFT, {"key": key})).scalar_one_or_none()
-    return max(0.0, float(left or 0.0))
+    seen = {"key": key, "owner": owner, "news_age_s": news_age_s}
+    row = (await connection.execute(_LEFT, seen)).one_or_none()
+    if row is None:
+        return 0.0
+    left, answered = row
+    return None if answered else max(0.0, float(left))
 
 
 async def extend(connection: AsyncConnection, lease: Lease) -> bool:
@@ -71,13 +110,16 @@ async def extend(connection: AsyncConnection, lease: Lease) -> bool:
     return done.rowcount == 1
 
 
-def freed(lease: Lease) -> CTE:
+def freed(lease: Lease, *, looked: bool = False) -> CTE:
     """Part of a statement: frees the key; one row when the lease was still its owner's.
 
-    The owner goes too, so that a heartbeat on its way cannot bring the lease back to life.
+    The owner goes too, so that a heartbeat on its way cannot bring the lease back to life. `looked`: keep
+    who looked, and since when what was seen is true: since the claim.
     """
-    done = update(leases).where(*_is(lease)).values(owner=_FREE, expires_at=_CLOCK).returning(leases.c.key)
-    return done.cte("freed")
+    values: dict[str, Any] = {"owner": _FREE, "expires_at": _CLOCK}
+    if looked:
+        values |= {"looked_by": lease.owner, "looked_at": leases.c.claimed_at}
+    return update(leases).where(*_is(lease)).values(values).returning(leases.c.key).cte("freed")
 
 
 def held(lease: Lease) -> CTE:

@@ -13,9 +13,9 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
 from core.domain.names import parse_id
 from core.errors import StaleWrite
-from core.store import leases, snapshots, status
+from core.store import leases, snapshots, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
-from core.store.interface import Busy, Lease, PortTaken, UserSnapshot, Written
+from core.store.interface import Answered, Busy, Lease, PortTaken, UserSnapshot, UserSummary, Written
 from core.store.notify import OBSERVED, notify
 from core.store.tables import chip_events, chips, containers, placements, port_ledger
 
@@ -32,10 +32,14 @@ class PostgresReconcileStore:
         self._sealer = sealer
         self._clock = clock or SystemClock()
 
-    async def claim(self, key: str, owner: str, ttl_s: float) -> Lease | Busy:
+    async def claim(
+        self, key: str, owner: str, ttl_s: float, *, news_age_s: float | None = None
+    ) -> Lease | Busy | Answered:
         sent_at = self._clock.monotonic()
         async with reading(self._engine) as connection:
-            answer = await leases.claim(connection, key, owner, ttl_s)
+            answer = await leases.claim(connection, key, owner, ttl_s, news_age_s)
+        if answer is None:
+            return Answered()
         if isinstance(answer, int):
             return Lease(key=key, owner=owner, token=answer, sent_at=sent_at, ttl_s=ttl_s)
         return Busy(retry_after_s=answer)
@@ -48,8 +52,8 @@ class PostgresReconcileStore:
             return None
         return Lease(lease.key, lease.owner, lease.token, sent_at, lease.ttl_s)
 
-    async def release(self, lease: Lease) -> int | None:
-        freed = leases.freed(lease)
+    async def release(self, lease: Lease, *, looked: bool = False) -> int | None:
+        freed = leases.freed(lease, looked=looked)
         generation = func.greatest(literal(0))  # of a lease of the fleet: it is no user's
         if parse_id(lease.key) is not None:
             generation = func.greatest(
@@ -71,6 +75,10 @@ class PostgresReconcileStore:
         async with reading(self._engine) as connection:
             return tuple((await connection.execute(query)).scalars())
 
+    async def summaries(self) -> tuple[UserSummary, ...]:
+        async with reading(self._engine) as connection:
+            return await summaries.read(connection)
+
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         await self._record(
             lease,
@@ -81,6 +89,9 @@ class PostgresReconcileStore:
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
         await self._record(lease, variables_hash=hash_)
+
+    async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
+        await self._record(lease, key_renewed_for=allocation_id)
 
     async def _record(self, lease: Lease, **values: object) -> None:
         held = leases.held(lease)

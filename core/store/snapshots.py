@@ -91,6 +91,9 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
         current_allocation=row.current_allocation,
         empty_since=row.empty_since,
         secrets=ContainerSecrets(sealer.open(row.sealed_api_key), sealer.open(row.sealed_hook_key)),
+        paused=row.paused,
+        isolated_at=row.isolated_at,
+        key_renewed_for=row.key_renewed_for,
     )
 
 

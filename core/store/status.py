@@ -31,7 +31,7 @@ from core.store.tables import placements as placement_rows
 
 # A drop of the connection counts for the health score; these phases are the owner's own doing.
 _WISHED: Final = (ChipPhase.DISCONNECTING, ChipPhase.DISCONNECTED, ChipPhase.DELETING)
-_EVENTS_LOOKED_AT: Final = 50
+EVENTS_LOOKED_AT: Final = 50
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -178,7 +178,7 @@ def _chips_query() -> Select[Any]:
         select(chip_events.c.type, chip_events.c.code, chip_events.c.extra_data, chip_events.c.created_at)
         .where(chip_events.c.chip_id == chips.c.id)
         .order_by(chip_events.c.id.desc())
-        .limit(_EVENTS_LOOKED_AT)  # history grows for ever, the score cannot fall below its floor
+        .limit(EVENTS_LOOKED_AT)  # history grows for ever, the score cannot fall below its floor
         .subquery()
     )
     connected = ChipStatusWord.CONNECTED.value
@@ -222,8 +222,12 @@ def _container_columns(row: Row[Any]) -> ContainerColumns:
         port=row.port,
         endpoint=endpoint,
         empty_since=row.empty_since,
+        isolated_at=row.isolated_at,
+        key_renewed_for=row.key_renewed_for,
         observed_generation=row.observed_generation,
         observed_at=row.observed_at,
+        looked_at=row.looked_at,
+        at_rest=row.at_rest,
     )
 
 
@@ -241,8 +245,12 @@ def _container_values(columns: ContainerColumns) -> dict[str, Any]:
         "endpoint_port": endpoint.port if endpoint else None,
         "endpoint_allocation_id": endpoint.allocation_id if endpoint else None,
         "empty_since": columns.empty_since,
+        "isolated_at": columns.isolated_at,
+        "key_renewed_for": columns.key_renewed_for,
         "observed_generation": columns.observed_generation,
         "observed_at": columns.observed_at,
+        "looked_at": columns.looked_at,
+        "at_rest": columns.at_rest,
     }
 
 

@@ -89,6 +89,7 @@ containers = Table(
     Column("generation", BigInteger, nullable=False, server_default=text("1")),
     Column("pinned", Boolean, nullable=False, server_default=text("false")),
     Column("deleted_at", _Time),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("namespace", String(16), nullable=False, unique=True),
     Column("storage_id", String(40), nullable=False),
     Column("sealed_api_key", LargeBinary, nullable=False),
@@ -111,7 +112,11 @@ containers = Table(
     Column("endpoint_port", Integer),
     Column("endpoint_allocation_id", _Id),
     Column("empty_since", _Time),
+    Column("isolated_at", _Time),  # since when its storage is known to be its own
+    Column("key_renewed_for", _Id),  # the allocation that was replaced because it refused our key
     Column("observed_at", _Time),
+    Column("at_rest", Boolean, nullable=False, server_default=text("false")),
+    Column("looked_at", _Time),  # when a pass last wrote, whether it saw the container or not
 )
 
 chips = Table(
@@ -176,6 +181,16 @@ placements = Table(
 )
 Index("uq_placements_current", placements.c.user_id, unique=True, postgresql_where=placements.c.is_current)
 
+guard_grants = Table(
+    "guard_grants",
+    metadata,
+    Column("id", Integer, primary_key=True),  # one row, 1
+    Column("granted_after", _Time, nullable=False),  # no new lease before that
+    Column("server_started_at", _Time, nullable=False),  # of the server that the last batch spoke to
+    Column("clock", _Time, nullable=False),  # that server's, at a batch not long ago
+    CheckConstraint("id = 1", name="one_row"),
+)
+
 port_ledger = Table(
     "port_ledger",
     metadata,
@@ -195,7 +210,9 @@ Index(
     unique=True,
     postgresql_where=port_ledger.c.closed_at.is_(None),
 )
-Index("ix_port_ledger_user_open", port_ledger.c.user_id, postgresql_where=port_ledger.c.closed_at.is_(None))
+# For everything of a user: a container's removal, and the check when an account is removed.
+Index("ix_port_ledger_user", port_ledger.c.user_id)
+Index("ix_port_ledger_closed", port_ledger.c.closed_at, postgresql_where=port_ledger.c.closed_at.is_not(None))
 
 chip_events = Table(
     "chip_events",
@@ -211,6 +228,7 @@ chip_events = Table(
     _created(),
 )
 Index("ix_chip_events_chip", chip_events.c.chip_id, chip_events.c.id)
+Index("ix_chip_events_created", chip_events.c.created_at)  # for what is old enough to be forgotten
 
 leases = Table(
     "leases",

@@ -31,6 +31,7 @@ from core.domain.facts import (
 )
 from core.domain.names import user_of_job
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Unavailable
+from tests.memory_store import api_key_of
 
 
 @dataclass
@@ -356,7 +357,7 @@ class _FakeContainer:
     async def _enter(self, call: str, *args: Any) -> dict[str, FakeSession]:
         await self.waha.faults.enter(f"waha.{call}", *args)
         user = self._user()
-        if self.api_key != f"key of {user}":
+        if self.api_key != api_key_of(user):
             raise Rejected("waha", "401", code="waha_key_rejected")
         return self.waha.sessions[user]
 

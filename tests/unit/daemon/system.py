@@ -30,8 +30,8 @@ from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.workqueue import WorkQueue
+from tests.memory_store import MemoryStore
 from tests.unit.daemon.fakes import FakeConsul, FakeNomad, FakeWaha, Faults
-from tests.unit.daemon.memory_store import MemoryStore
 from tests.unit.daemon.virtual import LoopClock, run_virtual
 
 

@@ -232,7 +232,7 @@ async def test_webhooks_in_the_inbox_are_answered_by_a_pass_that_began_later(w: 
         await w.until(lambda: w.phase() == ("qr", None))
         session = w.waha.sessions[U1][f"chip_{C1}"]
         session.status, session.me = WahaStatus.WORKING, "5511988887777@c.us"
-        w.store.mail[U1] = w.clock.now()
+        w.store.send_mail(U1)
         # No notification came; the inbox is read every few seconds.
         assert await w.until(lambda: w.phase() == ("connected", None)) <= 6
         await w.until(lambda: not w.store.mail, 1)

@@ -14,7 +14,7 @@ from core.settings import Secret, Settings, load
 from core.store.interface import UserSnapshot
 from daemon.load import Loader
 from daemon.main import contradictions, owner_name, policy_of
-from tests.unit.daemon.memory_store import MemoryStore
+from tests.memory_store import MemoryStore
 from tests.unit.daemon.system import C1, JOBS, LOOP, U1
 from tests.unit.daemon.virtual import LoopClock, run_virtual
 
@@ -70,7 +70,9 @@ def test_a_job_is_made_once_for_one_row_and_anew_for_a_changed_one() -> None:
     async def main() -> None:
         store = MemoryStore(LoopClock())
         store.add_chip(U1, C1)
-        row = store.containers[U1]
+        snapshot = await store.load(U1)
+        assert snapshot is not None
+        row = snapshot.container
         loader = Loader(jobspecs.template("waha-simulator"), JOBS)
         wanted = loader.desired(UserSnapshot(row, ())).container
         assert wanted.wanted_hashes == loader.job(row).hashes

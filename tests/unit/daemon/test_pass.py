@@ -158,7 +158,7 @@ async def conflict(w: World, daemon: Daemon, client: ClientStatus | None) -> Non
     old = msgspec.structs.replace(mine, id="old", client=client or ClientStatus.RUNNING)
     if client is not None:
         w.nomad.allocs[w.job(U2)].append(old)
-    w.store.ledger[mine.address, mine.port] = (U2, "old")
+    w.store.hold_port(U2, "old", mine.address, mine.port)
 
 
 @pytest.mark.parametrize("client", [ClientStatus.COMPLETE, ClientStatus.FAILED, None])

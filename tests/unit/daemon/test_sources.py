@@ -185,13 +185,13 @@ async def test_everybody_is_looked_at_at_start_after_a_relist_and_in_time_who_wa
 async def test_mail_that_arrives_during_a_look_is_not_answered_by_it(w: World) -> None:
     mailroom = Mailroom(w.store.waiting, w.store.mark_processed)
     assert await mailroom.before_look(U1) is None
-    w.store.mail[U1] = w.clock.now()
+    w.store.send_mail(U1)
     assert await mailroom.before_look(U1) is None  # nobody said that there is any: the inbox source will
     mailroom.expect(U1)
     up_to = await mailroom.before_look(U1)
     assert up_to is not None
     await asyncio.sleep(1)
-    w.store.mail[U1] = w.clock.now()
+    w.store.send_mail(U1)
     await mailroom.answered(U1, up_to)
     assert U1 in w.store.mail
 

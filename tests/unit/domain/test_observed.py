@@ -113,6 +113,8 @@ containers = st.builds(
     empty_since=st.none() | times,
     observed_generation=counts,
     observed_at=st.none() | times,
+    looked_at=st.none() | times,
+    at_rest=st.booleans(),
 )
 container_looks = st.builds(
     ContainerStatus,
@@ -125,6 +127,7 @@ container_looks = st.builds(
     endpoint=st.none() | st.builds(Endpoint, st.just("h"), counts, st.just("a")),
     empty_since=st.none() | times,
     blind=st.booleans(),
+    at_rest=st.booleans(),
 )
 
 
@@ -133,11 +136,12 @@ def test_a_container_seen_twice_is_written_once(
     before: ContainerColumns, look: ContainerStatus, generation: int
 ) -> None:
     once = merge_container(before, look, generation, NOW)
-    assert once.observed_at is not None
-    soon, late = (once.observed_at + timedelta(seconds=s) for s in (29, 31))
+    assert once.looked_at is not None
+    soon, late = (once.looked_at + timedelta(seconds=s) for s in (29, 31))
     assert merge_container(once, look, generation, soon) is once
     later = merge_container(once, look, generation, late)
-    assert later == msgspec.structs.replace(once, observed_at=late)
+    seen_at = once.observed_at if look.blind else late
+    assert later == msgspec.structs.replace(once, looked_at=late, observed_at=seen_at)
     assert once.endpoint == look.endpoint
     if look.blind:
         kept = (once.allocation_id, once.node_name, once.address, once.port)

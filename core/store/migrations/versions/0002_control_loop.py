@@ -22,13 +22,36 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Each part takes back what its function added."""
+    op.drop_table("guard_grants")
+    op.drop_index("ix_chip_events_created", "chip_events")
+    op.drop_index("ix_port_ledger_closed", "port_ledger")
+    op.drop_index("ix_port_ledger_user", "port_ledger")
+    op.create_index(
+        "ix_port_ledger_user_open", "port_ledger", ["user_id"], postgresql_where=sa.text("closed_at IS NULL")
+    )
+    for name in ("at_rest", "looked_at"):
+        op.drop_column("containers", name)
+    for name in ("paused", "isolated_at", "key_renewed_for"):
+        op.drop_column("containers", name)
     op.drop_table("orphans")
     for name in ("claimed_at", "looked_at", "looked_by"):
         op.drop_column("leases", name)
 
 
 def _control_loop() -> None:
-    """Whether a user is at rest, and when a pass last looked."""
+    """Whether a user is at rest, and when a pass last looked; indexes for what is closed and forgotten."""
+    at_rest = sa.Column("at_rest", sa.Boolean, nullable=False, server_default=sa.text("false"))
+    op.add_column("containers", at_rest)
+    op.add_column("containers", sa.Column("looked_at", sa.DateTime(timezone=True)))
+    op.drop_index("ix_port_ledger_user_open", "port_ledger")
+    op.create_index("ix_port_ledger_user", "port_ledger", ["user_id"])
+    op.create_index(
+        "ix_port_ledger_closed",
+        "port_ledger",
+        ["closed_at"],
+        postgresql_where=sa.text("closed_at IS NOT NULL"),
+    )
+    op.create_index("ix_chip_events_created", "chip_events", ["created_at"])
 
 
 def _looks() -> None:
@@ -43,6 +66,10 @@ def _looks() -> None:
 
 def _rules() -> None:
     """What the rules remember of a container."""
+    paused = sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.text("false"))
+    op.add_column("containers", paused)
+    op.add_column("containers", sa.Column("isolated_at", sa.DateTime(timezone=True)))
+    op.add_column("containers", sa.Column("key_renewed_for", sa.UUID(as_uuid=False)))
 
 
 def _orphans() -> None:
@@ -76,3 +103,13 @@ def _orphans() -> None:
 
 def _guard_leases() -> None:
     """What grants to guards rest on."""
+    time = sa.DateTime(timezone=True)
+    op.create_table(
+        "guard_grants",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("granted_after", time, nullable=False),
+        sa.Column("server_started_at", time, nullable=False),
+        sa.Column("clock", time, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_guard_grants"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_guard_grants_one_row")),
+    )

@@ -1,0 +1,93 @@
+"""What operators wish of a whole container: keep it without chips, or take all of it down."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from core.crypto import Sealer
+from core.domain.desired import Wanted
+from core.errors import NotFound
+from core.store.containers import ensure_container, next_generation
+from core.store.engine import transaction
+from core.store.intents import USER_GONE
+from core.store.notify import INTENTS, notify
+from core.store.tables import chip_events, chips, containers, users
+
+
+async def pin_container(
+    engine: AsyncEngine, sealer: Sealer, storage_id: str, user_id: str, *, pinned: bool
+) -> None:
+    """Keep the user's container even without chips, or no longer; made when there is none to keep.
+
+    Raises NotFound for an unknown user, Unavailable.
+    """
+    async with transaction(engine) as connection:
+        known = select(users.c.id).where(users.c.id == user_id).with_for_update()
+        if (await connection.execute(known)).one_or_none() is None:
+            raise NotFound(USER_GONE)
+        if pinned:
+            await ensure_container(connection, user_id, sealer, storage_id)
+        changed = (
+            update(containers)
+            .where(containers.c.user_id == user_id, containers.c.pinned != pinned)
+            .values(pinned=pinned)
+        )
+        if (await connection.execute(changed)).rowcount:
+            await next_generation(connection, user_id)
+            await notify(connection, INTENTS, user_id)
+
+
+async def delete_container(engine: AsyncEngine, user_id: str) -> bool:
+    """Take the user's container down with all its chips, pin or not; they become tombstones in one step.
+
+    False when there is none or it is being removed already. A chip that the user creates later revives it.
+    """
+    async with transaction(engine) as connection:
+        standing = select(containers.c.deleted_at).where(containers.c.user_id == user_id).with_for_update()
+        row = (await connection.execute(standing)).one_or_none()
+        if row is None or row.deleted_at is not None:
+            return False
+        await connection.execute(
+            update(containers)
+            .where(containers.c.user_id == user_id)
+            .values(pinned=False, deleted_at=func.clock_timestamp())
+        )
+        generation = await next_generation(connection, user_id)
+        live = (
+            select(chips.c.id)
+            .where(chips.c.user_id == user_id, chips.c.deleted_at.is_(None))
+            .order_by(chips.c.id)
+            .with_for_update()
+        )
+        gone = list((await connection.execute(live)).scalars())
+        if gone:
+            await connection.execute(
+                update(chips)
+                .where(chips.c.id.in_(gone))
+                .values(
+                    wanted=Wanted.DELETED.value,
+                    deleted_at=func.clock_timestamp(),
+                    generation=generation,
+                    intent_at=func.clock_timestamp(),
+                    revision=chips.c.revision + 1,
+                    updated_at=func.clock_timestamp(),
+                )
+            )
+            await connection.execute(
+                insert(chip_events),
+                [
+                    {
+                        "chip_id": chip_id,
+                        "user_id": user_id,
+                        "generation": generation,
+                        "type": "system",
+                        "code": "chip_deleted",
+                        "description": "Chip excluído.",
+                        "extra_data": {},
+                    }
+                    for chip_id in gone
+                ],
+            )
+        await notify(connection, INTENTS, user_id)
+        return True

@@ -1,0 +1,9 @@
+"""The store in memory: the rules of `core/store` without PostgreSQL, for tests that need many passes a second.
+
+`tests/contract/store` holds both to one contract.
+"""
+
+from tests.memory_store.database import api_key_of
+from tests.memory_store.store import MemoryStore
+
+__all__ = ["MemoryStore", "api_key_of"]

@@ -1,0 +1,135 @@
+"""The rows of the store in memory. They change in place; what leaves the store is always a frozen copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from core.domain.desired import Registered, Resources, Wanted
+from core.domain.observed import ChipColumns, ContainerColumns
+from core.domain.ports import Entry
+from core.store.interface import ContainerSecrets, UserSnapshot
+
+
+@dataclass(slots=True)
+class Plan:
+    slug: str
+    max_chips: int
+    resources: Resources
+    proxy_gb_limit: Decimal = Decimal(0)
+
+
+@dataclass(slots=True)
+class LeaseRow:
+    """`expires_at` by the store's own monotonic clock. Rows stay for ever, so tokens never start again."""
+
+    owner: str
+    token: int
+    expires_at: float
+    claimed_at: float = 0.0
+    looked_by: str | None = None
+    looked_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Event:
+    id: int
+    type: str
+    code: str
+    description: str
+    generation: int
+    extra_data: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(slots=True)
+class Chip:
+    """Desired columns, and the observed ones in `observed`, which is replaced and never changed."""
+
+    id: str
+    user_id: str
+    alias: str
+    generation: int
+    intent_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    observed: ChipColumns
+    wanted: Wanted = Wanted.CONNECTED
+    deleted_at: datetime | None = None
+    revision: int = 1
+    events: list[Event] = field(default_factory=list)
+    drops: int = 0  # events that may count as a drop of the connection, ever
+
+    @property
+    def phase(self) -> str:
+        return self.observed.phase
+
+    @property
+    def reason(self) -> str | None:
+        return self.observed.reason
+
+    @property
+    def status(self) -> str:
+        return self.observed.status
+
+
+@dataclass(slots=True)
+class Placement:
+    """`lease_until`: until when a guard may forward for it, by the store's wall clock."""
+
+    user_id: str
+    allocation_id: str
+    node_id: str
+    node_name: str
+    epoch: int
+    is_current: bool
+    created_at: datetime
+    lease_until: datetime | None = None
+
+
+@dataclass(slots=True)
+class LedgerRow:
+    entry: Entry
+    opened_at: datetime
+    closed_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Container:
+    """Desired columns, and the observed ones in `observed`, which is replaced and never changed."""
+
+    user_id: str
+    email: str
+    plan: Plan
+    namespace: str
+    storage_id: str
+    secrets: ContainerSecrets
+    created_at: datetime
+    observed: ContainerColumns
+    generation: int = 1
+    pinned: bool = False
+    paused: bool = False
+    deleted_at: datetime | None = None
+    registered: Registered | None = None
+    variables_hash: str | None = None
+    chips: list[Chip] = field(default_factory=list)  # oldest first, as a pass gets them
+    current: Placement | None = None
+    snapshot: UserSnapshot | None = None  # what `load` answers, until something changes
+
+    @property
+    def phase(self) -> str:
+        return self.observed.phase
+
+    @property
+    def reason(self) -> str | None:
+        return self.observed.reason
+
+
+@dataclass(slots=True)
+class User:
+    id: str
+    email: str
+    plan: Plan
+    placements: list[Placement] = field(default_factory=list)  # by epoch

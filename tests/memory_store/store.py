@@ -1,0 +1,221 @@
+"""The store itself: what a pass reads and records, put together with the other parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from core.clock import Clock
+from core.domain.desired import Registered, Tries, Wanted
+from core.errors import StaleWrite
+from core.store.inbox import Mail
+from core.store.interface import ChipRow, ContainerRow, Lease, UserSnapshot, UserSummary
+from core.store.notify import OBSERVED
+from tests.memory_store.database import SYSTEM
+from tests.memory_store.leases import stale
+from tests.memory_store.rows import Chip, Container
+from tests.memory_store.status import StatusWrites
+from tests.memory_store.wishes import Wishes
+
+_INBOX_LIMIT = 1000
+
+
+class MemoryStore(StatusWrites, Wishes):
+    """`core.store.interface.ReconcileStore`, with the wishes of users and the inbox beside it.
+
+    Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
+    one. Use it from one thread.
+    """
+
+    def seen_by(self, clock: Clock) -> MemoryStore:
+        """The same store as a daemon with a clock of its own uses it: its leases count from that clock."""
+        return _Seen(self, clock)
+
+    async def load(self, user_id: str) -> UserSnapshot | None:
+        self.up()
+        row = self.containers.get(user_id)
+        if row is None:
+            return None
+        if row.snapshot is None:
+            row.snapshot = UserSnapshot(_container_row(row), tuple(map(_chip_row, row.chips)))
+        return row.snapshot
+
+    async def user_ids(self) -> tuple[str, ...]:
+        self.up()
+        return tuple(sorted(self.containers))
+
+    async def summaries(self) -> tuple[UserSummary, ...]:
+        self.up()
+        return tuple(_summary(self.containers[user_id]) for user_id in sorted(self.containers))
+
+    async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
+        row = self._guarded(lease)
+        row.registered, row.snapshot = registered, None
+
+    async def record_variables(self, lease: Lease, hash_: str | None) -> None:
+        row = self._guarded(lease)
+        row.variables_hash, row.snapshot = hash_, None
+
+    async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
+        row = self._guarded(lease)
+        row.observed = msgspec.structs.replace(row.observed, key_renewed_for=allocation_id)
+        row.snapshot = None
+
+    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
+        self.guard(lease)
+        for chip_id, spent in tries.items():
+            chip = self.chips.get(chip_id)
+            if chip is not None and chip.user_id == lease.key:
+                chip.observed = msgspec.structs.replace(chip.observed, tries=spent)
+                self.containers[chip.user_id].snapshot = None
+
+    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
+        self.guard(lease)
+        chip = self.chips.get(chip_id)
+        if chip is None or chip.user_id != lease.key:
+            return  # removed by an earlier pass that was stopped before it could say so
+        if chip.wanted is not Wanted.DELETED:
+            raise StaleWrite(SYSTEM, f"chip {chip_id} is wanted: only a deleted one is removed")
+        container = self.containers[chip.user_id]
+        container.chips.remove(chip)
+        container.snapshot = None
+        del self.chips[chip_id]
+
+    async def remove_container(self, lease: Lease) -> bool:
+        self.guard(lease)
+        row = self.containers.get(lease.key)
+        if row is None:
+            return True
+        if row.chips or (row.pinned and row.deleted_at is None):
+            return False
+        for allocation_id, entry in list(self.entries.items()):
+            if entry.entry.user_id == lease.key:
+                if entry.entry.is_open:
+                    self.close_entry(entry, self.clock.now())
+                del self.entries[allocation_id]
+        self._forget_placements(lease.key)
+        del self.containers[lease.key]
+        self.statuses.pop(lease.key, None)
+        self.tell(OBSERVED, lease.key)
+        return True
+
+    # --- the inbox -----------------------------------------------------------------------------------
+    async def waiting(self) -> tuple[Mail, ...]:
+        self.up()
+        oldest = sorted(self.mail.items(), key=lambda item: item[1][0])[:_INBOX_LIMIT]
+        return tuple(Mail(user_id, times[-1]) for user_id, times in oldest)
+
+    async def mark_processed(self, user_id: str, up_to: datetime) -> int:
+        self.up()
+        times = self.mail.get(user_id, [])
+        later = [at for at in times if at > up_to]
+        if later:
+            self.mail[user_id] = later
+        else:
+            self.mail.pop(user_id, None)
+        return len(times) - len(later)
+
+    # --- inner ---------------------------------------------------------------------------------------
+    def _guarded(self, lease: Lease) -> Container:
+        self.guard(lease)
+        row = self.containers.get(lease.key)
+        if row is None:
+            raise stale(lease)
+        return row
+
+    def _forget_placements(self, user_id: str) -> None:
+        # A guard that may still forward keeps its row, or the next container's would get a lease beside it.
+        user, now = self.users[user_id], self.clock.now()
+        kept = []
+        for placement in user.placements:
+            placement.is_current = False
+            if placement.lease_until is not None and placement.lease_until > now:
+                kept.append(placement)
+            else:
+                del self.placement_of[placement.allocation_id]
+        user.placements = kept
+
+
+class _Seen(MemoryStore):
+    __slots__ = ("_claimer",)
+
+    def __init__(self, store: MemoryStore, clock: Clock) -> None:
+        self.__dict__ = store.__dict__  # one store: what one of its daemons writes, all read
+        self._claimer = clock
+
+    def sent_at(self) -> float:
+        return self._claimer.monotonic()
+
+
+def _container_row(row: Container) -> ContainerRow:
+    seen = row.observed
+    return ContainerRow(
+        user_id=row.user_id,
+        email=row.email,
+        plan_slug=row.plan.slug,
+        resources=row.plan.resources,
+        max_chips=row.plan.max_chips,
+        generation=row.generation,
+        pinned=row.pinned,
+        deleted=row.deleted_at is not None,
+        namespace=row.namespace,
+        storage_id=row.storage_id,
+        created_at=row.created_at,
+        phase=seen.phase,
+        reason=seen.reason,
+        since=seen.since,
+        registered=row.registered,
+        variables_hash=row.variables_hash,
+        current_allocation=row.current.allocation_id if row.current is not None else None,
+        empty_since=seen.empty_since,
+        secrets=row.secrets,
+        paused=row.paused,
+        isolated_at=seen.isolated_at,
+        key_renewed_for=seen.key_renewed_for,
+    )
+
+
+def _chip_row(chip: Chip) -> ChipRow:
+    seen = chip.observed
+    return ChipRow(
+        id=chip.id,
+        wanted=chip.wanted,
+        generation=chip.generation,
+        intent_at=chip.intent_at,
+        created_at=chip.created_at,
+        connected_at=seen.connected_at,
+        unlinked_generation=seen.unlinked_generation,
+        tries=seen.tries,
+        phase=seen.phase,
+        reason=seen.reason,
+        status=seen.status,
+        since=seen.since,
+    )
+
+
+def _summary(row: Container) -> UserSummary:
+    seen = row.observed
+    live = any(chip.deleted_at is None for chip in row.chips)
+    return UserSummary(
+        user_id=row.user_id,
+        namespace=row.namespace,
+        storage_id=row.storage_id,
+        deleted=row.deleted_at is not None,
+        wanted=row.deleted_at is None and (live or row.pinned),
+        generation=row.generation,
+        observed_generation=seen.observed_generation,
+        phase=seen.phase,
+        reason=seen.reason,
+        since=seen.since,
+        observed_at=seen.observed_at,
+        registered=row.registered,
+        variables_hash=row.variables_hash,
+        current_allocation=row.current.allocation_id if row.current is not None else None,
+        allocation_id=seen.allocation_id,
+        endpoint=seen.endpoint,
+        empty_since=seen.empty_since,
+        at_rest=seen.at_rest,
+        looked_at=seen.looked_at,
+    )
