@@ -8,11 +8,18 @@ from sandbox.nomad_double.double import LoggedWrite, NomadDouble
 from sandbox.nomad_double.drivers import InlineDriver, InlineProgram, ProcessDriver, TaskDriver, TaskSpec
 from sandbox.nomad_double.registrar import HttpServiceRegistrar, NullServiceRegistrar, ServiceRegistrar
 from sandbox.nomad_double.running import RunningDouble, running_nomad_double
-from sandbox.nomad_double.settings import Delays, DoubleSettings, HostSettings, simulated_hosts
+from sandbox.nomad_double.settings import (
+    Delays,
+    DoubleSettings,
+    HeartbeatSettings,
+    HostSettings,
+    simulated_hosts,
+)
 
 __all__ = [
     "Delays",
     "DoubleSettings",
+    "HeartbeatSettings",
     "HostSettings",
     "HttpServiceRegistrar",
     "InlineDriver",

@@ -18,7 +18,7 @@ import msgspec
 from sandbox.nomad_double.drivers import TaskDriver
 from sandbox.nomad_double.inline_simulators import inline_simulators
 from sandbox.nomad_double.running import running_nomad_double
-from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_hosts
+from sandbox.nomad_double.settings import Delays, DoubleSettings, HeartbeatSettings, simulated_hosts
 
 
 @click.command()
@@ -36,6 +36,14 @@ from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_host
 @click.option("--atomic-cas/--racy-cas", default=False, help="EnforceIndex as from 2.0.1 on, or as before.")
 @click.option("--no-delays", is_flag=True, help="No artificial delays, for benchmarks.")
 @click.option("--inline", is_flag=True, help="Every task is a WAHA simulator inside this process.")
+@click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    help="Jobs' delays, heartbeats and drains take this many times less.",
+)
+@click.option("--heartbeat-ttl", default=10.0, show_default=True, help="min_heartbeat_ttl, in seconds.")
+@click.option("--heartbeat-grace", default=10.0, show_default=True, help="heartbeat_grace, in seconds.")
 @click.option("--seed", type=int, default=None, help="Seed of every random choice.")
 def main(
     port: int,
@@ -50,6 +58,9 @@ def main(
     atomic_cas: bool,
     no_delays: bool,
     inline: bool,
+    speed: float,
+    heartbeat_ttl: float,
+    heartbeat_grace: float,
     seed: int | None,
 ) -> None:
     """Run a double of Nomad."""
@@ -59,6 +70,8 @@ def main(
         delays=Delays.none() if no_delays else Delays(),
         version=nomad_version,
         atomic_cas=atomic_cas,
+        speed=speed,
+        heartbeats=HeartbeatSettings(min_ttl_s=heartbeat_ttl, grace_s=heartbeat_grace),
         seed=seed,
     )
     problems = settings.problems()

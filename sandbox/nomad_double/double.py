@@ -10,11 +10,13 @@ from random import Random
 
 import msgspec
 
-from sandbox.nomad_double.client import AllocRunner, Client
+from sandbox.nomad_double.alloc_runner import AllocRunner, ClientReport
+from sandbox.nomad_double.client import Client
 from sandbox.nomad_double.clock import Clock, SystemClock
 from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.drivers import ProcessDriver, TaskDriver
 from sandbox.nomad_double.events import EventBroker
+from sandbox.nomad_double.heartbeats import Heartbeats
 from sandbox.nomad_double.model import Allocation, Json
 from sandbox.nomad_double.nodes import NodeOperations, fingerprint, register_nodes
 from sandbox.nomad_double.registrar import ServiceRegistrar
@@ -78,6 +80,8 @@ class NomadDouble:
         self.server = Server(self.state, settings, self.clock, self.rng)
         self.worker = EvaluationWorker(self.state, settings, self.clock, self.rng)
         self.node_operations = NodeOperations(self.server)
+        self.heartbeats = Heartbeats(self.server)
+        self.node_operations.forgotten = self.heartbeats.forget
         self.writes: list[LoggedWrite] = []
         context = TaskContext(
             clock=self.clock,
@@ -88,13 +92,14 @@ class NomadDouble:
             variables=self._variables,
             changed=self.state.changed,
             data_dir=data_dir,
+            speed=settings.speed,
         )
         nodes = [
             fingerprint(host, settings, sorted(self.drivers), registrar.consul_version if registrar else None)
             for host in settings.hosts
         ]
         register_nodes(self.state, nodes)
-        self.clients = {node.id: Client(self.state, node.id, context, self.server) for node in nodes}
+        self.clients = {node.id: Client(self.state, node.id, context, self, settings.speed) for node in nodes}
         self.state.observe(self._on_commit)
 
     async def start(self) -> None:
@@ -109,11 +114,25 @@ class NomadDouble:
         """End every task that was started here and nothing else; the state stays on disk."""
         self.broker.close_all("server shutdown")
         await self.worker.stop()
+        await self.heartbeats.stop()
         await asyncio.gather(*(client.stop() for client in self.clients.values()))
         if self.registrar is not None:
             await self.registrar.stop()
         self.state.wake_watchers()
         self.state.close()
+
+    def client_update(self, node_id: str, reports: list[ClientReport]) -> None:
+        """Take a client's reports."""
+        self.server.client_update(node_id, reports)
+
+    def beat(self, node_id: str) -> float:
+        """Take a client's heartbeat; the TTL granted, in seconds."""
+        return self.heartbeats.beat(node_id)
+
+    def reachable(self, node_id: str) -> bool:
+        """Can the servers ask the client of this node."""
+        client = self.clients.get(node_id)
+        return client is not None and node_id in self.state.nodes and client.agent.reachable
 
     def runner(self, alloc: Allocation) -> AllocRunner | None:
         """What runs an allocation, None when its node does not know it any more."""

@@ -39,6 +39,7 @@ class Evaluation(_Object, frozen=True):
     job_id: str = ""
     job_modify_index: int = 0
     node_id: str = ""
+    node_modify_index: int = 0
     deployment_id: str = ""
     status: str = ""
     status_description: str = ""
@@ -123,6 +124,8 @@ class Allocation(_Object, frozen=True):
     previous_allocation: str = ""
     next_allocation: str = ""
     followup_eval_id: str = ""
+    alloc_states: list[Json] | None = None
+    """Changes of the client's status that the servers made themselves: {Field, Value, Time}."""
     reschedule_tracker: RescheduleTracker | None = None
     signing_key_id: str = ""
     create_index: int = 0
@@ -206,6 +209,7 @@ class Node(_Object, frozen=True, omit_defaults=False):
     events: list[Json] = []
     status_updated_at: int = 0
     last_alloc_update_index: int = 0
+    last_missed_heartbeat_index: int = 0
     create_index: int = 0
     modify_index: int = 0
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import uuid
+from collections.abc import Callable
 
 import msgspec
 
 from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError
-from sandbox.nomad_double.model import DesiredTransition, Evaluation, Json, Node
+from sandbox.nomad_double.model import Allocation, DesiredTransition, Evaluation, Json, Node
 from sandbox.nomad_double.scheduler import new_id
 from sandbox.nomad_double.server import Server
 from sandbox.nomad_double.settings import DoubleSettings, HostSettings
@@ -78,9 +79,10 @@ def register_nodes(state: StateStore, nodes: list[Node]) -> None:
                 last_drain=known.last_drain,
                 events=known.events,
                 last_alloc_update_index=known.last_alloc_update_index,
+                last_missed_heartbeat_index=known.last_missed_heartbeat_index,
             )
         else:
-            node = msgspec.structs.replace(node, events=[_node_event("Cluster", "Node registered", now_ns)])
+            node = msgspec.structs.replace(node, events=[node_event("Cluster", "Node registered", now_ns)])
         with state.commit("NodeRegistration") as commit:
             commit.put_node(msgspec.structs.replace(node, status_updated_at=now_ns // 1_000_000_000))
 
@@ -91,6 +93,8 @@ class NodeOperations:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._state = server.state
+        self.forgotten: Callable[[str], None] = lambda _node_id: None
+        """Called with the id of a purged node."""
         self._state.observe(self._finish_drains)
 
     def set_eligibility(self, node: Node, eligibility: str) -> Json:
@@ -105,9 +109,11 @@ class NodeOperations:
             raise ApiError(500, "can not set node's scheduling eligibility to eligible while it is draining")
         changed = node.scheduling_eligibility != eligibility
         with self._state.commit("NodeDrain") as commit:
-            event = _node_event("Cluster", f"Node marked as {eligibility} for scheduling", commit.now_ns)
+            event = node_event("Cluster", f"Node marked as {eligibility} for scheduling", commit.now_ns)
             commit.put_node(
-                msgspec.structs.replace(node, scheduling_eligibility=eligibility, events=_kept(node, event))
+                msgspec.structs.replace(
+                    node, scheduling_eligibility=eligibility, events=kept_events(node, event)
+                )
             )
         evals: list[Evaluation] = []
         if changed and eligibility == "eligible":
@@ -128,7 +134,7 @@ class NodeOperations:
                     node = msgspec.structs.replace(
                         node,
                         last_drain=_last_drain(node, "canceled", now_ns),
-                        events=_kept(node, _node_event("Drain", "Node drain disabled", now_ns)),
+                        events=kept_events(node, node_event("Drain", "Node drain disabled", now_ns)),
                     )
                 eligibility = "eligible" if mark_eligible else node.scheduling_eligibility
                 commit.put_node(
@@ -146,7 +152,7 @@ class NodeOperations:
                     node,
                     drain_strategy=strategy,
                     scheduling_eligibility="ineligible",
-                    events=_kept(node, _node_event("Drain", "Node drain strategy set", now_ns)),
+                    events=kept_events(node, node_event("Drain", "Node drain strategy set", now_ns)),
                 )
                 commit.put_node(
                     msgspec.structs.replace(started, last_drain=_last_drain(started, "draining", now_ns))
@@ -160,6 +166,7 @@ class NodeOperations:
         """Forget a node; its allocations become lost."""
         with self._state.commit("NodeDeregistration") as commit:
             commit.delete_node(node)
+        self.forgotten(node.id)
         evals = self._evaluate_node(node, "node-update")
         return {
             "NodeModifyIndex": commit.index,
@@ -189,35 +196,10 @@ class NodeOperations:
                 commit.put_alloc(
                     msgspec.structs.replace(alloc, desired_transition=transition), by_server=True
                 )
-            self._put_evals(commit, {(a.namespace, a.job_id): a.job for a in allocs}, "node-drain", node)
+            put_evaluations(self._server, commit, allocs, "node-drain", node)
 
     def _evaluate_node(self, node: Node, trigger: str) -> list[Evaluation]:
-        allocs = self._state.allocs_of_node(node.id)
-        jobs = {(a.namespace, a.job_id): a.job for a in allocs}
-        if not jobs:
-            return []
-        with self._state.commit("EvaluationUpdated") as commit:
-            return self._put_evals(commit, jobs, trigger, node)
-
-    def _put_evals(
-        self, commit: Commit, jobs: dict[tuple[str, str], Json], trigger: str, node: Node
-    ) -> list[Evaluation]:
-        return [
-            commit.put_eval(
-                Evaluation(
-                    id=new_id(self._server.rng),
-                    namespace=key[0],
-                    priority=job["Priority"],
-                    type=job["Type"],
-                    triggered_by=trigger,
-                    job_id=key[1],
-                    job_modify_index=job["JobModifyIndex"],
-                    node_id=node.id,
-                    status="pending",
-                )
-            )
-            for key, job in jobs.items()
-        ]
+        return node_evaluations(self._server, node, trigger, node.modify_index)
 
     def _finish_drains(self, _commit: Commit) -> None:
         """A drain is over when nothing on the node runs any more."""
@@ -231,10 +213,47 @@ class NodeOperations:
                 node,
                 drain_strategy=None,
                 last_drain=_last_drain(node, "complete", now_ns),
-                events=_kept(node, _node_event("Drain", "Node drain complete", now_ns)),
+                events=kept_events(node, node_event("Drain", "Node drain complete", now_ns)),
             )
             with self._state.commit("NodeDrain") as commit:
                 commit.put_node(done)
+
+
+def node_evaluations(server: Server, node: Node, trigger: str, node_index: int) -> list[Evaluation]:
+    """Let every job look again that has an allocation on the node, also one that is over."""
+    allocs = server.state.allocs_of_node(node.id)
+    if not allocs:
+        return []
+    with server.state.commit("EvaluationUpdated") as commit:
+        return put_evaluations(server, commit, allocs, trigger, node, node_index)
+
+
+def put_evaluations(
+    server: Server,
+    commit: Commit,
+    allocs: list[Allocation],
+    trigger: str,
+    node: Node,
+    node_index: int = 0,
+) -> list[Evaluation]:
+    """One pending evaluation for each job of `allocs`."""
+    jobs = {(alloc.namespace, alloc.job_id): alloc.job for alloc in allocs}
+    return [
+        commit.put_eval(
+            Evaluation(
+                id=new_id(server.rng),
+                namespace=namespace,
+                priority=job["Priority"],
+                type=job["Type"],
+                triggered_by=trigger,
+                job_id=job_id,
+                node_id=node.id,
+                node_modify_index=node_index,
+                status="pending",
+            )
+        )
+        for (namespace, job_id), job in jobs.items()
+    ]
 
 
 def _last_drain(node: Node, status: str, now_ns: int) -> Json:
@@ -248,15 +267,17 @@ def _last_drain(node: Node, status: str, now_ns: int) -> Json:
     }
 
 
-def _node_event(subsystem: str, message: str, now_ns: int) -> Json:
+def node_event(subsystem: str, message: str, now_ns: int, index: int = 0) -> Json:
+    """One entry of a node's `Events`."""
     return {
         "Message": message,
         "Subsystem": subsystem,
         "Details": None,
         "Timestamp": iso_time(now_ns),
-        "CreateIndex": 0,
+        "CreateIndex": index,
     }
 
 
-def _kept(node: Node, event: Json) -> list[Json]:
+def kept_events(node: Node, event: Json) -> list[Json]:
+    """The newest ten events of a node, with one more."""
     return [*node.events, event][-10:]

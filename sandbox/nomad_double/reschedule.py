@@ -17,8 +17,8 @@ def policy_of(alloc: Allocation) -> Json | None:
     return group["ReschedulePolicy"] if group else None
 
 
-def next_reschedule(alloc: Allocation) -> tuple[int, bool]:
-    """(moment in ns, may it be replaced at all) of a failed allocation."""
+def next_reschedule(alloc: Allocation, speed: float = 1.0) -> tuple[int, bool]:
+    """(moment in ns, may it be replaced at all) of a failed allocation; delays are divided by `speed`."""
     policy = policy_of(alloc)
     if policy is None or (not policy["Attempts"] and not policy["Unlimited"]):
         return 0, False
@@ -33,7 +33,7 @@ def next_reschedule(alloc: Allocation) -> tuple[int, bool]:
         past = alloc.reschedule_tracker.events if alloc.reschedule_tracker else []
         attempted = sum(failed_at - event.reschedule_time < policy["Interval"] for event in past)
         eligible = attempted < policy["Attempts"] and (not past or delay < policy["Interval"])
-    return failed_at + delay, eligible
+    return failed_at + round(delay / speed), eligible
 
 
 def next_delay(alloc: Allocation, policy: Json) -> int:

@@ -6,14 +6,16 @@ import math
 import uuid
 from collections.abc import Callable, Mapping
 from random import Random
+from typing import Any
 
 import msgspec
 
+from sandbox.nomad_double.disconnect import state_change
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.feasibility import Room, filtered_by, find_room, node_in_scope
 from sandbox.nomad_double.model import Allocation, Deployment, Evaluation, Json, Node
 from sandbox.nomad_double.ports import PortsExhausted
-from sandbox.nomad_double.reconcile import Changes, Place, Stop, reconcile
+from sandbox.nomad_double.reconcile import Changes, Later, Place, Stop, reconcile
 from sandbox.nomad_double.reschedule import tracker_for_replacement
 
 SIGNING_KEY_ID = "d0b1e000-0000-4000-8000-000000000000"
@@ -31,6 +33,8 @@ class View(msgspec.Struct, frozen=True):
     deployment: Deployment | None = None
     reschedule_trigger: str = "alloc-failure"
     """`TriggeredBy` of delayed replacements: `alloc-reschedule` since 2.0."""
+    speed: float = 1.0
+    """Delays and waits take this many times less than jobs say."""
 
 
 class Plan(msgspec.Struct):
@@ -58,12 +62,20 @@ def new_id(rng: Random) -> str:
 
 def schedule(view: View, evaluation: Evaluation, now_ns: int, rng: Random) -> Plan:
     """Decide what one evaluation changes."""
-    changes = reconcile(view.job, view.allocs, view.nodes, evaluation.id, now_ns, view.deployment)
+    changes = reconcile(view.job, view.allocs, view.nodes, evaluation.id, now_ns, view.deployment, view.speed)
     plan = Plan(desired=changes.annotations)
     plan.queued = dict.fromkeys(changes.annotations, 0)
-    plan.stops = list(changes.stop)
     plan.in_place = [_in_place(alloc, view.job) for alloc in changes.in_place if view.job is not None]
     _follow_ups(changes, view, evaluation, plan, rng)
+    held = _later(changes.lost_later, view.reschedule_trigger, evaluation, plan, rng)
+    plan.stops = [msgspec.structs.replace(s, followup=held.get(s.alloc.id, "")) for s in changes.stop]
+    expires = _later(changes.expires, "max-disconnect-timeout", evaluation, plan, rng)
+    for alloc in changes.unknown:
+        plan.annotated.append(
+            _with_state(alloc, "unknown", now_ns, followup_eval_id=expires.get(alloc.id, ""))
+        )
+    for alloc in changes.returned:
+        plan.annotated.append(_with_state(alloc, alloc.client_status, now_ns))
     for place in [*changes.destructive, *changes.place]:
         _fill(place, view, evaluation, plan, now_ns, rng)
     if plan.failed and evaluation.status != "blocked":
@@ -92,11 +104,30 @@ def _in_place(alloc: Allocation, job: Json | None) -> Allocation:
 
 
 def _follow_ups(changes: Changes, view: View, evaluation: Evaluation, plan: Plan, rng: Random) -> None:
-    """Failed allocations that must wait get one delayed evaluation for each moment (within a window of 5 s)."""
+    """Failed allocations that must wait remember the delayed evaluation that will replace them."""
+    ids = _later(changes.later, view.reschedule_trigger, evaluation, plan, rng)
+    for later in changes.later:
+        updated = next((a for a in plan.in_place if a.id == later.alloc.id), later.alloc)
+        plan.annotated.append(msgspec.structs.replace(updated, followup_eval_id=ids[later.alloc.id]))
+
+
+_DESCRIPTIONS = {"max-disconnect-timeout": "created for delayed disconnect timeout"}
+
+
+def _with_state(alloc: Allocation, status: str, now_ns: int, **more: Any) -> Allocation:
+    states = [*(alloc.alloc_states or ()), state_change(status, now_ns)]
+    return msgspec.structs.replace(alloc, client_status=status, alloc_states=states, **more)
+
+
+def _later(
+    waiting: list[Later], trigger: str, evaluation: Evaluation, plan: Plan, rng: Random
+) -> dict[str, str]:
+    """One delayed evaluation for each moment (within a window of 5 s): allocation id -> evaluation id."""
     window_ns = 5_000_000_000
     current: Evaluation | None = None
     start_ns = 0
-    for later in sorted(changes.later, key=lambda item: item.at_ns):
+    ids: dict[str, str] = {}
+    for later in sorted(waiting, key=lambda item: item.at_ns):
         if current is None or later.at_ns - start_ns >= window_ns:
             start_ns = later.at_ns
             current = Evaluation(
@@ -104,17 +135,17 @@ def _follow_ups(changes: Changes, view: View, evaluation: Evaluation, plan: Plan
                 namespace=evaluation.namespace,
                 priority=evaluation.priority,
                 type=evaluation.type,
-                triggered_by=view.reschedule_trigger,
+                triggered_by=trigger,
                 job_id=evaluation.job_id,
                 job_modify_index=evaluation.job_modify_index,
                 status="pending",
-                status_description="created for delayed rescheduling",
+                status_description=_DESCRIPTIONS.get(trigger, "created for delayed rescheduling"),
                 previous_eval=evaluation.id,
                 wait_until=iso_time(later.at_ns),
             )
             plan.follow_ups.append(current)
-        updated = next((a for a in plan.in_place if a.id == later.alloc.id), later.alloc)
-        plan.annotated.append(msgspec.structs.replace(updated, followup_eval_id=current.id))
+        ids[later.alloc.id] = current.id
+    return ids
 
 
 def _fill(place: Place, view: View, evaluation: Evaluation, plan: Plan, now_ns: int, rng: Random) -> None:

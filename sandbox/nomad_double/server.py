@@ -6,12 +6,13 @@ from random import Random
 
 import msgspec
 
-from sandbox.nomad_double.client import ClientReport
+from sandbox.nomad_double.alloc_runner import ClientReport
 from sandbox.nomad_double.clock import Clock
 from sandbox.nomad_double.commit import Commit
+from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError, multierror
 from sandbox.nomad_double.jobspec import canonical, group_of, spec_of
-from sandbox.nomad_double.model import Allocation, DesiredTransition, Evaluation, Json
+from sandbox.nomad_double.model import Allocation, DeploymentStatus, DesiredTransition, Evaluation, Json
 from sandbox.nomad_double.reschedule import next_reschedule
 from sandbox.nomad_double.scheduler import Plan, new_id, schedule
 from sandbox.nomad_double.settings import DoubleSettings
@@ -241,22 +242,20 @@ class Server:
                 alloc = self.state.allocs.get(report.alloc_id)
                 if alloc is None:
                     continue
-                alloc = commit.put_alloc(
-                    msgspec.structs.replace(
-                        alloc,
-                        client_status=report.client_status,
-                        client_description=report.client_description,
-                        task_states=report.task_states,
-                    ),
-                    by_server=False,
-                )
+                was_unknown = alloc.client_status == "unknown"
+                alloc = commit.put_alloc(_told(alloc, report, commit), by_server=False)
                 job = self.state.jobs.get((alloc.namespace, alloc.job_id))
+                if was_unknown:
+                    triggers.append((alloc, "reconnect"))
+                    continue
+                # A task that its client stopped in the servers' silence is complete and makes no evaluation:
+                # nothing replaces it until something else looks at the job (measured on Nomad 1.10.5).
                 failed = alloc.client_status == "failed" and not alloc.followup_eval_id
                 if (
                     failed
                     and job is not None
                     and group_of(job, alloc.task_group)
-                    and next_reschedule(alloc)[1]
+                    and next_reschedule(alloc, self.settings.speed)[1]
                 ):
                     triggers.append((alloc, "alloc-failure"))
             for alloc, trigger in triggers:
@@ -277,6 +276,22 @@ class Server:
             job_modify_index=job_modify_index,
             status="pending",
         )
+
+
+def _told(alloc: Allocation, report: ClientReport, commit: Commit) -> Allocation:
+    """The allocation as its client sees it."""
+    status = alloc.deployment_status
+    if report.healthy is not None and (status is None or status.healthy != report.healthy):
+        status = DeploymentStatus(
+            healthy=report.healthy, timestamp=iso_time(commit.now_ns), modify_index=commit.index
+        )
+    return msgspec.structs.replace(
+        alloc,
+        client_status=report.client_status,
+        client_description=report.client_description,
+        task_states=report.task_states,
+        deployment_status=status,
+    )
 
 
 def _deregistered(eval_id: str, eval_index: int, index: int) -> Json:

@@ -33,6 +33,17 @@ class Delays(msgspec.Struct, frozen=True, kw_only=True):
         return cls(raft_s=0.0, scheduling_s=0.0, task_start_s=0.0, client_update_s=0.0, template_wait_s=0.0)
 
 
+class HeartbeatSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When servers give a silent host up (Nomad's `server` block)."""
+
+    min_ttl_s: float = 10.0
+    """`min_heartbeat_ttl`, B: a client is granted a random TTL in [B, 2B]."""
+    grace_s: float = 10.0
+    """`heartbeat_grace`, on top of the TTL."""
+    max_per_second: float = 50.0
+    """`max_heartbeats_per_second`: with many hosts B grows to hosts / this."""
+
+
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One simulated host: a Nomad client with an address of its own."""
 
@@ -62,6 +73,10 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
     atomic_cas: bool = False
     """False: EnforceIndex races as in every release before 2.0.1. True: it is checked inside the write."""
     event_buffer_size: int = 100
+    heartbeats: HeartbeatSettings = HeartbeatSettings()
+    speed: float = 1.0
+    """Durations of jobs (kill, restart and reschedule delays, disconnect, migrate) and of heartbeats and drains
+    take this many times less than they say. Times that are shown stay those of the clock."""
     heartbeat_s: float = 30.0
     """Between two `{}` frames on a silent event stream."""
     tracked_versions: int = 6
@@ -95,6 +110,8 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
             found.append("the namespace default always exists and cannot be left out")
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):
             found.append(f"{self.version} is no release of Nomad such as 1.10.5")
+        if self.speed <= 0:
+            found.append("the speed must be above zero")
         if self.event_buffer_size < 1:
             found.append("the event buffer needs room for one entry")
         return found

@@ -16,6 +16,7 @@ from sandbox.nomad_double import task_events
 from sandbox.nomad_double.clock import NS_PER_S, Clock
 from sandbox.nomad_double.drivers import DriverError, ExitResult, TaskDriver, TaskHandle, TaskSpec, Usage
 from sandbox.nomad_double.durations import iso_time
+from sandbox.nomad_double.host_agent import HostAgent
 from sandbox.nomad_double.interpolate import interpolate, task_env
 from sandbox.nomad_double.model import Allocation, Json, Node, TaskState
 from sandbox.nomad_double.registrar import ServiceRegistrar, task_services
@@ -25,6 +26,15 @@ from sandbox.nomad_double.templates import Lookup, Template, TemplateError, pars
 
 _MISSING_NOTICE_S = 3.0
 """A template that waits this long for its variable says so in a task event."""
+
+
+class ProcessNote(msgspec.Struct, frozen=True):
+    """A task's process began (`runs`) or ended."""
+
+    alloc_id: str
+    job_id: str
+    task: str
+    runs: bool
 
 
 class TaskContext(msgspec.Struct, frozen=True):
@@ -40,6 +50,12 @@ class TaskContext(msgspec.Struct, frozen=True):
     changed: Callable[[], asyncio.Future[Literal[True]]]
     """A future for the next change of anything (variables among it)."""
     data_dir: Path
+    agent: HostAgent = HostAgent()
+    """Whether the host's agent can act."""
+    speed: float = 1.0
+    """Durations of a job take this many times less than they say."""
+    journal: Callable[[ProcessNote], None] = lambda _note: None
+    """Told of every start and end of a task's process."""
 
 
 class TaskRunner:
@@ -58,6 +74,8 @@ class TaskRunner:
         self._woken = asyncio.Event()
         self._handle: TaskHandle | None = None
         self._rendered: dict[int, str] = {}
+        self._abandoned = False
+        self._process_runs = False
         self.env: dict[str, str] = {}
         previous = (alloc.task_states or {}).get(task["Name"])
         self.state = previous or TaskState()
@@ -76,7 +94,13 @@ class TaskRunner:
 
     @property
     def running(self) -> bool:
+        """The client believes that it runs."""
         return self.state.state == "running"
+
+    @property
+    def alive(self) -> bool:
+        """There is a process that has not ended."""
+        return self._process_runs
 
     def update(self, alloc: Allocation, task: Json) -> None:
         """Take over what an in-place update may change: restart policy, kill timeout, services."""
@@ -85,6 +109,12 @@ class TaskRunner:
         self._tracker.policy = task["RestartPolicy"]
         if self._handle is not None:
             self._register_services()
+
+    def abandon(self) -> None:
+        """The host is gone: the process dies at once and nothing more is done or said about it."""
+        self._abandoned = True
+        if self._handle is not None:
+            self._handle.kill()
 
     def kill(self) -> None:
         """Stop the task for good."""
@@ -115,6 +145,7 @@ class TaskRunner:
             if extra is None:
                 break
             await self._sleep(self._context.delays.task_start_s)
+            await self._context.agent.until_awake()
             if self._kill.is_set():
                 break
             decision = await self._run_once(templates, extra)
@@ -131,6 +162,7 @@ class TaskRunner:
             if not error.recoverable:
                 return Decision("failed", reason="Error was unrecoverable")
             return self._tracker.after_exit(self._context.clock.time_ns(), success=False)
+        self._note_process(True)
         now = self._context.clock.time_ns()
         self.state = msgspec.structs.replace(
             self.state, state="running", started_at=iso_time(now), finished_at=None
@@ -138,7 +170,7 @@ class TaskRunner:
         self._note(task_events.started())
         self._register_services()
         handle = self._handle
-        ended = asyncio.create_task(handle.wait())
+        ended = asyncio.create_task(self._ended(handle))
         watcher = asyncio.create_task(self._watch_templates(templates))
         try:
             while not (ended.done() or self._kill.is_set() or self._restart is not None):
@@ -146,6 +178,7 @@ class TaskRunner:
                 woken = asyncio.create_task(self._woken.wait())
                 await asyncio.wait({ended, woken}, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
+            await self._context.agent.until_awake()
             killed, restarted, self._restart = self._kill.is_set(), self._restart, None
             if not ended.done():
                 await self._end(handle, restarted if not killed else None)
@@ -153,7 +186,7 @@ class TaskRunner:
         finally:
             watcher.cancel()
             self._handle = None
-            if self._context.registrar is not None:
+            if self._context.registrar is not None and not self._abandoned:
                 self._context.registrar.deregister([s["ID"] for s in self._services()])
         self._note(task_events.terminated(result))
         if killed:
@@ -169,15 +202,16 @@ class TaskRunner:
         if restart_reason is not None:
             self._note(task_events.restart_signaled(restart_reason))
         else:
-            delay = self._task["ShutdownDelay"] / NS_PER_S
+            delay = self._task["ShutdownDelay"] / NS_PER_S / self._context.speed
             if delay:
                 await self._context.clock.sleep(delay)
             self._note(task_events.killing(timeout_ns))
         handle.signal(_signal_number(self._task["KillSignal"]))
         waiting = asyncio.create_task(handle.wait())
-        timer = asyncio.create_task(self._context.clock.sleep(timeout_ns / NS_PER_S))
+        timer = asyncio.create_task(self._context.clock.sleep(timeout_ns / NS_PER_S / self._context.speed))
         await asyncio.wait({waiting, timer}, return_when=asyncio.FIRST_COMPLETED)
         timer.cancel()
+        await self._context.agent.until_awake()
         if not waiting.done():
             handle.kill()
         await waiting
@@ -195,7 +229,8 @@ class TaskRunner:
             self.state, state="pending", restarts=self.state.restarts + 1, last_restart=iso_time(now)
         )
         self._note(task_events.restarting(decision.delay_ns, decision.reason))
-        await self._sleep(decision.delay_ns / NS_PER_S)
+        await self._sleep(decision.delay_ns / NS_PER_S / self._context.speed)
+        await self._context.agent.until_awake()
         return not self._kill.is_set()
 
     async def _render(self, templates: list[Template]) -> dict[str, str] | None:
@@ -203,6 +238,8 @@ class TaskRunner:
         lookup = self._context.variables(self._alloc.namespace)
         started_ns, told = self._context.clock.time_ns(), False
         while True:
+            if not self._rendered:
+                await self._context.agent.until_reachable()
             news = self._context.changed()
             missing = sorted({path for t in templates for path in t.paths if lookup(path) is None})
             if not missing:
@@ -257,9 +294,11 @@ class TaskRunner:
                 if wait_s:
                     splay_s = max(raw[number]["Splay"] for number in stale) / NS_PER_S
                     await self._context.clock.sleep(wait_s + self._context.rng.uniform(0, splay_s))
+                await self._context.agent.until_awake()
                 await self.restart("Template with change_mode restart re-rendered")
                 return
             await news
+            await self._context.agent.until_reachable()
 
     def _spec(self, extra: dict[str, str]) -> TaskSpec:
         base = self._dir()
@@ -297,6 +336,16 @@ class TaskRunner:
         services = self._services()
         if services and self._context.registrar is not None:
             self._context.registrar.register(services)
+
+    async def _ended(self, handle: TaskHandle) -> ExitResult:
+        result = await handle.wait()
+        self._note_process(False)
+        return result
+
+    def _note_process(self, runs: bool) -> None:
+        if runs != self._process_runs:
+            self._process_runs = runs
+            self._context.journal(ProcessNote(self._alloc.id, self._alloc.job_id, self.name, runs))
 
     def _finish(self, *, failed: bool) -> None:
         now = iso_time(self._context.clock.time_ns())

@@ -180,7 +180,7 @@ def node_view(node: Node) -> Json:
         "ID": node.id,
         "LastAllocUpdateIndex": node.last_alloc_update_index,
         "LastDrain": node.last_drain,
-        "LastMissedHeartbeatIndex": 0,
+        "LastMissedHeartbeatIndex": node.last_missed_heartbeat_index,
         "Links": {},
         "Meta": node.meta,
         "ModifyIndex": node.modify_index,

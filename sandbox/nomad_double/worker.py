@@ -161,6 +161,7 @@ class EvaluationWorker:
                             desired_status="stop",
                             desired_description=stop.description,
                             client_status=stop.client_status or current.client_status,
+                            followup_eval_id=stop.followup or current.followup_eval_id,
                         ),
                         by_server=True,
                     )
@@ -198,14 +199,17 @@ def view_of(state: StateStore, settings: DoubleSettings, job: Json | None, evalu
         allocs_of_node=state.allocs_of_node,
         deployment=deployments[0] if deployments else None,
         reschedule_trigger="alloc-reschedule" if settings.release >= (2,) else "alloc-failure",
+        speed=settings.speed,
     )
 
 
 def _merged(current: Allocation, planned: Allocation) -> Allocation:
-    """What a plan may change of an allocation that stays; the client's side is never taken from a plan."""
+    """What a plan may change of an allocation that stays; of the client's side only that it is unknown."""
     return msgspec.structs.replace(
         current,
         job=planned.job,
         followup_eval_id=planned.followup_eval_id,
         reschedule_tracker=planned.reschedule_tracker,
+        alloc_states=planned.alloc_states,
+        client_status="unknown" if planned.client_status == "unknown" else current.client_status,
     )

@@ -11,6 +11,7 @@ import structlog
 
 from sandbox.nomad_double.api.agent import AgentRoutes
 from sandbox.nomad_double.api.client import ClientRoutes
+from sandbox.nomad_double.api.control import ControlRoutes
 from sandbox.nomad_double.api.jobs import JobRoutes
 from sandbox.nomad_double.api.objects import ObjectRoutes
 from sandbox.nomad_double.api.statuses import StatusRoutes
@@ -39,6 +40,7 @@ class NomadApp:
         self._double = double
         jobs, objects = JobRoutes(double), ObjectRoutes(double)
         variables, client, agent = VariableRoutes(double), ClientRoutes(double), AgentRoutes(double)
+        control = ControlRoutes(double)
         self._exact: dict[str, Handler] = {
             "/": agent.root,
             "/v1/jobs": jobs.jobs,
@@ -61,6 +63,7 @@ class NomadApp:
             "/v1/namespaces": agent.namespaces,
             "/v1/operator/scheduler/configuration": agent.scheduler_configuration,
             "/v1/double/log": agent.write_log,
+            "/v1/double/hosts": control.hosts,
         }
         self._below: dict[str, Handler] = {
             "/v1/job/": jobs.specific,
@@ -72,6 +75,7 @@ class NomadApp:
             "/v1/client/allocation/": client.allocation,
             "/v1/client/fs/logs/": client.logs,
             "/v1/namespace/": agent.namespace,
+            "/v1/double/host/": control.host,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +143,7 @@ class NomadApp:
         """Keep accepted writes. Reads, dry runs and refusals are none."""
         if request.method not in ("PUT", "POST", "DELETE") or reply.status >= 400:
             return
-        if request.path.endswith(_DRY):
+        if request.path.endswith(_DRY) or request.path.startswith("/v1/double/"):
             return
         value = reply.value if isinstance(reply.value, dict) else {}
         job_id = ""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from sandbox.nomad_double.alloc_runner import AllocRunner
 from sandbox.nomad_double.api.web import Reply, Request, check_uuid
-from sandbox.nomad_double.client import AllocRunner
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.drivers import Usage
 from sandbox.nomad_double.errors import ApiError
@@ -141,6 +141,8 @@ class ClientRoutes:
         return alloc
 
     def _runner(self, alloc: Allocation) -> AllocRunner:
+        if not self._double.reachable(alloc.node_id):
+            raise ApiError(404, "No path to node")
         runner = self._double.runner(alloc)
         if runner is None:
             raise ApiError(404, f'Unknown allocation "{alloc.id}"')

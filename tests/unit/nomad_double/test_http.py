@@ -13,6 +13,8 @@ from tests.unit.nomad_double.conftest import Build, Tasks, World, make_job
 
 async def test_a_blocking_query_waits_for_its_index_or_its_time(world: World) -> None:
     await world.register(make_job())
+    # After ten seconds its client reports it as healthy, which is a change too.
+    await world.clock.advance(11)
     index = int((await world.http.get("/v1/allocations")).headers["X-Nomad-Index"])
     waiting = asyncio.ensure_future(world.http.get("/v1/allocations", params={"index": index, "wait": "60s"}))
     await world.settle()

@@ -1,0 +1,70 @@
+"""Paths of the double's own: trouble on demand, for tests that talk to its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sandbox.nomad_double.api.web import Reply, Request
+from sandbox.nomad_double.client import Client
+from sandbox.nomad_double.double import NomadDouble
+from sandbox.nomad_double.durations import iso_time
+from sandbox.nomad_double.errors import ApiError
+from sandbox.nomad_double.model import Json, Node
+
+_VERBS: dict[str, Callable[[Client], None]] = {
+    "cut-off": Client.cut_off,
+    "freeze": Client.freeze,
+    "kill-agent": Client.kill_agent,
+    "kill": Client.kill_host,
+    "back": Client.back,
+}
+
+
+class ControlRoutes:
+    """Handlers of /v1/double/host..."""
+
+    def __init__(self, double: NomadDouble) -> None:
+        self._double = double
+
+    async def hosts(self, request: Request) -> Reply:
+        """Every host: what is wrong with it, what its servers believe, and when they give it up."""
+        request.allow("GET")
+        return Reply([self._host(node) for node in self._double.state.nodes.values()])
+
+    async def host(self, request: Request) -> Reply:
+        """`PUT /v1/double/host/<name or id>/<cut-off|freeze|kill-agent|kill|restart|back>`."""
+        request.allow("PUT", "POST")
+        name, _, verb = request.path.removeprefix("/v1/double/host/").partition("/")
+        node_id = self._node_id(name)
+        client = self._double.clients[node_id]
+        if verb == "restart":
+            client.kill_agent()
+            client.back()
+        elif verb in _VERBS:
+            _VERBS[verb](client)
+        else:
+            raise ApiError(404, f"a host can be told {', '.join([*_VERBS, 'restart'])}; not {verb!r}")
+        node = self._double.state.nodes.get(node_id)
+        return Reply(self._host(node) if node is not None else {"ID": node_id})
+
+    def _node_id(self, name: str) -> str:
+        if name in self._double.clients:
+            return name
+        for node in self._double.state.nodes.values():
+            if node.name == name:
+                return node.id
+        names = ", ".join(sorted(node.name for node in self._double.state.nodes.values()))
+        raise ApiError(404, f"there is no host {name!r}; there are {names}")
+
+    def _host(self, node: Node) -> Json:
+        client = self._double.clients[node.id]
+        deadline_ns = self._double.heartbeats.deadline_ns(node.id)
+        allocs = self._double.state.allocs_of_node(node.id)
+        return {
+            "ID": node.id,
+            "Name": node.name,
+            "State": client.agent.state,
+            "Status": node.status,
+            "GivenUpAt": iso_time(deadline_ns) if deadline_ns is not None else None,
+            "RunningAllocs": sorted(alloc.id for alloc in allocs if client.running_tasks(alloc.id)),
+        }
