@@ -24,7 +24,7 @@ from core.store.tables import chips, containers, orphans
 
 _CLOCK: Final = func.clock_timestamp()
 _NOTE_LIMIT: Final = 250
-_KEPT_AS_HISTORY_S: Final = 30 * 86_400.0
+HISTORY_S: Final = 30 * 86_400.0
 
 
 class Book(msgspec.Struct, frozen=True):
@@ -102,7 +102,7 @@ class PostgresOrphans:
                             remove(orphans).where(orphans.c.id == id_, orphans.c.state == before.value)
                         )
             age = func.extract("epoch", _CLOCK - orphans.c.last_seen)
-            old = (orphans.c.state == State.REMOVED.value, age > _KEPT_AS_HISTORY_S)
+            old = (orphans.c.state == State.REMOVED.value, age > HISTORY_S)
             await connection.execute(remove(orphans).where(*old))
 
     async def saw_sessions(self, user_id: str, found: Iterable[Found]) -> None:
