@@ -25,6 +25,17 @@ class MemoryOrphans:
     def row(self, kind: Kind, name: str) -> Orphan | None:
         return next((row for (k, n, _), row in self._rows.items() if (k, n) == (kind, name)), None)
 
+    def grow_old(self, age_s: float) -> None:
+        """As if everything had happened `age_s` earlier."""
+        step = timedelta(seconds=age_s)
+        for row in list(self._rows.values()):
+            self._put(
+                row,
+                first_seen=row.first_seen - step,
+                last_seen=row.last_seen - step,
+                next_try_at=row.next_try_at and row.next_try_at - step,
+            )
+
     async def owners(self, chip_ids: Collection[str]) -> Owners:
         self._store.up()
         chips = self._store.chips
