@@ -29,6 +29,8 @@ _OPERATOR_ENDS: Final = frozenset({ChipStatusWord.BANNED, ChipStatusWord.MAINTEN
 _UNPLACED: Final = frozenset({ContainerPhase.ABSENT, ContainerPhase.STOPPING})
 # WAHA is already doing what a reconnect would ask of it.
 _UNDER_WAY: Final = frozenset({"STARTING", "SCAN_QR_CODE", "WORKING"})
+# The daemon is ending what WAHA still does there: a press that came now would be lost.
+_GIVEN_UP: Final = frozenset({ChipPhase.UNLINKED, ChipPhase.PARKED, ChipPhase.FAILED})
 
 
 class StoredContainer(msgspec.Struct, frozen=True):
@@ -181,7 +183,8 @@ def answers_create(chip: StoredChip) -> bool:
 
 def reconnect_is_under_way(chip: StoredChip) -> bool:
     """Whether a press on Conectar would change nothing: WAHA was seen at work on this very wish."""
-    return chip.wanted == Wanted.CONNECTED and chip.seen and chip.waha_status in _UNDER_WAY
+    at_work = chip.waha_status in _UNDER_WAY and chip.phase not in _GIVEN_UP
+    return chip.wanted == Wanted.CONNECTED and chip.seen and at_work
 
 
 def text_of(reason: str | None) -> str | None:

@@ -353,6 +353,11 @@ def test_when_a_reconnect_changes_nothing() -> None:
         assert reconnect_is_under_way(stored) is expected
 
 
+@pytest.mark.parametrize("phase", ["unlinked", "parked", "failed"])
+def test_a_reconnect_counts_while_a_session_that_was_given_up_still_runs(phase: str) -> None:
+    assert not reconnect_is_under_way(chip(phase=phase, waha_status="SCAN_QR_CODE"))
+
+
 def test_status_words_are_those_of_the_api() -> None:
     assert {word.value for word in ChipStatusWord} == {
         "WAITING_QR",
