@@ -1,0 +1,593 @@
+"""The janitor on fakes, in virtual time: what it finds, what it never does, and how a removal ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.clients.storage import Storages
+from core.domain.belongings import Kind
+from core.domain.facts import ClientStatus, JobFact, WahaStatus
+from core.domain.names import (
+    database_name,
+    job_id,
+    main_database,
+    namespace_of_database,
+    session_name,
+    variable_path,
+)
+from core.domain.orphans import State
+from core.domain.policy import Policy
+from core.errors import Rejected, StaleWrite, Unavailable
+from core.settings import LoopSettings
+from core.store.interface import Lease
+from daemon.announce import Silent, Step, Steps
+from daemon.fleet import Lister
+from daemon.janitor.wiring import janitor
+from daemon.lease import HeldLease, kept
+from daemon.observe import Observer
+from daemon.outages import Outages
+from tests.memory_orphans import MemoryOrphans
+from tests.unit.daemon.fakes import FakeConsul, FakeSession
+from tests.unit.daemon.system import C1, LOOP, U1, U2, Daemon, World, run_virtual, user_number
+
+GHOST = user_number(66)
+CHIP = user_number(166)
+SPACE = "u" + "9" * 15
+SETTINGS = msgspec.structs.replace(LOOP, orphan_grace_s=3600, janitor_s=60)
+
+
+class Killed(BaseException):
+    """The daemon's end, at a step."""
+
+
+class FakeStorage:
+    """`Storage` in memory."""
+
+    timeout_s = 5.0
+
+    def __init__(self, world: World) -> None:
+        self.names: set[str] = set()
+        self._faults = world.faults
+
+    async def listing(self) -> tuple[str, ...]:
+        await self._faults.enter("storage.listing")
+        return tuple(sorted(self.names))
+
+    async def databases(self, namespace: str) -> tuple[str, ...]:
+        await self._faults.enter("storage.databases", namespace)
+        return tuple(sorted(name for name in self.names if namespace_of_database(name) == namespace))
+
+    async def namespaces(self) -> tuple[str, ...]:
+        return tuple(sorted({namespace_of_database(name) or "" for name in self.names}))
+
+    async def size(self, namespace: str) -> int | None:
+        return 7_000_000 * len(await self.databases(namespace))
+
+    async def drop(self, namespace: str, database: str | None = None) -> None:
+        await self._faults.enter("storage.drop", namespace, database)
+        self.names -= {database} if database else set(await self.databases(namespace))
+        self._faults.leave("storage.drop")
+
+    async def aclose(self) -> None:
+        return
+
+
+class Consul(FakeConsul):
+    """Keeps instances of dead allocations that are in `left`, until somebody takes them out."""
+
+    left: Any = None
+
+    def _now(self) -> Any:
+        return (*super()._now(), *(self.left or ()))
+
+    async def deregister(self, service_id: str) -> None:
+        await self.faults.enter("consul.deregister", service_id)
+        self.left = [one for one in self.left or () if one.service_id != service_id]
+
+
+@dataclass
+class Case:
+    world: World
+    settings: LoopSettings = SETTINGS
+    steps: Steps = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        self.orphans = MemoryOrphans(world.store)
+        self.storage = FakeStorage(world)
+        self.outages = Outages(world.clock)
+        self.consul = Consul(world.clock, world.faults, world.nomad)
+        self.lister = Lister(world.nomad, self.consul, world.store, world.clock, self.outages)
+        self.pruned = 0
+        self.boot()
+
+    def boot(self) -> None:
+        """A new janitor that knows nothing but what is stored."""
+        world = self.world
+
+        async def prune() -> dict[str, int]:
+            self.pruned += 1
+            return {"chip_events": 0}
+
+        self.janitor, self.sessions = janitor(
+            owner="d1",
+            store=world.store,
+            orphans=self.orphans,
+            scheduler=world.nomad,
+            discovery=self.consul,
+            storages=Storages({"main": self.storage}),
+            waha=world.waha,
+            observer=Observer(world.nomad, self.consul, world.waha, world.caches, world.clock, self.outages),
+            clock=world.clock,
+            steps=self.steps,
+            policy=Policy(),
+            settings=self.settings,
+            prune=prune,
+        )
+
+    async def round(self) -> None:
+        world = self.world
+        lease = await world.store.claim("fleet", "d1", 60)
+        assert isinstance(lease, Lease)
+        held = HeldLease(lease, world.clock, deadline_at=world.clock.monotonic() + 300)
+        async with kept(held, world.store, 10):
+            await self.janitor.run(held, await self.lister.read())
+
+    async def rounds(self, hours: float) -> None:
+        for _ in range(round(hours * 60)):
+            await self.round()
+            await self.world.clock.sleep(60)
+
+    async def ghost_job(self, user: str = GHOST) -> str:
+        """A job with its variables that no row explains, put there by hand."""
+        nomad, job = self.world.nomad, job_id(user)
+        await nomad.write_variables(variable_path(user), {"hook_key": "x"})
+        await nomad.register({"ID": job}, 0)
+        await self.world.clock.sleep(2)
+        return job
+
+    def leave_namespace(self, namespace: str = SPACE) -> None:
+        self.storage.names |= {main_database(namespace), database_name(namespace, session_name(CHIP))}
+
+    def state(self, kind: Kind, name: str) -> State | None:
+        row = self.orphans.row(kind, name)
+        return row.state if row else None
+
+    async def approve(self, *kinds: Kind) -> None:
+        rows = [row.id for row in (await self.orphans.book()).rows if row.found.kind in kinds]
+        assert await self.orphans.decide(rows, approve=True, by="ana") == tuple(sorted(rows))
+
+    @property
+    def destructive(self) -> list[str]:
+        words = ("stop", "purge", "delete", "drop", "deregister", "delete_variables")
+        return [call for call in self.world.faults.calls if call.split(".")[1] in words]
+
+
+def scenario(test: Callable[[Case], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        async def main() -> None:
+            await test(Case(World()))
+
+        run_virtual(main())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@scenario
+async def test_what_nobody_explains_is_found_and_nothing_of_it_removed_without_a_yes(case: Case) -> None:
+    job = await case.ghost_job()
+    case.leave_namespace()
+    await case.rounds(0.9)
+    assert case.state(Kind.JOB, job) is State.SEEN
+    await case.rounds(3)
+    assert case.state(Kind.JOB, job) is State.WAITING
+    assert case.state(Kind.VARIABLES, variable_path(GHOST)) is State.WAITING
+    assert case.state(Kind.NAMESPACE, SPACE) is State.WAITING
+    namespace, found = case.orphans.row(Kind.NAMESPACE, SPACE), case.orphans.row(Kind.JOB, job)
+    assert namespace is not None
+    assert found is not None
+    assert namespace.found.costs == {"databases": 2, "bytes": 14_000_000}
+    assert found.found.costs["port"] == 3100
+    assert found.found.costs["node"] == "host-1"
+    assert case.destructive == []
+    assert case.pruned > 100
+
+
+@scenario
+async def test_after_the_yes_it_goes_in_order_and_is_seen_gone(case: Case) -> None:
+    job = await case.ghost_job()
+    case.leave_namespace()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB, Kind.VARIABLES, Kind.NAMESPACE)
+    await case.rounds(0.1)
+    assert case.world.nomad.held == {}
+    assert case.world.nomad.variables == {}
+    assert case.storage.names == set()
+    calls = case.destructive
+    assert calls == ["nomad.stop", "nomad.purge", "nomad.delete_variables", "storage.drop"]
+    for kind, name in (
+        (Kind.JOB, job),
+        (Kind.VARIABLES, variable_path(GHOST)),
+        (Kind.NAMESPACE, SPACE),
+    ):
+        row = case.orphans.row(kind, name)
+        assert row is not None
+        assert (row.state, row.decided_by) == (State.REMOVED, "ana")
+
+
+@scenario
+async def test_with_the_setting_it_goes_after_the_grace(case: Case) -> None:
+    case.settings = msgspec.structs.replace(SETTINGS, janitor="remove")
+    case.boot()
+    await case.ghost_job()
+    case.leave_namespace()
+    await case.rounds(0.9)
+    assert case.destructive == []
+    await case.rounds(0.5)
+    assert (case.world.nomad.held, case.world.nomad.variables, case.storage.names) == ({}, {}, set())
+
+
+@scenario
+async def test_what_a_running_fleet_owns_is_never_an_orphan(case: Case) -> None:
+    world = case.world
+    world.store.add_chip(U1, C1)
+    async with Daemon(world).running():
+        await world.until(lambda: bool(world.nomad.held))
+        space = world.store.containers[U1].namespace
+        case.storage.names |= {main_database(space), database_name(space, session_name(C1))}
+        await case.rounds(2)
+        assert (await case.orphans.book()).rows == ()
+        world.store.delete_chip(U1, C1)
+        for _ in range(60):
+            await case.round()
+            await world.clock.sleep(1)
+    assert all(row.state is State.SEEN for row in (await case.orphans.book()).rows)
+
+
+@scenario
+async def test_a_listing_that_fails_neither_finds_nor_forgets(case: Case) -> None:
+    await case.ghost_job()
+    case.leave_namespace()
+    case.world.faults.down("nomad")
+    case.world.faults.down("storage")
+    await case.rounds(2)
+    assert (await case.orphans.book()).rows == ()
+    case.world.faults.up("nomad")
+    case.world.faults.up("storage")
+    await case.rounds(1.1)
+    before = [(row.found.key, row.state) for row in (await case.orphans.book()).rows]
+    case.world.faults.down("nomad")
+    case.world.faults.down("storage")
+    await case.rounds(3)
+    assert [(row.found.key, row.state) for row in (await case.orphans.book()).rows] == before
+    assert case.destructive == []
+
+
+@scenario
+async def test_an_orphan_that_gets_an_owner_is_forgotten_even_after_the_yes(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB, Kind.VARIABLES)
+    case.world.store.add_chip(GHOST, CHIP)
+    await case.rounds(0.1)
+    assert case.destructive == []
+    assert case.state(Kind.JOB, job) is None
+    assert case.state(Kind.VARIABLES, variable_path(GHOST)) is None
+
+
+@scenario
+async def test_an_owner_that_comes_between_the_rounds_look_and_the_removal_is_respected(case: Case) -> None:
+    await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB)
+    read = case.world.nomad.allocations
+
+    async def and_then_a_user_comes(job: str) -> Any:
+        case.world.store.add_chip(GHOST, CHIP)
+        return await read(job)
+
+    case.world.nomad.allocations = and_then_a_user_comes  # type: ignore[method-assign]
+    await case.round()
+    assert case.destructive == []
+
+
+@scenario
+async def test_a_job_that_was_registered_again_since_the_yes_waits_for_another(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB)
+    case.world.nomad.held[job] = JobFact(999, stopped=False, status="running")
+    await case.round()
+    row = case.orphans.row(Kind.JOB, job)
+    assert row is not None
+    assert (row.state, row.decided_by) == (State.WAITING, None)
+    assert row.note == "somebody registered the job again since the yes"
+    assert case.destructive == []
+    await case.round()
+    await case.approve(Kind.JOB)
+    await case.rounds(0.1)
+    assert case.state(Kind.JOB, job) is State.REMOVED
+
+
+@scenario
+async def test_nothing_is_purged_or_dropped_while_an_allocation_may_still_run(case: Case) -> None:
+    job = await case.ghost_job()
+    case.leave_namespace()
+    await case.rounds(1.1)
+    (allocation,) = case.world.nomad.allocs[job]
+    case.world.nomad.edit(allocation.id, client=ClientStatus.UNKNOWN)
+    await case.approve(Kind.JOB, Kind.VARIABLES, Kind.NAMESPACE)
+    await case.rounds(1)
+    assert case.destructive == ["nomad.stop"]
+    for kind, name in ((Kind.JOB, job), (Kind.VARIABLES, variable_path(GHOST)), (Kind.NAMESPACE, SPACE)):
+        row = case.orphans.row(kind, name)
+        assert row is not None
+        assert (row.state, row.attempts) == (State.REMOVING, 0)
+        assert row.note
+    case.world.nomad.edit(allocation.id, client=ClientStatus.COMPLETE)
+    await case.rounds(0.2)
+    assert case.destructive == ["nomad.stop", "nomad.purge", "nomad.delete_variables", "storage.drop"]
+
+
+@scenario
+async def test_a_namespace_waits_for_every_job_that_has_no_owner_either(case: Case) -> None:
+    await case.ghost_job()
+    case.leave_namespace()
+    await case.rounds(1.1)
+    await case.approve(Kind.NAMESPACE)
+    await case.rounds(1)
+    row = case.orphans.row(Kind.NAMESPACE, SPACE)
+    assert row is not None
+    assert row.note is not None
+    assert "may use it" in row.note
+    assert case.destructive == []
+
+
+@scenario
+async def test_a_namespace_that_grew_since_the_yes_waits_for_another(case: Case) -> None:
+    case.leave_namespace()
+    await case.rounds(1.1)
+    await case.approve(Kind.NAMESPACE)
+    case.storage.names.add(database_name(SPACE, session_name(user_number(167))))
+    await case.round()
+    assert case.state(Kind.NAMESPACE, SPACE) is State.WAITING
+    assert case.destructive == []
+
+
+@scenario
+async def test_a_failing_removal_is_tried_for_ever_ever_less_often_and_shown(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    case.world.faults.before["nomad.stop"] = Rejected("nomad", "403 Permission denied", code="forbidden")
+    await case.approve(Kind.JOB)
+    await case.rounds(3)
+    row = case.orphans.row(Kind.JOB, job)
+    assert row is not None
+    assert row.state is State.FAILED
+    assert row.note == "stop_job: nomad: 403 Permission denied"
+    assert 10 < row.attempts < 30
+    case.world.faults.up("nomad")
+    await case.rounds(0.4)
+    assert case.state(Kind.JOB, job) is State.REMOVED
+
+
+@scenario
+async def test_a_kept_one_stays_and_a_no_stops_a_removal(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    case.world.faults.before["nomad.stop"] = Unavailable("nomad", "away")
+    await case.approve(Kind.JOB)
+    await case.round()
+    row = case.orphans.row(Kind.JOB, job)
+    assert row is not None
+    await case.orphans.decide([row.id], approve=False, by="bia")
+    case.world.faults.up("nomad")
+    tried = case.world.faults.count("nomad.stop")
+    await case.rounds(3)
+    assert case.state(Kind.JOB, job) is State.KEPT
+    assert case.world.faults.count("nomad.stop") == tried
+
+
+@scenario
+async def test_a_reply_that_was_lost_is_no_harm(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    case.world.faults.after["nomad.stop"] = Unavailable("nomad", "reply lost")
+    case.world.faults.after["nomad.purge"] = Unavailable("nomad", "reply lost")
+    await case.approve(Kind.JOB)
+    await case.rounds(0.5)
+    assert case.state(Kind.JOB, job) is State.REMOVED
+    assert case.world.faults.count("nomad.stop") == 1
+
+
+@scenario
+async def test_another_pass_over_the_user_keeps_the_janitor_out(case: Case) -> None:
+    job = await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB)
+    # The same daemon's own pass: its name must not let the janitor in either.
+    lease = await case.world.store.claim(GHOST, "d1", 600)
+    assert isinstance(lease, Lease)
+    await case.rounds(0.1)
+    assert case.destructive == []
+    await case.world.store.release(lease)
+    await case.rounds(0.1)
+    assert case.state(Kind.JOB, job) is State.REMOVED
+
+
+@scenario
+async def test_who_lost_the_fleet_s_lease_does_nothing_more(case: Case) -> None:
+    await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB)
+    lease = await case.world.store.claim("fleet", "d1", 60)
+    assert isinstance(lease, Lease)
+    held = HeldLease(lease, case.world.clock, deadline_at=case.world.clock.monotonic() + 300)
+    listing = await case.lister.read()
+    case.world.store.steal("fleet")
+    with pytest.raises(StaleWrite):
+        await case.janitor.run(held, listing)
+    held.lost = True
+    assert case.destructive == []
+
+
+@scenario
+async def test_no_effect_starts_when_the_lease_ends_before_it(case: Case) -> None:
+    await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB)
+    lease = await case.world.store.claim("fleet", "d1", 60)
+    assert isinstance(lease, Lease)
+    # Room enough to begin a removal, not for the call that it would make.
+    held = HeldLease(lease, case.world.clock, deadline_at=case.world.clock.monotonic() + 15.1)
+    case.world.faults.slow_s["nomad.job"] = 5.0
+    await case.janitor.run(held, await case.lister.read())
+    assert case.destructive == []
+
+
+@scenario
+async def test_an_instance_without_a_job_is_taken_out_of_the_catalog(case: Case) -> None:
+    job = await case.ghost_job()
+    (case.consul.left,) = [list(case.consul._now())]
+    case.world.nomad.held.clear()
+    case.world.nomad.variables.clear()
+    (allocation,) = case.world.nomad.allocs[job]
+    case.world.nomad.edit(allocation.id, client=ClientStatus.COMPLETE)
+    name = case.consul.left[0].service_id
+    await case.rounds(1.1)
+    assert case.state(Kind.INSTANCE, name) is State.WAITING
+    await case.approve(Kind.INSTANCE)
+    await case.rounds(0.1)
+    assert case.consul.left == []
+    assert case.state(Kind.INSTANCE, name) is State.REMOVED
+
+
+async def _with_a_stranger(case: Case, status: WahaStatus = WahaStatus.STOPPED) -> str:
+    """A running container of U1 with a session that no chip explains; a pass has seen it."""
+    world, name = case.world, session_name(CHIP)
+    world.store.add_chip(U1, C1)
+    daemon = Daemon(world)
+    async with daemon.running():
+        await world.until(lambda: session_name(C1) in world.waha.sessions[U1])
+        world.waha.sessions[U1][name] = FakeSession(status)
+    snapshot = await world.store.load(U1)
+    assert snapshot is not None
+    observer = Observer(world.nomad, case.consul, world.waha, world.caches, world.clock, case.outages)
+    await case.sessions.heard(snapshot, await observer.observe(snapshot.container))
+    return name
+
+
+@scenario
+async def test_a_session_of_no_chip_goes_after_the_yes_and_its_database_after_it(case: Case) -> None:
+    name = await _with_a_stranger(case)
+    space = case.world.store.containers[U1].namespace
+    database = database_name(space, name)
+    case.storage.names |= {main_database(space), database, database_name(space, session_name(C1))}
+    await case.rounds(1.1)
+    rows = {row.found.key for row in (await case.orphans.book()).rows}
+    assert rows == {(Kind.SESSION, name, U1), (Kind.DATABASE, database, "main")}
+    await case.approve(Kind.DATABASE)
+    await case.rounds(0.2)
+    assert case.destructive == []  # the session still has it open
+    await case.approve(Kind.SESSION)
+    await case.rounds(0.2)
+    assert case.destructive == ["waha.delete", "storage.drop"]
+    assert case.world.waha.sessions[U1].keys() == {session_name(C1)}
+    assert case.storage.names == {main_database(space), database_name(space, session_name(C1))}
+
+
+@scenario
+async def test_no_setting_deletes_a_session_that_works(case: Case) -> None:
+    case.settings = msgspec.structs.replace(SETTINGS, janitor="remove")
+    case.boot()
+    name = await _with_a_stranger(case, WahaStatus.WORKING)
+    await case.rounds(3)
+    assert case.state(Kind.SESSION, name) is State.WAITING
+    assert case.destructive == []
+
+
+@scenario
+async def test_a_container_that_does_not_answer_has_no_session_deleted_or_forgotten(case: Case) -> None:
+    name = await _with_a_stranger(case)
+    await case.rounds(1.1)
+    await case.approve(Kind.SESSION)
+    case.world.faults.down("waha")
+    await case.rounds(2)
+    assert case.state(Kind.SESSION, name) is State.REMOVING
+    assert case.destructive == []
+
+
+@scenario
+async def test_many_orphans_at_once_are_no_setting_s_business(case: Case) -> None:
+    case.settings = msgspec.structs.replace(SETTINGS, janitor="remove")
+    case.boot()
+    for number in range(8):
+        await case.ghost_job(user_number(700 + number))
+    await case.rounds(2)
+    assert case.destructive == []
+    assert {row.state for row in (await case.orphans.book()).rows} == {State.WAITING}
+
+
+class KillAt:
+    """Ends the daemon the n-th time that a step is reached."""
+
+    def __init__(self) -> None:
+        self.left = -1
+        self.reached: list[str] = []
+
+    def announce(self, step: Step, key: str, detail: str = "", /) -> None:
+        self.reached.append(f"{step.value} {detail}")
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+
+
+def test_killed_between_any_two_steps_it_converges() -> None:
+    """Whatever was not written down is found out by the next look."""
+
+    async def main(kill_at: int) -> tuple[bool, list[str]]:
+        steps = KillAt()
+        case = Case(World(), steps=steps)
+        await case.ghost_job()
+        case.leave_namespace()
+        await case.rounds(1.1)
+        await case.approve(Kind.JOB, Kind.VARIABLES, Kind.NAMESPACE)
+        steps.left = kill_at
+        killed = False
+        try:
+            await case.rounds(0.2)
+        except Killed:
+            killed = True
+            steps.left = -1
+            await case.world.clock.sleep(61)  # its leases run out
+            case.boot()
+            await case.rounds(0.3)
+        assert (case.world.nomad.held, case.world.nomad.variables, case.storage.names) == ({}, {}, set())
+        assert {row.state for row in (await case.orphans.book()).rows} == {State.REMOVED}
+        assert case.world.faults.count("nomad.stop") == 1
+        return killed, steps.reached
+
+    points = 0
+    while run_virtual(main(points))[0]:
+        points += 1
+    assert points >= 12
+
+
+@scenario
+async def test_at_rest_it_asks_for_nothing_per_user(case: Case) -> None:
+    world = case.world
+    for number in range(30):
+        world.store.add_chip(user_number(300 + number), user_number(900 + number))
+    await case.round()
+    before = len(world.faults.calls)
+    await case.round()
+    calls = world.faults.calls[before:]
+    assert len(calls) == 5, calls
+    assert U2 not in str(calls)
