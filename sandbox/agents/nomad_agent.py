@@ -72,6 +72,7 @@ class NomadAgent:
         join: str | None = None,
         host: Host | None = None,
         env: Mapping[str, str] | None = None,
+        heartbeat_s: float | None = None,
         timeout_s: float = 60.0,
     ) -> Self:
         """Start `nomad` of PATH with its data below `folder`; blocks until it does its work.
@@ -82,6 +83,7 @@ class NomadAgent:
             join: `rpc` of the server of this host; None makes the agent the one server of a cluster.
             host: what the agent offers to jobs; None for a server that carries none.
             env: what its tasks find in their environment beside what their jobs say (raw_exec).
+            heartbeat_s: of a server: how soon it gives a silent host up, 2 to 3 times this; None for Nomad's own.
 
         Raises:
             NomadAgentError: no nomad on PATH, an agent that did not come up, or no Docker engine where the
@@ -97,7 +99,15 @@ class NomadAgent:
         version = _version(program)
         _end_leftover(folder)
         ports = kept_ports(folder, address, ("http", "rpc", "serf"), http=http_port)
-        plan = Agent(name=name, folder=folder, address=address, join=join, host=host, **ports)
+        plan = Agent(
+            name=name,
+            folder=folder,
+            address=address,
+            join=join,
+            host=host,
+            heartbeat_s=heartbeat_s,
+            **ports,
+        )
         config = write_config(plan)
         process = TetheredProcess.start(
             [program, "agent", "-config", str(config)],

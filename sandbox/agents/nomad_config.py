@@ -28,7 +28,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent: its name, folder, address and ports. `join`: host:port of its server, None for a server."""
+    """One agent: its name, folder, address and ports. `join`: host:port of its server, None for a server.
+
+    `heartbeat_s` shortens a server's min_heartbeat_ttl and heartbeat_grace (10 s each by default).
+    """
 
     name: str
     folder: Path
@@ -38,6 +41,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     serf: int
     join: str | None
     host: Host | None
+    heartbeat_s: float | None = None
 
 
 _LOOPBACK: Final = "lo0" if sys.platform == "darwin" else "lo"
@@ -73,6 +77,9 @@ def write_config(agent: Agent) -> Path:
     }
     if agent.join is None:
         config["server"] = {"enabled": True, "bootstrap_expect": 1}
+        if agent.heartbeat_s is not None:
+            beat = f"{agent.heartbeat_s}s"
+            config["server"] |= {"min_heartbeat_ttl": beat, "heartbeat_grace": beat}
     if host is not None:
         config["client"] = _client(agent, host)
         config["plugin"] = [_PLUGINS[host.driver]]

@@ -108,6 +108,8 @@ class NomadDouble:
             await self.registrar.start()
         for client in self.clients.values():
             client.start()
+        for node_id in self.clients:
+            self.node_operations.drains.changed(node_id)
         self.worker.start()
 
     async def stop(self) -> None:
@@ -115,6 +117,7 @@ class NomadDouble:
         self.broker.close_all("server shutdown")
         await self.worker.stop()
         await self.heartbeats.stop()
+        await self.node_operations.drains.stop()
         await asyncio.gather(*(client.stop() for client in self.clients.values()))
         if self.registrar is not None:
             await self.registrar.stop()

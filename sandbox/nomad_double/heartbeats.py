@@ -13,7 +13,7 @@ import msgspec
 from sandbox.nomad_double.clock import NS_PER_S
 from sandbox.nomad_double.disconnect import may_come_back
 from sandbox.nomad_double.model import Node
-from sandbox.nomad_double.nodes import kept_events, node_evaluations, node_event
+from sandbox.nomad_double.node_writes import kept_events, node_evaluations, node_event
 from sandbox.nomad_double.server import Server
 
 MISSED = "Node heartbeat missed"

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from sandbox.nomad_double.commit import Commit
+from sandbox.nomad_double.drains import Drains
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError
-from sandbox.nomad_double.model import Allocation, DesiredTransition, Evaluation, Json, Node
-from sandbox.nomad_double.scheduler import new_id
+from sandbox.nomad_double.model import Evaluation, Json, Node
+from sandbox.nomad_double.node_writes import kept_events, last_drain, node_evaluations, node_event
 from sandbox.nomad_double.server import Server
 from sandbox.nomad_double.settings import DoubleSettings, HostSettings
 from sandbox.nomad_double.state import StateStore
@@ -95,7 +95,7 @@ class NodeOperations:
         self._state = server.state
         self.forgotten: Callable[[str], None] = lambda _node_id: None
         """Called with the id of a purged node."""
-        self._state.observe(self._finish_drains)
+        self.drains = Drains(server)
 
     def set_eligibility(self, node: Node, eligibility: str) -> Json:
         """Allow or forbid new placements.
@@ -133,7 +133,7 @@ class NodeOperations:
                 if node.drain_strategy is not None:
                     node = msgspec.structs.replace(
                         node,
-                        last_drain=_last_drain(node, "canceled", now_ns),
+                        last_drain=last_drain(node, "canceled", now_ns),
                         events=kept_events(node, node_event("Drain", "Node drain disabled", now_ns)),
                     )
                 eligibility = "eligible" if mark_eligible else node.scheduling_eligibility
@@ -155,11 +155,9 @@ class NodeOperations:
                     events=kept_events(node, node_event("Drain", "Node drain strategy set", now_ns)),
                 )
                 commit.put_node(
-                    msgspec.structs.replace(started, last_drain=_last_drain(started, "draining", now_ns))
+                    msgspec.structs.replace(started, last_drain=last_drain(started, "draining", now_ns))
                 )
-        if spec is not None:
-            self._migrate_all(node)
-            self._finish_drains(commit)
+        self.drains.changed(node.id)
         return {"NodeModifyIndex": commit.index, "EvalIDs": None, "EvalCreateIndex": 0, "Index": commit.index}
 
     def purge(self, node: Node) -> Json:
@@ -186,98 +184,5 @@ class NodeOperations:
             "Index": index,
         }
 
-    def _migrate_all(self, node: Node) -> None:
-        allocs = [alloc for alloc in self._state.allocs_of_node(node.id) if not alloc.terminal]
-        if not allocs:
-            return
-        with self._state.commit("AllocationUpdateDesiredStatus") as commit:
-            for alloc in allocs:
-                transition = DesiredTransition(migrate=True)
-                commit.put_alloc(
-                    msgspec.structs.replace(alloc, desired_transition=transition), by_server=True
-                )
-            put_evaluations(self._server, commit, allocs, "node-drain", node)
-
     def _evaluate_node(self, node: Node, trigger: str) -> list[Evaluation]:
         return node_evaluations(self._server, node, trigger, node.modify_index)
-
-    def _finish_drains(self, _commit: Commit) -> None:
-        """A drain is over when nothing on the node runs any more."""
-        for node in list(self._state.nodes.values()):
-            if node.drain_strategy is None:
-                continue
-            if any(not alloc.client_terminal for alloc in self._state.allocs_of_node(node.id)):
-                continue
-            now_ns = self._state.clock.time_ns()
-            done = msgspec.structs.replace(
-                node,
-                drain_strategy=None,
-                last_drain=_last_drain(node, "complete", now_ns),
-                events=kept_events(node, node_event("Drain", "Node drain complete", now_ns)),
-            )
-            with self._state.commit("NodeDrain") as commit:
-                commit.put_node(done)
-
-
-def node_evaluations(server: Server, node: Node, trigger: str, node_index: int) -> list[Evaluation]:
-    """Let every job look again that has an allocation on the node, also one that is over."""
-    allocs = server.state.allocs_of_node(node.id)
-    if not allocs:
-        return []
-    with server.state.commit("EvaluationUpdated") as commit:
-        return put_evaluations(server, commit, allocs, trigger, node, node_index)
-
-
-def put_evaluations(
-    server: Server,
-    commit: Commit,
-    allocs: list[Allocation],
-    trigger: str,
-    node: Node,
-    node_index: int = 0,
-) -> list[Evaluation]:
-    """One pending evaluation for each job of `allocs`."""
-    jobs = {(alloc.namespace, alloc.job_id): alloc.job for alloc in allocs}
-    return [
-        commit.put_eval(
-            Evaluation(
-                id=new_id(server.rng),
-                namespace=namespace,
-                priority=job["Priority"],
-                type=job["Type"],
-                triggered_by=trigger,
-                job_id=job_id,
-                node_id=node.id,
-                node_modify_index=node_index,
-                status="pending",
-            )
-        )
-        for (namespace, job_id), job in jobs.items()
-    ]
-
-
-def _last_drain(node: Node, status: str, now_ns: int) -> Json:
-    started = (node.drain_strategy or {}).get("StartedAt") or iso_time(now_ns)
-    return {
-        "StartedAt": started,
-        "UpdatedAt": iso_time(now_ns),
-        "Status": status,
-        "AccessorID": "",
-        "Meta": None,
-    }
-
-
-def node_event(subsystem: str, message: str, now_ns: int, index: int = 0) -> Json:
-    """One entry of a node's `Events`."""
-    return {
-        "Message": message,
-        "Subsystem": subsystem,
-        "Details": None,
-        "Timestamp": iso_time(now_ns),
-        "CreateIndex": index,
-    }
-
-
-def kept_events(node: Node, event: Json) -> list[Json]:
-    """The newest ten events of a node, with one more."""
-    return [*node.events, event][-10:]

@@ -85,6 +85,12 @@ def reconcile(
     by_group: dict[str, list[Allocation]] = {name: [] for name in groups}
     for alloc in allocs:
         by_group.setdefault(alloc.task_group, []).append(alloc)
+    for alloc in allocs:
+        # Told to stop, and its host fell silent before it said that it has (updateNonTerminalAllocsToLost).
+        node = nodes.get(alloc.node_id)
+        gone = node is None or node.status == "down"
+        if gone and alloc.server_terminal and alloc.client_status in ("pending", "running"):
+            changes.stop.append(Stop(alloc, LOST, "lost"))
     for name, members in by_group.items():
         counts = dict.fromkeys(
             (

@@ -84,6 +84,11 @@ class StateStore:
     def evals_of_job(self, namespace: str, job_id: str) -> list[Evaluation]:
         return [self.evals[i] for i in self._job_evals.get((namespace, job_id), ())]
 
+    def evals_of_jobs(self, namespace: str, prefix: str) -> list[Evaluation]:
+        """Evaluations of every job whose id begins with `prefix`."""
+        keys = [key for key in self._job_evals if key[0] == namespace and key[1].startswith(prefix)]
+        return [evaluation for key in keys for evaluation in self.evals_of_job(*key)]
+
     def deployments_of_job(self, namespace: str, job_id: str) -> list[Deployment]:
         """Newest first."""
         found = [d for d in self.deployments.values() if (d.namespace, d.job_id) == (namespace, job_id)]

@@ -138,7 +138,8 @@ class JobRoutes:
         request.allow("GET")
 
         def make() -> list[Json]:
-            evals = self._state.evals_of_job(request.namespace, job_id)
+            # Nomad finds them by the beginning of their job's id (measured on 1.10.5): also those of `job_id-2`.
+            evals = self._state.evals_of_jobs(request.namespace, job_id)
             return [eval_view(evaluation) for evaluation in sorted(evals, key=lambda e: e.id)]
 
         return await self._table(request, "evals", make)

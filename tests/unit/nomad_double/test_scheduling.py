@@ -141,26 +141,6 @@ async def test_a_seed_replays_exactly(
     assert seen[0] == seen[1]
 
 
-async def test_draining_moves_a_task_to_another_host(
-    build: Build, clock: Any, tasks: Tasks, registrar: Any
-) -> None:
-    double = build(hosts=2)
-    await double.start()
-    world = World(double, clock, tasks, registrar)
-    await world.register(make_job())
-    old = await world.last_alloc("app")
-    body = {"DrainSpec": {"Deadline": 60 * SECOND}}
-    await world.http.put(f"/v1/node/{old['NodeID']}/drain", json=body)
-    await world.settle()
-    gone, new = await world.allocs("app")
-    assert (gone["ClientStatus"], new["ClientStatus"]) == ("complete", "running")
-    assert new["NodeID"] != old["NodeID"]
-    node = await world.get(f"/v1/node/{old['NodeID']}")
-    assert (node["Drain"], node["SchedulingEligibility"]) == (False, "ineligible")
-    await world.http.aclose()
-    await double.stop()
-
-
 async def test_a_purge_frees_the_port_while_the_task_still_ends(world: World) -> None:
     await world.register(make_job())
     await world.http.delete("/v1/job/app", params={"purge": "true"})

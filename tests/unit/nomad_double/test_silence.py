@@ -234,18 +234,20 @@ async def test_a_frozen_agent_neither_restarts_nor_reports(fleet: World) -> None
     assert (await fleet.last_alloc("app"))["ClientStatus"] == "running"
 
 
-async def test_what_was_told_to_stop_before_the_silence_is_neither_lost_nor_over(fleet: World) -> None:
+async def test_what_was_told_to_stop_before_the_silence_is_lost_as_well(fleet: World) -> None:
     alloc = await placed(fleet, fenced())
     await tell(fleet, alloc["NodeName"], "freeze")
     await fleet.http.delete("/v1/job/app")
-    await fleet.clock.advance(GIVEN_UP + 300)
+    await fleet.settle()
     state = fleet.double.state
     stopped = state.allocs[alloc["ID"]]
     assert (stopped.desired_status, stopped.client_status) == ("stop", "running")
     assert not stopped.client_terminal, "its port is held until its client says that it has ended"
+    await fleet.clock.advance(GIVEN_UP)
+    assert (state.allocs[alloc["ID"]].client_status, alive(fleet)) == ("lost", 1)
     await tell(fleet, alloc["NodeName"], "back")
     await fleet.clock.advance(1)
-    assert state.allocs[alloc["ID"]].client_status == "complete"
+    assert (state.allocs[alloc["ID"]].client_status, alive(fleet)) == ("complete", 0)
 
 
 async def test_a_lost_allocation_holds_no_port(fleet: World) -> None:
