@@ -130,8 +130,13 @@ def merge_container(
     old = before.looked_at
     if after == before and old is not None and now - old < LOOKED_AT_STEP:
         return before
+    return touched(after, seen, now)
+
+
+def touched(before: ContainerColumns, seen: ContainerStatus, now: datetime) -> ContainerColumns:
+    """As `before`, for a write that moves something else of the user: a pass looked."""
     return msgspec.structs.replace(
-        after, looked_at=now, observed_at=before.observed_at if seen.blind else now
+        before, looked_at=now, observed_at=before.observed_at if seen.blind else now
     )
 
 

@@ -130,6 +130,11 @@ def held(lease: Lease) -> CTE:
     return select(leases.c.key).where(*_is(lease)).with_for_update(read=True).cte("held")
 
 
+def held_by_parameters() -> CTE:
+    """As `held`, in a statement that is built once and run with `as_parameters`."""
+    return _GUARD.cte("held")
+
+
 async def guard(connection: AsyncConnection, lease: Lease) -> None:
     """Keep the lease from changing hands until this transaction ends. Raises StaleWrite when it has."""
     if (await connection.execute(_GUARD, as_parameters(lease))).one_or_none() is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +19,9 @@ async def move(connection: AsyncConnection, user_id: str, placed: Placed) -> int
     An allocation that comes back (its node was only cut off) gets its row back with a new epoch. The
     container's row must be locked by the caller.
     """
+    # Batches of guards lock them in this order too.
+    mine = select(placements.c.id).where(placements.c.user_id == user_id).order_by(placements.c.id)
+    await connection.execute(mine.with_for_update())
     newest = select(func.coalesce(func.max(placements.c.epoch), 0)).where(placements.c.user_id == user_id)
     epoch = int((await connection.execute(newest)).scalar_one()) + 1
     # First the old one: at no moment may two be current (partial unique index).
@@ -40,3 +45,10 @@ async def move(connection: AsyncConnection, user_id: str, placed: Placed) -> int
     )
     await connection.execute(back.returning(placements.c.epoch))
     return epoch
+
+
+async def free_leases(connection: AsyncConnection, user_id: str, allocation_ids: Collection[str]) -> None:
+    """The allocations' own client reported their end: no guard can forward anything for them any more."""
+    mine = (placements.c.user_id == user_id, placements.c.allocation_id.in_(sorted(allocation_ids)))
+    await connection.execute(select(placements.c.id).where(*mine).order_by(placements.c.id).with_for_update())
+    await connection.execute(update(placements).where(*mine).values(lease_until=None))

@@ -5,27 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-import msgspec
 from sqlalchemy import Row, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from core.domain.actions import ContainerStatus
+from core.domain.ports import Claim
 from core.errors import StaleWrite
 from core.store.engine import SYSTEM
 from core.store.interface import PortTaken
 from core.store.tables import port_ledger
 
 _ATTEMPTS: Final = 3
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """A live allocation holds this port of this host."""
-
-    allocation_id: str
-    address: str
-    port: int
 
 
 class Held(Exception):
@@ -36,64 +27,13 @@ class Held(Exception):
         self.taken = taken
 
 
-def claims_of(status: ContainerStatus) -> tuple[Claim, ...]:
-    """The ports that a pass saw allocated: of the newest live allocation and of the one that is placed."""
-    if status.blind:
-        return ()
-    found: dict[str, Claim] = {}
-    if status.placed is not None:
-        placed = status.placed
-        if placed.address is not None and placed.port is not None:
-            found[placed.allocation_id] = Claim(placed.allocation_id, placed.address, placed.port)
-    newest = status.allocation_id
-    if newest is not None and status.address is not None and status.port is not None:
-        found[newest] = Claim(newest, status.address, status.port)
-    return tuple(claim for id_, claim in found.items() if id_ not in status.closed_allocations)
-
-
-class Entries(msgspec.Struct, frozen=True):
-    """The entries that a status write is about."""
-
-    rows: tuple[Any, ...]
-
-    def is_open(self, claim: Claim) -> bool:
-        return any(_same(row, claim) for row in self.rows)
-
-    def open_among(self, allocation_ids: Collection[str]) -> tuple[str, ...]:
-        return tuple(
-            row.allocation_id
-            for row in self.rows
-            if row.closed_at is None and row.allocation_id in allocation_ids
-        )
-
-
-async def entries(connection: AsyncConnection, allocation_ids: Collection[str]) -> Entries:
-    """The entries of these allocations, open or closed; no statement is sent for none."""
+async def close(connection: AsyncConnection, allocation_ids: Collection[str]) -> tuple[str, ...]:
+    """Close the open entries of these allocations and name those that were open until now."""
     if not allocation_ids:
-        return Entries(())
-    query = select(port_ledger).where(port_ledger.c.allocation_id.in_(sorted(allocation_ids)))
-    return Entries(tuple((await connection.execute(query)).all()))
-
-
-async def close(
-    connection: AsyncConnection,
-    user_id: str,
-    *,
-    own: Collection[str],
-    others: Collection[str],
-) -> tuple[str, ...]:
-    """Close the open entries of these allocations (`own`: only the user's) and name those that were open."""
-    if not own and not others:
         return ()
     done = await connection.execute(
         update(port_ledger)
-        .where(
-            port_ledger.c.closed_at.is_(None),
-            or_(
-                and_(port_ledger.c.user_id == user_id, port_ledger.c.allocation_id.in_(sorted(own))),
-                port_ledger.c.allocation_id.in_(sorted(others)),
-            ),
-        )
+        .where(port_ledger.c.closed_at.is_(None), port_ledger.c.allocation_id.in_(sorted(allocation_ids)))
         .values(closed_at=func.clock_timestamp())
         .returning(port_ledger.c.allocation_id)
     )
@@ -141,7 +81,12 @@ async def _reopened(connection: AsyncConnection, claim: Claim) -> bool:
             await connection.execute(
                 update(port_ledger)
                 .where(port_ledger.c.allocation_id == claim.allocation_id)
-                .values(address=claim.address, port=claim.port, closed_at=None)
+                .values(
+                    address=claim.address,
+                    port=claim.port,
+                    opened_at=func.clock_timestamp(),
+                    closed_at=None,
+                )
             )
     except IntegrityError:
         return False

@@ -15,9 +15,10 @@ from core.domain.names import parse_id
 from core.errors import StaleWrite
 from core.store import leases, snapshots, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
+from core.store.housekeeping import forget_placements
 from core.store.interface import Answered, Busy, Lease, PortTaken, UserSnapshot, UserSummary, Written
 from core.store.notify import OBSERVED, notify
-from core.store.tables import chip_events, chips, containers, placements, port_ledger
+from core.store.tables import chip_events, chips, containers, port_ledger
 
 
 class PostgresReconcileStore:
@@ -171,8 +172,9 @@ class PostgresReconcileStore:
                 return True
             if await _is_wanted(connection, lease.key, pinned=row.pinned and row.deleted_at is None):
                 return False
-            for table in (port_ledger, placements, containers):
-                await connection.execute(delete(table).where(table.c.user_id == lease.key))
+            await connection.execute(delete(port_ledger).where(port_ledger.c.user_id == lease.key))
+            await forget_placements(connection, lease.key)
+            await connection.execute(delete(containers).where(containers.c.user_id == lease.key))
             await notify(connection, OBSERVED, lease.key)
             return True
 

@@ -1,18 +1,38 @@
 """Writing what a pass saw, in one transaction, guarded by the lease.
 
 Locks are taken in one order everywhere: lease, user, container, chips by id; then placements, ledger and
-events, which only their container's holder writes. A pass that saw nothing new finds that out without any
-lock and writes nothing.
+events, which only their container's holder writes. A pass that saw nothing new finds that out with one
+statement, without any lock, and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, and_, bindparam, case, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Boolean,
+    Integer,
+    Row,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    type_coerce,
+    union,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actions import ChipStatus, ContainerStatus
@@ -20,14 +40,23 @@ from core.domain.desired import Tries, Wanted
 from core.domain.events import STATUS_CHANGE
 from core.domain.facts import Endpoint
 from core.domain.health import DROP_WINDOW
-from core.domain.observed import ChipColumns, ChipMove, ContainerColumns, merge_chip, merge_container
+from core.domain.observed import (
+    ChipColumns,
+    ChipMove,
+    ContainerColumns,
+    merge_chip,
+    merge_container,
+    touched,
+)
+from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.domain.states import ChipPhase, ChipStatusWord
 from core.store import leases, placements, port_ledger
 from core.store.engine import reading, transaction
 from core.store.interface import Lease, PortTaken, Written
-from core.store.notify import OBSERVED, notify
+from core.store.notify import OBSERVED
 from core.store.tables import chip_events, chips, containers, users
 from core.store.tables import placements as placement_rows
+from core.store.tables import port_ledger as ledger_rows
 
 # A drop of the connection counts for the health score; these phases are the owner's own doing.
 _WISHED: Final = (ChipPhase.DISCONNECTING, ChipPhase.DISCONNECTED, ChipPhase.DELETING)
@@ -60,16 +89,17 @@ class _Chip(msgspec.Struct, frozen=True):
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    """Everything that the write would change."""
+    """Everything that the write would change, and the generation of the wishes that it rests on."""
 
     before: ContainerColumns
     after: ContainerColumns
     chips: tuple[_Chip, ...]
     epoch: int | None
     move_placement: bool
-    close_own: tuple[str, ...]
-    close_others: tuple[str, ...]
-    open_claims: tuple[port_ledger.Claim, ...]
+    ledger: Settled
+    free_leases: tuple[str, ...]
+    rests_on: int
+    now: datetime
     generation: int
 
     @property
@@ -77,9 +107,8 @@ class _Plan(msgspec.Struct, frozen=True):
         return not (
             self.after is not self.before
             or self.move_placement
-            or self.close_own
-            or self.close_others
-            or self.open_claims
+            or self.ledger != _NOTHING
+            or self.free_leases
             or any(chip.differs for chip in self.chips)
         )
 
@@ -92,38 +121,64 @@ class _Plan(msgspec.Struct, frozen=True):
         )
 
 
+class _WishCame(Exception):
+    """Something was wished, or the lease lost, since the plan was made."""
+
+
 async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written | PortTaken:
-    """See `ReconcileStore.write_status`."""
+    """See `ReconcileStore.write_status`.
+
+    Planned from one read without locks. Only the holder of the lease writes what a plan rests on, but for
+    wishes, and each of those raises the container's generation: so the write asks for lease and generation
+    in its first statement, and only when a wish came in between is it all planned again under locks.
+    """
     async with reading(engine) as connection:
-        plan = await _planned(connection, lease, seen, lock=False)
+        plan = await _planned(connection, lease, seen)
+    if isinstance(plan, PortTaken):
+        return plan
     if plan.is_empty:
         return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
     try:
-        async with transaction(engine) as connection:
-            await leases.guard(connection, lease)
-            # Foreign keys look at this row: taken here, in the order in which wishes take it too.
-            await connection.execute(
-                select(users.c.id).where(users.c.id == lease.key).with_for_update(read=True, key_share=True)
-            )
-            return await _apply(connection, lease, seen, await _planned(connection, lease, seen, lock=True))
+        try:
+            async with transaction(engine) as connection:
+                return await _apply(connection, lease, seen, plan)
+        except _WishCame:
+            async with transaction(engine) as connection:
+                await _lock(connection, lease)
+                again = await _planned(connection, lease, seen)
+                if isinstance(again, PortTaken):
+                    return again
+                return await _apply(connection, lease, seen, again)
     except port_ledger.Held as held:
         return held.taken
+    except _WishCame:
+        raise leases.stale(lease) from None
 
 
-async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen, *, lock: bool) -> _Plan:
+async def _lock(connection: AsyncConnection, lease: Lease) -> None:
+    await leases.guard(connection, lease)
     whose = {"user_id": lease.key}
-    stored = await connection.execute(
-        _LOCK_CONTAINER if lock else _CONTAINER, whose | leases.as_parameters(lease)
-    )
-    row = stored.one_or_none()
-    if row is None or not row.is_ours:
-        raise leases.stale(lease)
-    chip_rows = (await connection.execute(_LOCK_CHIPS if lock else _CHIPS, whose)).all()
-    claims = port_ledger.claims_of(seen.container)
+    for statement in (_LOCK_USER, _LOCK_CONTAINER, _LOCK_CHIPS):
+        await connection.execute(statement, whose)
+
+
+async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Plan | PortTaken:
+    claims = claims_of(seen.container)
     own, others = seen.container.closed_allocations, seen.release_ports_of
-    entries = await port_ledger.entries(
-        connection, {*own, *others, *(claim.allocation_id for claim in claims)}
-    )
+    values = {
+        "user_id": lease.key,
+        "allocations": [*own, *others, *(claim.allocation_id for claim in claims)],
+        "ended": list(own),
+        "addresses": [claim.address for claim in claims],
+        "ports": [claim.port for claim in claims],
+    }
+    rows = (await connection.execute(_STANDING, values | leases.as_parameters(lease))).all()
+    if not rows or not rows[0].is_ours:
+        raise leases.stale(lease)
+    row = rows[0]
+    ledger = _settled(lease.key, claims, seen, row)
+    if isinstance(ledger, Taken):
+        return PortTaken(ledger.address, ledger.port, ledger.holder.user_id, ledger.holder.allocation_id)
     before = _container_columns(row)
     after = merge_container(before, seen.container, seen.container_generation, row.now)
     shown_moved = before.shown_in_chips() != after.shown_in_chips()
@@ -131,49 +186,58 @@ async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen, *, loc
     return _Plan(
         before=before,
         after=after,
-        chips=tuple(_chip(chip, seen, shown_moved, row.now) for chip in chip_rows),
+        chips=tuple(_chip(chip, seen, shown_moved, row.now) for chip in rows if chip.chip_id is not None),
         epoch=row.epoch,
         move_placement=placed is not None and placed.allocation_id != row.current_allocation,
-        close_own=entries.open_among(own),
-        close_others=entries.open_among(others),
-        open_claims=tuple(claim for claim in claims if not entries.is_open(claim)),
-        generation=max(row.generation, *(chip.generation for chip in chip_rows), 0),
+        ledger=ledger,
+        free_leases=tuple(row.leased),
+        rests_on=row.generation,
+        now=row.now,
+        generation=max(row.generation, *(chip.chip_generation or 0 for chip in rows)),
+    )
+
+
+def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Row[Any]) -> Settled | Taken:
+    entries = [Entry(owner, id_, address, port, True) for owner, id_, address, port in row.entries]
+    by_allocation = {entry.allocation_id: entry for entry in entries}
+    by_port = {(entry.address, entry.port): entry for entry in entries}
+    return settle(
+        user_id,
+        claims,
+        own_ended=seen.container.closed_allocations,
+        others_ended=seen.release_ports_of,
+        entry=by_allocation.get,
+        holder=lambda address, port: by_port.get((address, port)),
     )
 
 
 async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _Plan) -> Written:
     user_id = lease.key
-    closed = await port_ledger.close(connection, user_id, own=plan.close_own, others=plan.close_others)
-    for claim in plan.open_claims:
+    now_looked = (
+        plan.after if plan.after is not plan.before else touched(plan.before, seen.container, plan.now)
+    )
+    values = {"whose": user_id, "rests_on": plan.rests_on, "news": plan.is_news, "channel": OBSERVED}
+    values |= leases.as_parameters(lease) | _container_values(now_looked)
+    if (await connection.execute(_UPDATE_CONTAINER, values)).one_or_none() is None:
+        raise _WishCame
+    closed = await port_ledger.close(connection, plan.ledger.closes)
+    for claim in plan.ledger.opens:
         await port_ledger.open_(connection, user_id, claim)
     epoch = plan.epoch
     if plan.move_placement and seen.container.placed is not None:
         epoch = await placements.move(connection, user_id, seen.container.placed)
-    if plan.after is not plan.before:
-        await connection.execute(_UPDATE_CONTAINER, {"whose": user_id, **_container_values(plan.after)})
+    if plan.free_leases:
+        await placements.free_leases(connection, user_id, plan.free_leases)
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
         await connection.execute(_UPDATE_CHIP, [_chip_values(chip) for chip in moved])
     told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
     if told:
         await connection.execute(_INSERT_EVENT, told)
-    if plan.is_news:
-        await notify(connection, OBSERVED, user_id)
     return Written(epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=closed)
 
 
-def _container_query() -> Select[Any]:
-    current = and_(placement_rows.c.user_id == containers.c.user_id, placement_rows.c.is_current)
-    return select(
-        containers,
-        select(placement_rows.c.epoch).where(current).scalar_subquery().label("epoch"),
-        select(placement_rows.c.allocation_id).where(current).scalar_subquery().label("current_allocation"),
-        leases.is_ours().label("is_ours"),
-        func.clock_timestamp().label("now"),
-    ).where(containers.c.user_id == bindparam("user_id"))
-
-
-def _chips_query() -> Select[Any]:
+def _drops() -> Any:
     newest = (
         select(chip_events.c.type, chip_events.c.code, chip_events.c.extra_data, chip_events.c.created_at)
         .where(chip_events.c.chip_id == chips.c.id)
@@ -189,22 +253,126 @@ def _chips_query() -> Select[Any]:
         newest.c.extra_data["from"].astext == connected,
         newest.c.extra_data["to"].astext != connected,
     )
+    return drops.scalar_subquery()
+
+
+def _entries() -> Any:
+    """The open entries of these allocations and on these ports."""
+    ids = bindparam("allocations", type_=ARRAY(ledger_rows.c.allocation_id.type))
+    addresses = bindparam("addresses", type_=ARRAY(Text))
+    ports = bindparam("ports", type_=ARRAY(Integer))
+    place = func.unnest(addresses, ports).table_valued("address", "port").render_derived("place")
+    still_open = ledger_rows.c.closed_at.is_(None)
+    columns = [ledger_rows.c[name] for name in ("user_id", "allocation_id", "address", "port")]
+    found = union(
+        select(*columns).where(still_open, ledger_rows.c.allocation_id == any_(ids)),
+        select(*columns).join(
+            place,
+            and_(still_open, ledger_rows.c.address == place.c.address, ledger_rows.c.port == place.c.port),
+        ),
+    ).subquery("found")
+    listed = func.json_build_array(found.c.user_id, found.c.allocation_id, found.c.address, found.c.port)
+    return func.coalesce(select(func.json_agg(listed)).scalar_subquery(), literal_column("'[]'::json"))
+
+
+def _leased() -> Any:
+    """Those of the ended allocations that a guard may still hold a lease for."""
+    ended = bindparam("ended", type_=ARRAY(placement_rows.c.allocation_id.type))
+    found = select(placement_rows.c.allocation_id).where(
+        placement_rows.c.user_id == bindparam("user_id"),
+        placement_rows.c.allocation_id == any_(ended),
+        placement_rows.c.lease_until.is_not(None),
+    )
+    return type_coerce(func.array(found.scalar_subquery()), ARRAY(placement_rows.c.allocation_id.type))
+
+
+_CHIP_COLUMNS: Final = (
+    *("id", "wanted", "generation", "phase", "reason", "status", "status_since", "waha_status"),
+    *("phone_number", "push_name", "connected_at", "last_activity_at", "unlinked_generation"),
+    *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
+    *("health_score", "observed_generation"),
+)
+
+
+def _standing() -> Select[Any]:
+    current = and_(placement_rows.c.user_id == containers.c.user_id, placement_rows.c.is_current)
     return (
-        select(chips, drops.scalar_subquery().label("drops"))
-        .where(chips.c.user_id == bindparam("user_id"))
+        select(
+            *_STORED,
+            placement_rows.c.epoch,
+            placement_rows.c.allocation_id.label("current_allocation"),
+            leases.is_ours().label("is_ours"),
+            func.clock_timestamp().label("now"),
+            type_coerce(_entries(), JSON).label("entries"),
+            _leased().label("leased"),
+            *(chips.c[name].label(f"chip_{name}") for name in _CHIP_COLUMNS),
+            _drops().label("chip_drops"),
+        )
+        .select_from(containers)
+        .outerjoin(placement_rows, current)
+        .outerjoin(chips, chips.c.user_id == containers.c.user_id)
+        .where(containers.c.user_id == bindparam("user_id"))
         .order_by(chips.c.id)
     )
 
 
+_STORED: Final = tuple(
+    containers.c[name]
+    for name in (
+        *("generation", "phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
+        *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
+        *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
+    )
+)
+
+
+def _update_container() -> Any:
+    owner = select(users.c.id).where(users.c.id == bindparam("whose"))
+    # Foreign keys look at this row: taken here, in the order in which wishes take it too.
+    known = owner.with_for_update(read=True, key_share=True).cte("owner")
+    held = leases.held_by_parameters()
+    told = case(
+        (
+            bindparam("news", type_=Boolean),
+            func.pg_notify(bindparam("channel"), bindparam("whose", type_=Text)),
+        )
+    )
+    return (
+        update(containers)
+        .where(
+            containers.c.user_id == bindparam("whose"),
+            containers.c.generation == bindparam("rests_on"),
+            exists(select(held.c.key)),
+            exists(select(known.c.id)),
+        )
+        .values({name: bindparam(name) for name in _CONTAINER_VALUES})
+        .returning(containers.c.user_id, told)
+    )
+
+
+_CONTAINER_VALUES: Final = (
+    *("phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
+    *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
+    *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
+)
 # Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
-_CONTAINER: Final = _container_query()
-_CHIPS: Final = _chips_query()
-_LOCK_CONTAINER: Final = _CONTAINER.with_for_update(of=containers, key_share=True)
-_LOCK_CHIPS: Final = _CHIPS.with_for_update(of=chips, key_share=True)
+_NOTHING: Final = Settled()
+_STANDING: Final = _standing()
 _LOCK_USER: Final = (
     select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update(read=True, key_share=True)
 )
-_UPDATE_CONTAINER: Final = update(containers).where(containers.c.user_id == bindparam("whose"))
+_LOCK_CONTAINER: Final = (
+    select(containers.c.user_id)
+    .where(containers.c.user_id == bindparam("user_id"))
+    .with_for_update(key_share=True)
+)
+_LOCK_CHIPS: Final = (
+    select(chips.c.id)
+    .where(chips.c.user_id == bindparam("user_id"))
+    .order_by(chips.c.id)
+    .with_for_update(key_share=True)
+)
+_UPDATE_CONTAINER: Final = _update_container()
 _INSERT_EVENT: Final = insert(chip_events)
 
 
@@ -256,33 +424,38 @@ def _container_values(columns: ContainerColumns) -> dict[str, Any]:
 
 def _chip(row: Row[Any], seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
     before = ChipColumns(
-        phase=row.phase,
-        reason=row.reason,
-        status=row.status,
-        since=row.status_since,
-        waha_status=row.waha_status,
-        phone_number=row.phone_number,
-        push_name=row.push_name,
-        connected_at=row.connected_at,
-        last_activity_at=row.last_activity_at,
-        unlinked_generation=row.unlinked_generation,
-        tries=Tries(row.tries_generation, row.tries_failures, row.tries_qr_rounds, row.tries_last_at),
-        health_score=row.health_score,
-        observed_generation=row.observed_generation,
+        phase=row.chip_phase,
+        reason=row.chip_reason,
+        status=row.chip_status,
+        since=row.chip_status_since,
+        waha_status=row.chip_waha_status,
+        phone_number=row.chip_phone_number,
+        push_name=row.chip_push_name,
+        connected_at=row.chip_connected_at,
+        last_activity_at=row.chip_last_activity_at,
+        unlinked_generation=row.chip_unlinked_generation,
+        tries=Tries(
+            row.chip_tries_generation,
+            row.chip_tries_failures,
+            row.chip_tries_qr_rounds,
+            row.chip_tries_last_at,
+        ),
+        health_score=row.chip_health_score,
+        observed_generation=row.chip_observed_generation,
     )
     move = ChipMove(before, None)
-    if row.id in seen.chips:
+    if row.chip_id in seen.chips:
         move = merge_chip(
             before,
-            seen.chips[row.id],
-            loaded_generation=seen.generations[row.id],
-            stored_generation=row.generation,
-            drops=row.drops,
+            seen.chips[row.chip_id],
+            loaded_generation=seen.generations[row.chip_id],
+            stored_generation=row.chip_generation,
+            drops=row.chip_drops,
             now=now,
         )
-    live = row.wanted != Wanted.DELETED
+    live = row.chip_wanted != Wanted.DELETED
     bump = (shown_moved and live) or move.after.rendered() != before.rendered()
-    return _Chip(row.id, live, row.generation, before, move, bump)
+    return _Chip(row.chip_id, live, row.chip_generation, before, move, bump)
 
 
 def _chip_values(chip: _Chip) -> dict[str, Any]:

@@ -176,6 +176,7 @@ placements = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("is_current", Boolean, nullable=False),
     Column("lease_until", _Time),  # until when a guard may forward for it
+    Column("grant_number", BigInteger, nullable=False, server_default=text("0")),  # of that lease
     _created(),
     UniqueConstraint("user_id", "epoch"),
 )

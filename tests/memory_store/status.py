@@ -8,7 +8,7 @@ from datetime import datetime
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Wanted
 from core.domain.health import DROP_WINDOW
-from core.domain.observed import ChipMove, merge_chip, merge_container
+from core.domain.observed import ChipMove, merge_chip, merge_container, touched
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
@@ -67,13 +67,18 @@ class StatusWrites(Leases):
         )
         if placed is not None and moves:
             self._move(row, placed, now)
-        self.free_guard_leases(row.user_id, seen.closed_allocations)
+        wrote = bool(moves or change.closes or change.opens)
+        wrote |= self.free_guard_leases(row.user_id, seen.closed_allocations)
         before = row.observed
         after = row.observed = merge_container(before, seen, container_generation, now)
         shown_moved = before is not after and before.shown_in_chips() != after.shown_in_chips()
         news = moves or (before is not after and before.news() != after.news())
         for chip in sorted(row.chips, key=_by_id) if len(row.chips) > 1 else row.chips:
-            news |= self._write_chip(chip, chips.get(chip.id), generations, shown_moved, now)
+            told = self._write_chip(chip, chips.get(chip.id), generations, shown_moved, now)
+            wrote |= told is not None
+            news |= bool(told)
+        if wrote and after is before:
+            row.observed = touched(before, seen, now)
         if after is not before or moves:
             row.snapshot = None
         self.statuses[row.user_id] = seen
@@ -89,8 +94,8 @@ class StatusWrites(Leases):
         generations: Mapping[str, int],
         shown_moved: bool,
         now: datetime,
-    ) -> bool:
-        """True when its owner sees something new."""
+    ) -> bool | None:
+        """Whether its owner sees something new; None when nothing was written."""
         before = chip.observed
         move = ChipMove(before, None)
         if seen is not None:
@@ -118,7 +123,7 @@ class StatusWrites(Leases):
             self.record_event(
                 chip, now, loaded, told.type, told.code, told.description, dict(told.extra_data)
             )
-        return bump and live
+        return None if same and not bump else bump and live
 
     def _drops(self, chip: Chip, now: datetime) -> int:
         if not chip.drops:
@@ -138,7 +143,7 @@ class StatusWrites(Leases):
                 row = self.entries[claim.allocation_id] = LedgerRow(entry, now)
             else:
                 self.open_ports.pop((row.entry.address, row.entry.port), None) if row.entry.is_open else None
-                row.entry, row.closed_at = entry, None
+                row.entry, row.opened_at, row.closed_at = entry, now, None
             self.open_ports[claim.address, claim.port] = row
 
     def hold_port(self, user_id: str, allocation_id: str, address: str, port: int) -> None:
@@ -151,12 +156,14 @@ class StatusWrites(Leases):
         row.closed_at = now
         row.entry = Entry(entry.user_id, entry.allocation_id, entry.address, entry.port, is_open=False)
 
-    def free_guard_leases(self, user_id: str, allocation_ids: tuple[str, ...]) -> None:
+    def free_guard_leases(self, user_id: str, allocation_ids: tuple[str, ...]) -> bool:
         """The allocations' own client reported their end: nothing can forward for them any more."""
+        freed = False
         for allocation_id in allocation_ids:
             row = self.placement_of.get(allocation_id)
-            if row is not None and row.user_id == user_id:
-                row.lease_until = None
+            if row is not None and row.user_id == user_id and row.lease_until is not None:
+                row.lease_until, freed = None, True
+        return freed
 
     def _move(self, row: Container, placed: Placed, now: datetime) -> None:
         user = self.users[row.user_id]

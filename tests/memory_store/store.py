@@ -48,7 +48,9 @@ class MemoryStore(StatusWrites, Wishes):
 
     async def summaries(self) -> tuple[UserSummary, ...]:
         self.up()
-        return tuple(_summary(self.containers[user_id]) for user_id in sorted(self.containers))
+        return tuple(
+            _summary(self.containers[user_id], self.clock.now()) for user_id in sorted(self.containers)
+        )
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         row = self._guarded(lease)
@@ -195,7 +197,7 @@ def _chip_row(chip: Chip) -> ChipRow:
     )
 
 
-def _summary(row: Container) -> UserSummary:
+def _summary(row: Container, now: datetime) -> UserSummary:
     seen = row.observed
     live = any(chip.deleted_at is None for chip in row.chips)
     return UserSummary(
@@ -217,5 +219,5 @@ def _summary(row: Container) -> UserSummary:
         endpoint=seen.endpoint,
         empty_since=seen.empty_since,
         at_rest=seen.at_rest,
-        looked_at=seen.looked_at,
+        looked_s=None if seen.looked_at is None else max(0.0, (now - seen.looked_at).total_seconds()),
     )

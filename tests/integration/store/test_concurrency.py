@@ -280,14 +280,14 @@ async def test_a_pass_that_sees_nothing_new_writes_and_locks_nothing(harness: Po
     assert await _versions(harness.engine) == before
 
 
-async def test_observed_at_moves_when_it_is_old_and_nothing_else_then(harness: PostgresHarness) -> None:
+async def test_times_of_looks_move_when_they_are_old_and_nothing_else_then(harness: PostgresHarness) -> None:
     user_id = await harness.user()
     chip_id = await harness.chip(user_id)
     lease = await claimed(harness, user_id)
     await harness.store.write_status(lease, READY, {chip_id: QR}, {chip_id: 2}, 1)
     async with transaction(harness.engine) as connection:
         old = func.clock_timestamp() - text("interval '31 seconds'")
-        await connection.execute(update(containers).values(observed_at=old))
+        await connection.execute(update(containers).values(observed_at=old, looked_at=old))
     container, chip = await harness.container_columns(user_id), await harness.chip_columns(chip_id)
     written = await harness.store.write_status(lease, READY, {chip_id: QR}, {chip_id: 2}, 1)
     assert isinstance(written, Written)
@@ -296,7 +296,8 @@ async def test_observed_at_moves_when_it_is_old_and_nothing_else_then(harness: P
     now = await harness.container_columns(user_id)
     assert container is not None
     assert now is not None
-    assert now.pop("observed_at") > container.pop("observed_at")
+    for name in ("observed_at", "looked_at"):
+        assert now.pop(name) > container.pop(name)
     assert now == container
 
 

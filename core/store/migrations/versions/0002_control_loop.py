@@ -23,6 +23,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Each part takes back what its function added."""
     op.drop_table("guard_grants")
+    op.drop_column("placements", "grant_number")
     op.drop_index("ix_chip_events_created", "chip_events")
     op.drop_index("ix_port_ledger_closed", "port_ledger")
     op.drop_index("ix_port_ledger_user", "port_ledger")
@@ -104,6 +105,8 @@ def _orphans() -> None:
 def _guard_leases() -> None:
     """What grants to guards rest on."""
     time = sa.DateTime(timezone=True)
+    number = sa.Column("grant_number", sa.BigInteger, nullable=False, server_default=sa.text("0"))
+    op.add_column("placements", number)
     op.create_table(
         "guard_grants",
         sa.Column("id", sa.Integer, nullable=False),

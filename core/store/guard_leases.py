@@ -1,0 +1,272 @@
+"""Leases of guards: which allocation may speak to WhatsApp for its user, and until when.
+
+At no time do two allocations of one user hold a lease that has not run out. What that rests on:
+
+- A lease is given or renewed only while its placement is current, under a lock of that row; and `placements.
+  move` locks the same rows. So while a batch looks at the user's other rows, none of them can gain a lease.
+- A new one is given only when no other row of the user has one left, by `clock_timestamp()`, read after the
+  lock: a snapshot from before it could miss what was given meanwhile.
+- A close is confirmed by the number of the grant that was closed. A late or repeated confirmation says
+  nothing about a later grant.
+- A guard counts from the moment it sent its request, so it always ends before the row does.
+- After doubt about the store's memory or clock (core/domain/guard_grants.py) nothing new is given for one
+  life of a lease. A restarted or promoted server is noticed by its start time, a step of its clock by each
+  process against its own monotonic clock. What nobody could notice (a restore of a machine's snapshot, a step
+  while no API process ran) an operator tells: `hold`, before guards may reach the store again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+from sqlalchemy import (
+    BigInteger,
+    and_,
+    bindparam,
+    case,
+    column,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    tuple_,
+    update,
+    values,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from core.clock import Clock, SystemClock
+from core.domain.guard_grants import Doubt, Reading, ServerView, doubt
+from core.errors import StaleWrite
+from core.store.engine import SYSTEM, reading, transaction
+from core.store.tables import guard_grants, placements
+
+TTL_S: Final = 90.0
+# The stored clock is renewed no more often than this: it only has to show a clock that went back.
+_NOTE_EVERY: Final = timedelta(seconds=5)
+_ATTEMPTS: Final = 3
+_log = structlog.get_logger(__name__)
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A guard carries this allocation. `grant`: the number of the lease that it holds; None = none."""
+
+    allocation_id: str
+    grant: int | None = None
+
+
+class Standing(StrEnum):
+    """GRANTED: forward. REVOKED: not the one that may speak; close and confirm. WAITING: ask again."""
+
+    GRANTED = "granted"
+    REVOKED = "revoked"
+    WAITING = "waiting"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the store says to one `Ask`.
+
+    Attributes:
+        grant, epoch: of the lease; only with GRANTED.
+        ttl_s: its life, counted by the guard from the moment it sent the request; 0 unless GRANTED.
+    """
+
+    allocation_id: str
+    standing: Standing
+    grant: int | None = None
+    epoch: int | None = None
+    ttl_s: float = 0.0
+
+
+class GuardLeases(Protocol):
+    """The store's side of guards' leases. All methods raise Unavailable."""
+
+    async def renew(self, node_id: str, asks: Sequence[Ask]) -> tuple[Answer, ...]:
+        """One batch of one host's guard; answers in the order of `asks`. Raises StaleWrite: ask again."""
+
+    async def confirm_closed(self, node_id: str, closed: Sequence[Ask]) -> int:
+        """The guard has closed what it forwarded under these grants; how many leases that freed."""
+
+    async def hold(self, seconds: float | None = None) -> datetime:
+        """Give nothing new for `seconds` (one life of a lease); until when. Renewals go on."""
+
+
+class PostgresGuardLeases:
+    """`GuardLeases` on PostgreSQL. Keep one per process: it remembers how the server's clock runs."""
+
+    def __init__(self, engine: AsyncEngine, *, ttl_s: float = TTL_S, clock: Clock | None = None) -> None:
+        """`clock`: only its monotonic half is used, to notice steps of the server's."""
+        self._engine = engine
+        self._ttl_s = ttl_s
+        self._clock = clock or SystemClock()
+        self._last: Reading | None = None
+
+    async def renew(self, node_id: str, asks: Sequence[Ask]) -> tuple[Answer, ...]:
+        if not asks:
+            return ()
+        for _ in range(_ATTEMPTS):
+            async with transaction(self._engine) as connection:
+                granting = await self._may_grant(connection)
+                if granting is not None:
+                    return await _batch(connection, node_id, asks, self._ttl_s, granting=granting)
+            await self._note()
+        raise StaleWrite(SYSTEM, "the store's clock does not stand still; ask again")
+
+    async def confirm_closed(self, node_id: str, closed: Sequence[Ask]) -> int:
+        pairs = [(ask.allocation_id, ask.grant) for ask in closed if ask.grant is not None]
+        if not pairs:
+            return 0
+        freed = (
+            update(placements)
+            .where(
+                placements.c.node_id == node_id,
+                tuple_(placements.c.allocation_id, placements.c.grant_number).in_(sorted(pairs)),
+                placements.c.lease_until.is_not(None),
+            )
+            .values(lease_until=None)
+        )
+        async with reading(self._engine) as connection:
+            return int((await connection.execute(freed)).rowcount)
+
+    async def hold(self, seconds: float | None = None) -> datetime:
+        async with transaction(self._engine) as connection:
+            until = await self._held(connection, self._ttl_s if seconds is None else seconds)
+        _log.warning("guard_grants_held", until=until.isoformat(), why="operator")
+        return until
+
+    async def _may_grant(self, connection: AsyncConnection) -> bool | None:
+        """Whether new leases may be given; None = what was seen of the server has to be noted first."""
+        sent_at = self._clock.monotonic()
+        row = (await connection.execute(_STATE.with_for_update(read=True))).one_or_none()
+        this = None
+        if row is not None:
+            this = Reading(row.now, sent_at, self._clock.monotonic())
+        if row is None or this is None or self._doubt(row, this) or row.now - row.clock > _NOTE_EVERY:
+            return None
+        self._last = this
+        return bool(row.now >= row.granted_after)
+
+    async def _note(self) -> None:
+        sent_at = self._clock.monotonic()
+        async with transaction(self._engine) as connection:
+            await connection.execute(_FIRST)
+            row = (await connection.execute(_STATE.with_for_update())).one()
+            this = Reading(row.now, sent_at, self._clock.monotonic())
+            why = self._doubt(row, this)
+            if why is None:
+                await connection.execute(update(guard_grants).values(clock=row.now))
+            else:
+                until = await self._held(connection, self._ttl_s)
+                _log.warning("guard_grants_held", until=until.isoformat(), why=why.value)
+        self._last = this
+
+    def _doubt(self, row: Any, this: Reading) -> Doubt | None:
+        stored = ServerView(row.server_started_at, row.clock)
+        return doubt(stored=stored, seen=ServerView(row.started_at, row.now), last=self._last, this=this)
+
+    async def _held(self, connection: AsyncConnection, seconds: float) -> datetime:
+        await connection.execute(_FIRST)
+        until = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        changed = (
+            update(guard_grants)
+            .values(
+                granted_after=func.greatest(guard_grants.c.granted_after, until),
+                server_started_at=func.pg_postmaster_start_time(),
+                clock=func.clock_timestamp(),
+            )
+            .returning(guard_grants.c.granted_after)
+        )
+        found: datetime = (await connection.execute(changed)).scalar_one()
+        return found
+
+
+_STATE: Final = select(
+    guard_grants,
+    func.clock_timestamp().label("now"),
+    func.pg_postmaster_start_time().label("started_at"),
+)
+# A store that never gave a lease has none to forget.
+_FIRST: Final = insert(guard_grants).from_select(
+    ["id", "granted_after", "server_started_at", "clock"],
+    select(1, func.clock_timestamp(), func.pg_postmaster_start_time(), func.clock_timestamp()).where(
+        ~exists(select(guard_grants.c.id))
+    ),
+)
+
+
+async def _batch(
+    connection: AsyncConnection, node_id: str, asks: Sequence[Ask], ttl_s: float, *, granting: bool
+) -> tuple[Answer, ...]:
+    asked = {ask.allocation_id: ask for ask in asks}
+    locked = (
+        select(placements.c.id)
+        .where(
+            placements.c.allocation_id.in_(sorted(asked)),
+            placements.c.node_id == node_id,
+            placements.c.is_current,
+        )
+        .order_by(placements.c.id)
+        .with_for_update()
+    )
+    ids = list((await connection.execute(locked)).scalars())
+    given: dict[str, Any] = {}
+    if ids:
+        # Another statement, so another snapshot: it sees everything that was committed before the locks.
+        statement = _grant(ids, [(ask.allocation_id, ask.grant) for ask in asked.values()])
+        rows = await connection.execute(statement, {"ttl_s": ttl_s, "granting": granting})
+        given = {row.allocation_id: row for row in rows}
+        current = set(
+            (
+                await connection.execute(select(placements.c.allocation_id).where(placements.c.id.in_(ids)))
+            ).scalars()
+        )
+    else:
+        current = set()
+    return tuple(_answer(ask.allocation_id, given, current, ttl_s) for ask in asks)
+
+
+def _answer(allocation_id: str, given: dict[str, Any], current: set[str], ttl_s: float) -> Answer:
+    row = given.get(allocation_id)
+    if row is not None:
+        return Answer(allocation_id, Standing.GRANTED, row.grant_number, row.epoch, ttl_s)
+    return Answer(allocation_id, Standing.WAITING if allocation_id in current else Standing.REVOKED)
+
+
+def _grant(ids: list[int], asked: list[tuple[str, int | None]]) -> Any:
+    asks = values(
+        column("allocation_id", placements.c.allocation_id.type),
+        column("grant_number", BigInteger),
+        name="asks",
+    ).data(asked)
+    other = placements.alias("other")
+    now = func.clock_timestamp()
+    holds = and_(placements.c.lease_until > now, asks.c.grant_number == placements.c.grant_number)
+    others_hold = exists(
+        select(other.c.id).where(
+            other.c.user_id == placements.c.user_id,
+            other.c.id != placements.c.id,
+            other.c.lease_until > now,
+        )
+    )
+    renews = func.coalesce(holds, False)
+    return (
+        update(placements)
+        .where(
+            placements.c.id.in_(ids),
+            placements.c.is_current,
+            asks.c.allocation_id == placements.c.allocation_id,
+            or_(renews, and_(bindparam("granting") == true(), ~others_hold)),
+        )
+        .values(
+            lease_until=now + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s")),
+            grant_number=placements.c.grant_number + case((renews, 0), else_=1),
+        )
+        .returning(placements.c.allocation_id, placements.c.grant_number, placements.c.epoch)
+    )
