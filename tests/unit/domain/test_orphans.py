@@ -345,6 +345,20 @@ def possibly_alive(fact: Fact[tuple[AllocationFact, ...]]) -> bool:
     )
 
 
+def is_seen_gone(found: Found, look: Look) -> bool:
+    match found.kind:
+        case Kind.JOB:
+            return isinstance(look.job, Missing) and not possibly_alive(look.allocations)
+        case Kind.VARIABLES | Kind.INSTANCE:
+            return isinstance(look.present, Missing)
+        case Kind.NAMESPACE:
+            return look.databases == known(())
+        case Kind.DATABASE:
+            return isinstance(look.databases, Known) and found.name not in look.databases.value
+        case Kind.SESSION:
+            return isinstance(look.sessions, Known) and found.name not in look.sessions.value
+
+
 def test_every_effect_names_what_it_rests_on() -> None:
     assert NEEDED.keys() == EFFECTS
 
@@ -358,6 +372,8 @@ def test_nothing_is_removed_while_a_fact_is_unknown_or_it_is_owned_or_in_use(
     assert verdict == next_step(orphan, look, NOW, POLICY)
     if look.owned:
         assert verdict.step is Step.OWNED
+    if verdict.step is Step.GONE:
+        assert is_seen_gone(found, look)
     if verdict.step not in EFFECTS:
         assert verdict.why or verdict.step in (Step.OWNED, Step.GONE)
         return
