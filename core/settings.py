@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from core.settings_reader import Reader, database_url, egress, fernet_keys, other_storages
+from core.settings_reader import Reader, database_url, egress, fernet_keys, listen_address, other_storages
 from core.settings_reader import Secret as Secret
 from core.settings_reader import SettingsError as SettingsError
 from core.variables import VARIABLES
@@ -119,6 +119,8 @@ class LoopSettings(msgspec.Struct, frozen=True):
     janitor: str = "ask"
     janitor_s: float = 120
     orphan_grace_s: float = 3600
+    waha_look_s: float = 300
+    listen: str = ""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -218,6 +220,8 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             janitor=reader.choice("WAHAFLEET_JANITOR", ("ask", "remove")),
             janitor_s=reader.number("WAHAFLEET_JANITOR_S", least=0.1, most=3600),
             orphan_grace_s=reader.number("WAHAFLEET_ORPHAN_GRACE_S", least=0, most=2_592_000),
+            waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
+            listen=listen_address(reader, "WAHAFLEET_DAEMON_LISTEN"),
         ),
     )
     reader.problems.extend(_contradictions(settings, part))

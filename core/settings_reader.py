@@ -173,3 +173,15 @@ def egress(reader: Reader) -> str | None:
             f"WAHAFLEET_EGRESS: {text!r} does not fit, it takes direct, guard, or nothing."
         )
     return text or None
+
+
+def listen_address(reader: Reader, name: str) -> str:
+    """`host:port`, or "" for nowhere. The host is spelt out: an address that listens everywhere is a choice."""
+
+    def parse(text: str) -> str:
+        host, _, port = text.rpartition(":")
+        if text and not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError(text)
+        return text
+
+    return reader.parsed(name, parse, "host:port, such as 127.0.0.1:8001", "")

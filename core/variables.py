@@ -119,7 +119,17 @@ VARIABLES: Final = (
     _v("WAHAFLEET_LEASE_TTL_S", "60", "Life of a key's lease."),
     _v("WAHAFLEET_LEASE_HEARTBEAT_S", "10", "How often a held lease is extended."),
     _v("WAHAFLEET_PASS_DEADLINE_S", "50", "Longest pass; less than the lease's life."),
-    _v("WAHAFLEET_RESYNC_S", "60", "How often every user is looked at without any news."),
+    _v("WAHAFLEET_RESYNC_S", "60", "How often everything is listed and compared with the store."),
+    _v(
+        "WAHAFLEET_WAHA_LOOK_S",
+        "300",
+        "Within which time each user at rest is looked at once, for what no list shows.",
+    ),
+    _v(
+        "WAHAFLEET_DAEMON_LISTEN",
+        "",
+        "Where the daemon answers /live, /ready and /metrics: host:port, port 0 takes a free one; empty = nowhere.",
+    ),
     _v(
         "WAHAFLEET_INBOX_KEEP_S",
         "86400",

@@ -7,6 +7,8 @@ Each key is in at most one of these states, and `wanted at` in at most one of th
 
 A take satisfies every put made before it, delayed ones too: the pass that follows sees the world as it is
 now and says itself when to look again.
+
+With each wish stands when its news came. Of several the newest counts: whoever looked after it answered all.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Agenda:
         self._heap: list[tuple[float, str]] = []
         self._taken: dict[str, float | None] = {}  # when it is wanted again, None = not yet
         self._since_bulk = 0
+        self._news: dict[str, float] = {}  # of the wishes not taken yet
+        self._taken_news: dict[str, float] = {}
 
     def __len__(self) -> int:
         """Keys that wait or are ready; those being worked on are not counted."""
@@ -41,11 +45,19 @@ class Agenda:
     def taken(self) -> frozenset[str]:
         return frozenset(self._taken)
 
-    def put(self, key: str, at: float, now: float, *, bulk: bool = False) -> None:
+    def put(
+        self, key: str, at: float, now: float, *, bulk: bool = False, news_at: float | None = None
+    ) -> None:
         """Want `key` at `at` at the latest; the sooner of two wishes counts.
 
-        `bulk`: one of a long list (a resync), which must not delay what somebody waits for.
+        `bulk`: one of a long list (a resync), which must not delay what somebody waits for. `news_at`: when
+        the news came that this is about, if not now.
         """
+        came_at = now if news_at is None else news_at
+        self._news[key] = max(came_at, self._news.get(key, came_at))
+        self._place(key, at, now, bulk=bulk)
+
+    def _place(self, key: str, at: float, now: float, *, bulk: bool = False) -> None:
         if key in self._taken:
             wanted = self._taken[key]
             self._taken[key] = at if wanted is None else min(wanted, at)
@@ -70,14 +82,24 @@ class Agenda:
                 key, _ = ready.popitem(last=False)
                 self._since_bulk = 0 if ready is self._bulk else self._since_bulk + 1
                 self._taken[key] = None
+                self._taken_news[key] = self._news.pop(key)
                 return key
         return None
 
     def done(self, key: str, now: float) -> None:
         """The work on `key` has ended. Raises KeyError when nobody had taken it."""
         wanted = self._taken.pop(key)
+        del self._taken_news[key]
         if wanted is not None:
-            self.put(key, wanted, now)
+            self._place(key, wanted, now)
+
+    def news_at(self, key: str) -> float:
+        """When the newest news came that `key` was taken for. Raises KeyError when it is not taken."""
+        return self._taken_news[key]
+
+    def keys(self) -> frozenset[str]:
+        """Everything that is wanted now or later and not being worked on."""
+        return frozenset(self._news) - self._taken.keys()
 
     def next_at(self) -> float | None:
         """When the next waiting key becomes ready; None when none waits."""

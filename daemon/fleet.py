@@ -16,17 +16,47 @@ same listing:
 - `listing` was read just before; a list that failed stands in it as Unknown, and nothing follows from it.
 - A DependencyError ends the run and is told; the next one comes at its time. Anything else is a bug: it is
   logged, and the other duties go on.
+
+All daemons try for the lease every few seconds, so one that dies is replaced when its lease runs out, and one
+that is told to end gives it back and is replaced at once. A new holder begins with a listing. A holder that
+cannot read a list several times in a row lets the lease go for a while: another daemon may see more.
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Final, Protocol, TypeVar
 
+import structlog
+
+from core.clients.discovery import Discovery
+from core.clients.scheduler import Scheduler
+from core.clock import Clock
+from core.domain.facts import Fact, Known, Unknown
+from core.domain.states import Reason
 from core.domain.sweep import Listing
-from daemon.lease import HeldLease
+from core.errors import DependencyError, Missing
+from core.store.interface import Answered, Busy, Lease, ReconcileStore
+from daemon.lease import HeldLease, kept
+from daemon.metrics import Metrics
+from daemon.outages import Outages
+
+T = TypeVar("T")
 
 KEY: Final = "fleet"
 DUTY_DEADLINE_S: Final = 300.0
+# How often the lease is tried for, and a sign of life given while there is nothing to do.
+_TRY_EVERY_S: Final = 3.0
+# Between two listings, however often something may have been missed.
+_LEAST_PAUSE_S: Final = 1.0
+_AFTER_FAILURE_S: Final = 5.0
+_FAILURES_UNTIL_YIELD: Final = 3
+_YIELD_S: Final = 20.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Duty(Protocol):
@@ -39,5 +69,253 @@ class Duty(Protocol):
     def every_s(self) -> float:
         """Seconds between the beginnings of two runs."""
 
-    async def run(self, held: HeldLease, listing: Listing) -> None:
+    async def run(self, held: HeldLease, listing: Listing, /) -> None:
         """Do it once; see the module's own words."""
+
+
+class Sweeping(Duty, Protocol):
+    """The duty that is run out of turn when something may have been missed."""
+
+    def begin(self) -> None:
+        """The lease has just become ours: what the holder before had in mind may be lost."""
+
+    def end(self) -> None:
+        """The lease is no longer ours."""
+
+
+class Lister:
+    """Reads everything that a duty needs, in requests that depend on the number of users by pages alone."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        discovery: Discovery,
+        store: ReconcileStore,
+        clock: Clock,
+        outages: Outages,
+    ) -> None:
+        self._scheduler = scheduler
+        self._discovery = discovery
+        self._store = store
+        self._clock = clock
+        self._outages = outages
+
+    async def read(self) -> Listing:
+        """Raises Unavailable when the store is away; a list of others that failed is Unknown."""
+        began = self._clock.monotonic()
+        nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
+        jobs, allocations, instances = await asyncio.gather(
+            self._fact(self._scheduler.jobs(), "nomad", nomad),
+            self._fact(self._scheduler.all_allocations(), "nomad", nomad),
+            self._fact(self._discovery.instances(), "consul", consul),
+        )
+        # Last: a user that a pass looks at meanwhile must not be compared with an older world.
+        users = await self._store.summaries()
+        return Listing(jobs, allocations, instances, users, read_s=self._clock.monotonic() - began)
+
+    async def _fact(self, read: Awaitable[T], system: str, why: Reason) -> Fact[T]:
+        try:
+            value = await read
+        except Missing as error:
+            # A list has no "no such thing": a 404 is not the system's own answer.
+            _log.warning("listing_failed", system=system, code=error.code, error=error.message)
+            return Unknown(why)
+        except DependencyError as error:
+            self._outages.failed(system, error)
+            return Unknown(why)
+        self._outages.worked(system)
+        return Known(value, self._clock.now())
+
+
+class Fleet:
+    """Source `resync`: holds the lease `fleet` when nobody else does, and runs the duties under it.
+
+    `relist()` asks for a sweep now; any source may call it, at each (re)connect. A burst of calls costs one
+    sweep. On a daemon that does not hold the lease it does nothing: the holder hears the same sources, and
+    sweeps itself when one of *its* connections had a gap.
+    """
+
+    name = "resync"
+    quiet_s = 10 * _TRY_EVERY_S
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: ReconcileStore,
+        lister: Lister,
+        sweep: Sweeping,
+        duties: Sequence[Duty] = (),
+        clock: Clock,
+        random: Random,
+        metrics: Metrics | None = None,
+        hail: Callable[[], Awaitable[None]] | None = None,
+        ttl_s: float,
+        heartbeat_s: float,
+    ) -> None:
+        """`hail`: tells the holder that a daemon has started, when that is another one."""
+        self._hail = hail
+        self._owner = owner
+        self._store = store
+        self._lister = lister
+        self._sweep = sweep
+        self._duties: tuple[Duty, ...] = (sweep, *duties)
+        self._clock = clock
+        self._random = random
+        self._metrics = metrics or Metrics()
+        self._ttl_s = ttl_s
+        self._heartbeat_s = heartbeat_s
+        self._wanted = asyncio.Event()
+        self._holding = False
+        self._failures = 0
+
+    @property
+    def holding(self) -> bool:
+        """Whether this daemon holds the lease."""
+        return self._holding
+
+    def relist(self, *, takeover: bool = False) -> None:
+        """Something may have been missed. `takeover`: what other daemons had in mind may be lost as well."""
+        if takeover and self._holding:
+            self._sweep.begin()
+        self._wanted.set()
+
+    async def listen(self, alive: Callable[[], None]) -> None:
+        """Run until cancelled; the lease is given back then. Raises Unavailable when the store is away."""
+        while True:
+            claim = await self._store.claim(KEY, self._owner, self._ttl_s)
+            alive()
+            if isinstance(claim, Lease):
+                async with self._tenure(claim) as held:
+                    await self._serve(held, alive)
+                if self._failures >= _FAILURES_UNTIL_YIELD:
+                    await self._stay_away(alive)
+                continue
+            assert not isinstance(claim, Answered)  # nobody asks with news here
+            if self._hail is not None:
+                await self._hail()
+                self._hail = None
+            await self._clock.sleep(self._until_next_try(claim))
+
+    def _until_next_try(self, claim: Busy) -> float:
+        # Spread, so that daemons do not all come at the instant at which the lease runs out.
+        return min(_TRY_EVERY_S, max(0.05, claim.retry_after_s)) * self._random.uniform(0.7, 1.0)
+
+    async def _stay_away(self, alive: Callable[[], None]) -> None:
+        """Let somebody else try, who may see more; with nobody there it is us again."""
+        _log.warning("fleet_yielded", pause_s=_YIELD_S)
+        self._failures = 0
+        until = self._clock.monotonic() + _YIELD_S
+        while (left_s := until - self._clock.monotonic()) > 0:
+            await self._clock.sleep(min(left_s, _TRY_EVERY_S))
+            alive()
+
+    @asynccontextmanager
+    async def _tenure(self, claim: Lease) -> AsyncIterator[HeldLease]:
+        held = HeldLease(claim, self._clock, deadline_at=float("inf"))
+        self._holding = True
+        self._failures = 0
+        self._metrics.fleet_holder.set(1)
+        self._sweep.begin()
+        self._wanted.set()
+        _log.info("fleet_held", owner=self._owner)
+        try:
+            async with kept(held, self._store, self._heartbeat_s):
+                yield held
+        finally:
+            self._holding = False
+            self._metrics.fleet_holder.set(0)
+            self._metrics.forget_users()
+            self._sweep.end()
+            _log.info("fleet_left", lost=held.lost)
+            await self._release(held)
+
+    async def _release(self, held: HeldLease) -> None:
+        """Give the lease back, unless an effect may still be going on: then it has to run out."""
+        if held.lost or held.effects_under_way:
+            return
+        try:
+            await asyncio.shield(self._store.release(held.lease))
+        except DependencyError as error:
+            _log.warning("lease_not_released", code=error.code, error=error.message)
+
+    async def _serve(self, held: HeldLease, alive: Callable[[], None]) -> None:
+        """Run duties at their times; returns when the lease is no longer ours or should not be."""
+        due = dict.fromkeys(self._duties, self._clock.monotonic())
+        while held.allows(0.0) and self._failures < _FAILURES_UNTIL_YIELD:
+            now = self._clock.monotonic()
+            if self._wanted.is_set():
+                self._wanted.clear()  # first: what is missed during the listing asks for another one
+                due[self._sweep] = now
+            ready = [duty for duty in self._duties if due[duty] <= now]
+            if ready:
+                async with self._beating(alive):
+                    listing = await self._lister.read()
+                    for duty in ready:
+                        due[duty] = self._clock.monotonic() + duty.every_s
+                        await self._run(duty, held, listing)
+                self._metrics.observe_listing(listing.read_s)
+                if _is_whole(listing):
+                    self._failures = 0
+                else:
+                    self._failures += 1
+                    due[self._sweep] = self._clock.monotonic() + _AFTER_FAILURE_S
+                await self._clock.sleep(_LEAST_PAUSE_S)
+            else:
+                await self._pause(min(due.values()) - now)
+            alive()
+
+    @asynccontextmanager
+    async def _beating(self, alive: Callable[[], None]) -> AsyncIterator[None]:
+        """Give signs of life while a duty works: it has a deadline of its own."""
+
+        async def beat() -> None:
+            while True:
+                await self._clock.sleep(_TRY_EVERY_S)
+                alive()
+
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+    async def _pause(self, limit_s: float) -> None:
+        """Wait until something may have been missed, or for a while."""
+        timer = asyncio.ensure_future(self._clock.sleep(min(limit_s, _TRY_EVERY_S)))
+        wanted = asyncio.ensure_future(self._wanted.wait())
+        try:
+            await asyncio.wait({timer, wanted}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (timer, wanted):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _run(self, duty: Duty, held: HeldLease, listing: Listing) -> None:
+        if not held.allows(0.0):
+            return
+        began = self._clock.monotonic()
+        outcome = "done"
+        try:
+            async with asyncio.timeout(DUTY_DEADLINE_S):
+                await duty.run(held, listing)
+        except TimeoutError:
+            outcome = "late"
+            _log.error("duty_late", duty=duty.name, deadline_s=DUTY_DEADLINE_S)
+        except DependencyError as error:
+            outcome = "unavailable"
+            _log.warning("duty_failed", duty=duty.name, code=error.code, error=error.message)
+        except Exception:
+            # A bug in one duty must not keep the others from their work.
+            outcome = "broke"
+            _log.exception("duty_broke", duty=duty.name)
+        self._metrics.count_duty(duty.name, outcome, self._clock.monotonic() - began)
+
+
+def _is_whole(listing: Listing) -> bool:
+    return not any(
+        isinstance(fact, Unknown) for fact in (listing.jobs, listing.allocations, listing.instances)
+    )

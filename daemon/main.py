@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from random import Random
 from typing import Final
@@ -24,27 +25,32 @@ from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
 from core.crypto import Sealer
 from core.domain.policy import Policy
+from core.domain.sweep import Rhythm
+from core.errors import DependencyError
 from core.logging import configure
 from core.settings import LoopSettings, Settings, SettingsError
 from core.store import inbox
 from core.store.engine import create_engine
-from core.store.notify import INBOX, INTENTS, Listener
+from core.store.notify import INBOX, INTENTS, Listener, notify_each
 from core.store.reconcile import PostgresReconcileStore
 from daemon import announce
 from daemon.act import STORE_TIMEOUT_S, Actor
 from daemon.controller import Controller
+from daemon.fleet import KEY, Fleet, Lister
+from daemon.health import Health, listening
 from daemon.load import Loader
 from daemon.mail import Mailroom
+from daemon.metrics import Metrics
 from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import Reconciler
 from daemon.refusals import Refusals
 from daemon.sources.discovery_watch import DiscoveryWatch
-from daemon.sources.everyone import Everyone
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
+from daemon.sweep import Sweep
 from daemon.workqueue import WorkQueue
 
 try:
@@ -110,9 +116,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         mailroom = Mailroom(
             functools.partial(inbox.waiting, engine), functools.partial(inbox.mark_processed, engine)
         )
-        queue = WorkQueue(clock, random)
+        queue, metrics, owner = WorkQueue(clock, random), Metrics(), owner_name()
         reconciler = Reconciler(
-            owner=owner_name(),
+            owner=owner,
             store=store,
             scheduler=scheduler,
             loader=loader,
@@ -125,22 +131,51 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             steps=steps,
             policy=policy_of(settings.loop),
             settings=settings.loop,
+            metrics=metrics,
         )
-        controller = Controller(queue, reconciler, outages, workers=settings.loop.workers)
-        everyone = Everyone(store, queue, every_s=settings.loop.resync_s)
+        controller = Controller(queue, reconciler, outages, workers=settings.loop.workers, metrics=metrics)
+        sweep = Sweep(
+            queue,
+            clock,
+            every_s=settings.loop.resync_s,
+            rhythm=Rhythm(look_s=settings.loop.waha_look_s),
+            metrics=metrics,
+        )
+        fleet = Fleet(
+            owner=owner,
+            store=store,
+            lister=Lister(scheduler, discovery, store, clock, outages),
+            sweep=sweep,
+            clock=clock,
+            random=random,
+            metrics=metrics,
+            hail=functools.partial(notify_each, engine, INTENTS, (KEY,)),
+            ttl_s=settings.loop.lease_ttl_s,
+            heartbeat_s=settings.loop.lease_heartbeat_s,
+        )
         url = settings.store.database_url.reveal()
         sources: list[Source] = [
-            everyone,
-            StoreNews(Listener(url, (INTENTS, INBOX)), queue, everyone, mailroom),
-            SchedulerEvents(scheduler, queue, everyone),
-            DiscoveryWatch(discovery, queue),
+            fleet,
+            StoreNews(Listener(url, (INTENTS, INBOX)), queue, fleet, mailroom, clock),
+            SchedulerEvents(scheduler, queue, fleet),
+            DiscoveryWatch(discovery, queue, fleet, wait_s=settings.consul.watch_wait_s),
             Inbox(mailroom, queue, clock, functools.partial(inbox.purge, engine, settings.loop.inbox_keep_s)),
         ]
-        await _work(controller, queue, [Supervisor(one, clock, random) for one in sources], stop)
+        supervised = [Supervisor(one, clock, random) for one in sources]
+        health = Health(
+            sources=supervised, outages=outages, queue=queue, fleet=fleet, sweep=sweep, metrics=metrics
+        )
+        async with listening(health, settings.loop.listen):
+            await _work(controller, queue, supervised, stop, health)
+            await hand_over(queue, functools.partial(notify_each, engine, INTENTS))
 
 
 async def _work(
-    controller: Controller, queue: WorkQueue, sources: list[Supervisor], stop: asyncio.Event
+    controller: Controller,
+    queue: WorkQueue,
+    sources: list[Supervisor],
+    stop: asyncio.Event,
+    health: Health,
 ) -> None:
     listening = [asyncio.create_task(source.run(), name=f"source-{source.name}") for source in sources]
     working = asyncio.create_task(controller.run(), name="controller")
@@ -153,6 +188,7 @@ async def _work(
             task.result()
     finally:
         _log.info("daemon_stopping", passes_under_way=len(queue.running))
+        health.stopping = True
         queue.close()
         for task in (*listening, stopping):
             task.cancel()
@@ -164,6 +200,23 @@ async def _work(
             with suppress(asyncio.CancelledError):
                 await task
         _log.info("daemon_stopped")
+
+
+async def hand_over(queue: WorkQueue, tell: Callable[[Iterable[str]], Awaitable[None]]) -> None:
+    """Name the users that this daemon still had in mind, so that another one looks at them now.
+
+    Without it they would wait for the next sweep. Nobody may be there to hear it: then the first sweep of
+    whoever starts next finds them.
+    """
+    keys = sorted(queue.waiting | queue.running)
+    if not keys:
+        return
+    try:
+        await tell(keys)
+    except DependencyError as error:
+        _log.warning("not_handed_over", users=len(keys), code=error.code, error=error.message)
+        return
+    _log.info("handed_over", users=len(keys))
 
 
 class DroppedCaches:

@@ -20,6 +20,11 @@ class Outages:
     def __contains__(self, system: str) -> bool:
         return system in self._since
 
+    def away_s(self) -> dict[str, float]:
+        """The systems that are away, with for how many seconds."""
+        now = self._clock.monotonic()
+        return {system: now - since for system, since in self._since.items()}
+
     def failed(self, system: str, error: DependencyError) -> None:
         """A call failed. A refusal is the operator's business, hence an error and not a warning."""
         if system in self._since:

@@ -19,12 +19,13 @@ from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
 from core.settings import LoopSettings
-from core.store.interface import Busy, PortTaken, ReconcileStore, UserSnapshot, Written
+from core.store.interface import Answered, Busy, PortTaken, ReconcileStore, UserSnapshot, Written
 from daemon.act import Actor, waits_for_next_pass
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease, kept
 from daemon.load import Loader, generation_of
 from daemon.mail import Mailroom
+from daemon.metrics import Metrics
 from daemon.observe import Caches, Observer
 from daemon.outcome import Result, Verdict, opens_next_step, told
 from daemon.refusals import Refusals
@@ -40,12 +41,16 @@ class PassEnd(msgspec.Struct, frozen=True):
     """How a pass ended.
 
     Attributes:
-        again_in_s: when to look again; None when there is nothing to look at any more.
+        again_in_s: when to look again; None when nobody needs to before there is news.
         failed: something did not answer: pause longer with each such pass in a row, `again_in_s` at least.
+        busy: another owner works on the key: the news are still to be answered.
+        answered: another owner looked since the news came; no pass took place.
     """
 
     again_in_s: float | None
     failed: bool = False
+    busy: bool = False
+    answered: bool = False
 
 
 class Reconciler:
@@ -67,6 +72,7 @@ class Reconciler:
         steps: Steps,
         policy: Policy,
         settings: LoopSettings,
+        metrics: Metrics | None = None,
     ) -> None:
         self._owner = owner
         self._store = store
@@ -81,18 +87,32 @@ class Reconciler:
         self._steps = steps
         self._policy = policy
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._last_actions: dict[str, tuple[Action, ...]] = {}
 
-    async def run(self, key: str) -> PassEnd:
-        """One pass over the user `key`. Raises DependencyError when the store does not play along."""
+    async def run(self, key: str, news_at: float | None = None) -> PassEnd:
+        """One pass over the user `key`. Raises DependencyError when the store does not play along.
+
+        `news_at`: when the news came for which to look, on the clock's monotonic half; None looks in any
+        case. All daemons hear the same news, so all come here with them. One of them gets the lease. The
+        others keep the key and ask again shortly, not at the lease's end: had the holder looked before the
+        news came, they would wait for nothing. Whoever began a look after the news, and saw everything, has
+        answered them for all, and plans what is next: the others forget the key, timers of their own too.
+        """
         with structlog.contextvars.bound_contextvars(user_id=key, reconcile=uuid.uuid4().hex[:12]):
-            claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s)
+            age_s = None if news_at is None else self._clock.monotonic() - news_at
+            claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
             if isinstance(claim, Busy):
-                return PassEnd(max(claim.retry_after_s, 0.05))
+                return PassEnd(claim.look_again_s, busy=True)
+            if isinstance(claim, Answered):
+                self._forget(key)
+                return PassEnd(None, answered=True)
             self._steps.announce(Step.CLAIMED, key)
             deadline_at = self._clock.monotonic() + self._settings.pass_deadline_s
             held = HeldLease(claim, self._clock, deadline_at=deadline_at)
             loaded = 0
+            end: PassEnd | None = None
+            self._metrics.leases_held.inc()
             try:
                 async with kept(held, self._store, self._settings.lease_heartbeat_s):
                     snapshot = await self._store.load(key)
@@ -103,7 +123,8 @@ class Reconciler:
                         loaded = generation_of(snapshot)
                         end = await self._look_and_act(key, held, snapshot)
             finally:
-                newest = await self._release(held)
+                self._metrics.leases_held.dec()
+                newest = await self._release(held, looked=end is not None and not end.failed)
             self._steps.announce(Step.RELEASED, key)
             if newest is not None and newest > loaded:
                 return PassEnd(0.0)
@@ -124,19 +145,23 @@ class Reconciler:
             requeue_after_s=decision.requeue_after,
         )
         results = await self._actor.perform(held, snapshot, decision)
+        self._metrics.count_effects(results)
         if any(isinstance(r.action, RemoveContainer) and r.verdict is Verdict.DONE for r in results):
             await self._caches.endpoint_changed(key)
             self._forget(key)
             return PassEnd(0.0)  # a chip may have come since; without one the next load finds nothing
         container, chips = told(decision, results, desired)
-        await self._write(held, snapshot, container, chips)
+        conflict = await self._write(held, snapshot, container, chips)
         self._steps.announce(Step.STATUS_WRITTEN, key)
         if mail_up_to is not None:
             if _dependencies_away(observation):
                 self._mailroom.expect(key)  # what it hinted at could not be seen
             else:
                 await self._mailroom.answered(key, mail_up_to)
-        return self._end(key, decision, results, observation)
+        end = self._end(key, decision, results, observation)
+        if conflict and end.again_in_s is None:
+            return PassEnd(self._policy.poll_waiting_s)
+        return end
 
     async def _observe(self, held: HeldLease, snapshot: UserSnapshot) -> Observation:
         left_s = held.deadline_at - self._clock.monotonic()
@@ -152,8 +177,11 @@ class Reconciler:
         snapshot: UserSnapshot,
         container: ContainerStatus,
         chips: Mapping[str, ChipStatus],
-    ) -> None:
-        """The guarded write; settles a port that the ledger has under another allocation's name."""
+    ) -> bool:
+        """The guarded write; settles a port that the ledger has under another allocation's name.
+
+        Returns whether the port stays booked for somebody else.
+        """
         generations = {chip.id: chip.generation for chip in snapshot.chips}
         generation = snapshot.container.generation
 
@@ -165,6 +193,7 @@ class Reconciler:
         outcome = await write(container)
         if isinstance(outcome, PortTaken) and await self._is_dead(outcome.holder_allocation_id):
             outcome = await write(container, (outcome.holder_allocation_id,))
+        conflict = isinstance(outcome, PortTaken)
         if isinstance(outcome, PortTaken):
             _log.error(
                 "port_conflict",
@@ -177,6 +206,7 @@ class Reconciler:
         if isinstance(outcome, PortTaken):
             raise StaleWrite("postgres", "a status without a port was refused for its port")
         await self._drop_cached(snapshot, chips, changed=outcome.changed)
+        return conflict
 
     async def _is_dead(self, allocation_id: str) -> bool:
         """Whether a client itself reported the allocation's end, or it is gone; `lost` may still run."""
@@ -229,12 +259,12 @@ class Reconciler:
         self._refusals.forget_user(key)
         self._mailroom.forget(key)
 
-    async def _release(self, held: HeldLease) -> int | None:
+    async def _release(self, held: HeldLease, *, looked: bool) -> int | None:
         """Give the lease back, unless an effect may still be going on: then it has to run out."""
         if held.lost or held.effects_under_way:
             return None
         try:
-            return await asyncio.shield(self._store.release(held.lease))
+            return await asyncio.shield(self._store.release(held.lease, looked=looked))
         except DependencyError as error:
             _log.warning("lease_not_released", code=error.code, error=error.message)
             return None
@@ -252,6 +282,7 @@ def _without_port(container: ContainerStatus) -> ContainerStatus:
         address=None,
         port=None,
         endpoint=None,
+        at_rest=False,
     )
 
 

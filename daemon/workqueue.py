@@ -50,10 +50,21 @@ class WorkQueue:
         """Keys that are being worked on."""
         return self._agenda.taken
 
-    def put(self, key: str, after_s: float = 0.0, *, bulk: bool = False) -> None:
-        """Look at `key` in `after_s` seconds at the latest; see `Agenda.put` for `bulk`."""
+    @property
+    def waiting(self) -> frozenset[str]:
+        """Keys that are ready or wait for their time."""
+        return self._agenda.keys()
+
+    def news_at(self, key: str) -> float:
+        """When the newest news came for which `key` is being worked on, on the clock's monotonic half."""
+        return self._agenda.news_at(key)
+
+    def put(
+        self, key: str, after_s: float = 0.0, *, bulk: bool = False, news_at: float | None = None
+    ) -> None:
+        """Look at `key` in `after_s` seconds at the latest; see `Agenda.put` for `bulk` and `news_at`."""
         now = self._clock.monotonic()
-        self._agenda.put(key, now + max(0.0, after_s), now, bulk=bulk)
+        self._agenda.put(key, now + max(0.0, after_s), now, bulk=bulk, news_at=news_at)
         self._wake()
 
     def put_all(self, keys: Iterable[str], *, spread_s: float = 0.0) -> None:

@@ -99,6 +99,12 @@ class Scheduler(Protocol):
     async def purge(self, job_id: str) -> None:
         """Stop the job and remove its record; no error when it is gone already."""
 
+    async def stop_allocation(self, allocation_id: str) -> None:
+        """Stop it and have another placed, which starts when this one is dead; no error when it is gone already.
+
+        Nomad does that for an allocation that ended, too, so it is only for one that runs.
+        """
+
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         """Create or replace the variable at `path`."""
 
@@ -109,7 +115,8 @@ class Scheduler(Protocol):
         """Address of the servers' leader. Raises Unavailable when there is none."""
 
     def watch(self) -> AsyncIterator[frozenset[str] | Relist]:
-        """User ids that something happened to, for ever; `RELIST` after every (re)connect.
+        """User ids that something happened to, for ever; `RELIST` after every (re)connect, an empty set as a
+        sign of life.
 
         Raises Unavailable or Rejected when the stream ends or cannot be had: call again.
         """
@@ -188,6 +195,12 @@ class NomadScheduler:
 
     async def purge(self, job_id: str) -> None:
         await self._deregister(job_id, purge=True)
+
+    async def stop_allocation(self, allocation_id: str) -> None:
+        try:
+            await self._call("put", "allocation", allocation_id, "stop")
+        except Missing:
+            return
 
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         await self._call("put", "variable", *path.split("/"), json={"Items": dict(items)})

@@ -109,7 +109,7 @@ class JobWatch:
         await self._client.aclose()
 
     async def news(self) -> AsyncIterator[frozenset[str] | Relist]:
-        """One connection's news: `RELIST` first, then user ids as frames come.
+        """One connection's news: `RELIST` first, then user ids as frames come, none for a heartbeat.
 
         Ends only by raising: Unavailable, Throttled, Rejected or Missing.
         """
@@ -126,8 +126,7 @@ class JobWatch:
                 yield RELIST
                 async for frame in _lines(response):
                     index, users = users_of(frame, index)
-                    if users:
-                        yield users
+                    yield users
         except httpx.HTTPError as error:
             raise Unavailable(SYSTEM, f"event stream lost ({type(error).__name__})") from _bare(error)
         except msgspec.DecodeError as error:

@@ -50,7 +50,7 @@ class UserSummary(msgspec.Struct, frozen=True):
         endpoint: as stored; None while the rule of `endpoints.py` does not hold.
         at_rest: the last pass left nothing that would need another look without news.
         looked_s: seconds since a pass last wrote what it saw, by the store's clock; None before the first.
-        namespace: of the container's storage.
+        namespace, storage_id: where WAHA keeps what belongs to the user.
     """
 
     user_id: str
@@ -71,6 +71,7 @@ class UserSummary(msgspec.Struct, frozen=True):
     at_rest: bool
     looked_s: float | None
     namespace: str
+    storage_id: str
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ class Rhythm(msgspec.Struct, frozen=True):
     """
 
     look_s: float = 300
-    overdue_s: float = 45
+    overdue_s: float = 75
     kept_s: float = 300
 
 
@@ -231,9 +232,10 @@ def _endpoint(user: UserSummary, lists: _ByUser) -> Why | None:
 def _due(resting: list[UserSummary], rhythm: Rhythm, since_s: float) -> tuple[str, ...]:
     """Enough of those at rest, longest unseen first, that all have their turn once a period.
 
-    A fixed share each time, so that users who came to rest together do not stay together.
+    A fixed share each time, so that users who came to rest together do not stay together, and whoever was
+    not looked at for a whole period.
     """
-    share = math.ceil(len(resting) * min(1.0, since_s / rhythm.look_s))
+    share = math.floor(len(resting) * min(1.0, since_s / rhythm.look_s))
     by_age = sorted(resting, key=lambda user: (-(user.looked_s or 0.0), user.user_id))
     return tuple(
         user.user_id

@@ -14,7 +14,7 @@ import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Resources, Tries, Wanted
-from core.domain.facts import Endpoint
+from core.domain.sweep import UserSummary as UserSummary
 
 # Between tries for a key that somebody else holds.
 _SOONEST_S: Final = 0.05
@@ -133,39 +133,6 @@ class UserSnapshot(msgspec.Struct, frozen=True):
 
     container: ContainerRow
     chips: tuple[ChipRow, ...]
-
-
-class UserSummary(msgspec.Struct, frozen=True):
-    """One user in the list that the sweep compares with the world.
-
-    Attributes:
-        namespace, storage_id: where WAHA keeps what belongs to the user.
-        wanted: not deleted, and it has chips that are no tombstones or is pinned.
-        generation: rises with every wish of the user, about the container or any chip.
-        observed_generation: the newest of which a pass wrote what it saw; lower = look.
-        allocation_id: the newest live one, whether it may speak or not.
-        at_rest: the last pass left nothing to wait for; looked_at: when that pass wrote.
-    """
-
-    user_id: str
-    namespace: str
-    storage_id: str
-    deleted: bool
-    wanted: bool
-    generation: int
-    observed_generation: int
-    phase: str
-    reason: str | None
-    since: datetime
-    observed_at: datetime | None
-    registered: Registered | None
-    variables_hash: str | None
-    current_allocation: str | None
-    allocation_id: str | None
-    endpoint: Endpoint | None
-    empty_since: datetime | None
-    at_rest: bool
-    looked_at: datetime | None
 
 
 class PortTaken(msgspec.Struct, frozen=True):

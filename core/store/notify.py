@@ -10,10 +10,10 @@ import asyncpg
 import msgspec
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.backoff import delay
-from core.store.engine import Timeouts, connect_arguments, parse_url, translate
+from core.store.engine import Timeouts, connect_arguments, parse_url, reading, translate
 
 # Payload of all three: a user id.
 INTENTS: Final = "intents"  # somebody wants something else
@@ -21,12 +21,21 @@ OBSERVED: Final = "observed"  # a pass wrote something that people or caches see
 INBOX: Final = "inbox"  # a webhook was recorded
 
 _NOTIFY: Final = text("SELECT pg_notify(:channel, :payload)")
+_NOTIFY_EACH: Final = text(
+    "SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload"
+)
 _log = structlog.get_logger(__name__)
 
 
 async def notify(connection: AsyncConnection, channel: str, user_id: str) -> None:
     """Tell listeners of `channel` once this transaction commits; nothing is sent when it rolls back."""
     await connection.execute(_NOTIFY, {"channel": channel, "payload": user_id})
+
+
+async def notify_each(engine: AsyncEngine, channel: str, payloads: Iterable[str]) -> None:
+    """Tell listeners of `channel` each of `payloads`, at once. Raises Unavailable."""
+    async with reading(engine) as connection:
+        await connection.execute(_NOTIFY_EACH, {"channel": channel, "payloads": list(payloads)})
 
 
 class News(msgspec.Struct, frozen=True):

@@ -46,7 +46,7 @@ def _summaries() -> Select[Any]:
             containers.c.endpoint_allocation_id,
             containers.c.empty_since,
             containers.c.at_rest,
-            containers.c.looked_at,
+            func.extract("epoch", func.clock_timestamp() - containers.c.looked_at).label("looked_s"),
         )
         .outerjoin(alive, alive.c.user_id == containers.c.user_id)
         .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
@@ -82,5 +82,6 @@ def _summary(row: Row[Any]) -> UserSummary:
         endpoint=endpoint,
         empty_since=row.empty_since,
         at_rest=row.at_rest,
-        looked_at=row.looked_at,
+        # Not a time: clocks of daemons may be off, this one is the store's.
+        looked_s=None if row.looked_s is None else max(0.0, float(row.looked_s)),
     )

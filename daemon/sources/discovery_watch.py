@@ -7,28 +7,37 @@ from collections.abc import Callable, Iterable, Mapping
 
 from core.clients.discovery import Discovery
 from core.domain.facts import ServiceInstance
+from daemon.sources.supervisor import Relists
 from daemon.workqueue import WorkQueue
 
 ByUser = Mapping[str, frozenset[ServiceInstance]]
 
 
 class DiscoveryWatch:
-    """Source `discovery`. The first list after a start is compared with none: everybody in it is new."""
+    """Source `discovery`. There is nothing to compare the first list with, so everything is listed once."""
 
     name = "discovery"
 
-    def __init__(self, discovery: Discovery, queue: WorkQueue) -> None:
+    def __init__(
+        self, discovery: Discovery, queue: WorkQueue, fleet: Relists, *, wait_s: float = 30.0
+    ) -> None:
+        """`wait_s`: how long a quiet query is held."""
+        # An answer comes after the wait, a sixteenth of it and a slow round trip; twice that misses one.
+        self.quiet_s = 2 * (wait_s * 17 / 16 + 5.0)
         self._discovery = discovery
         self._queue = queue
-        self._last: ByUser = {}
+        self._fleet = fleet
+        self._last: tuple[ServiceInstance, ...] | None = None
 
     async def listen(self, alive: Callable[[], None]) -> None:
         async for instances in self._discovery.watch():
             alive()
-            seen = by_user(instances)
-            for user in changed(self._last, seen):
-                self._queue.put(user)
-            self._last = seen
+            last, self._last = self._last, instances
+            if last is None:
+                self._fleet.relist()
+            elif instances != last:
+                for user in changed(by_user(last), by_user(instances)):
+                    self._queue.put(user)
 
 
 def by_user(instances: Iterable[ServiceInstance]) -> ByUser:

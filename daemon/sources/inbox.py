@@ -18,6 +18,7 @@ class Inbox:
     """Source `inbox`."""
 
     name = "inbox"
+    quiet_s = 30.0
 
     def __init__(
         self,

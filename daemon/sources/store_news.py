@@ -1,34 +1,64 @@
-"""News from the store: somebody wants something else (`intents`), or a container reported (`inbox`)."""
+"""News from the store: somebody wants something else (`intents`), or a container reported (`inbox`).
+
+On `intents` daemons also speak to each other: one that ends names the users that it had in mind, and one that
+has just started names the fleet, for a daemon that starts may stand in for one that died.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
+from core.clock import Clock
 from core.store.notify import INBOX, Item, Listener, Reconnected
+from daemon.fleet import KEY
 from daemon.mail import Mailroom
-from daemon.sources.everyone import Everyone
+from daemon.sources.supervisor import Relists
 from daemon.workqueue import WorkQueue
+
+_BEAT_S: Final = 5.0
 
 
 class StoreNews:
     """Source `store`: one LISTEN connection that comes back by itself."""
 
     name = "store"
+    quiet_s = 4 * _BEAT_S
 
-    def __init__(self, listener: Listener, queue: WorkQueue, everyone: Everyone, mailroom: Mailroom) -> None:
+    def __init__(
+        self, listener: Listener, queue: WorkQueue, fleet: Relists, mailroom: Mailroom, clock: Clock
+    ) -> None:
         self._listener = listener
         self._queue = queue
-        self._everyone = everyone
+        self._fleet = fleet
         self._mailroom = mailroom
+        self._clock = clock
 
     async def listen(self, alive: Callable[[], None]) -> None:
         def hear(item: Item) -> None:
             alive()
             if isinstance(item, Reconnected):
-                self._everyone.relist()
-                return
-            if item.channel == INBOX:
-                self._mailroom.expect(item.payload)
-            self._queue.put(item.payload)
+                self._fleet.relist()
+            elif item.payload == KEY:
+                self._fleet.relist(takeover=True)
+            else:
+                if item.channel == INBOX:
+                    self._mailroom.expect(item.payload)
+                self._queue.put(item.payload)
 
-        await self._listener.run(hear)
+        beating = asyncio.create_task(self._beat(alive))
+        try:
+            await self._listener.run(hear)
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+    async def _beat(self, alive: Callable[[], None]) -> None:
+        """The listener tries its connection every few seconds, and knows when it is gone."""
+        while True:
+            await self._clock.sleep(_BEAT_S)
+            if self._listener.is_listening:
+                alive()

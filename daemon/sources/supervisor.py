@@ -19,12 +19,25 @@ _CAP_S = 5.0
 
 
 class Source(Protocol):
-    """Turns one kind of news into keys on the queue."""
+    """Turns one kind of news into keys on the queue.
 
-    name: str
+    `quiet_s`: for how long a healthy one may give no sign of life at most.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def quiet_s(self) -> float: ...
 
     async def listen(self, alive: Callable[[], None]) -> None:
         """Run until something breaks; call `alive` at each sign of life. May raise anything."""
+
+
+class Relists(Protocol):
+    """Who lists everything when a source may have missed something; see `daemon.fleet.Fleet`."""
+
+    def relist(self, *, takeover: bool = False) -> None: ...
 
 
 class Supervisor:
@@ -32,6 +45,7 @@ class Supervisor:
 
     def __init__(self, source: Source, clock: Clock, random: Random) -> None:
         self.name = source.name
+        self.quiet_s = source.quiet_s
         self.restarts = 0
         self._source = source
         self._clock = clock
@@ -42,6 +56,12 @@ class Supervisor:
     def age_s(self) -> float | None:
         """Seconds since its last sign of life, None before the first."""
         return None if self._last_seen is None else self._clock.monotonic() - self._last_seen
+
+    @property
+    def too_old(self) -> bool:
+        """Whether it has been silent for longer than a healthy one is, or was never heard of."""
+        age_s = self.age_s()
+        return age_s is None or age_s > self.quiet_s
 
     @property
     def away(self) -> bool:

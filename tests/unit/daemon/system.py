@@ -13,22 +13,25 @@ from typing import Any
 from core import jobspecs
 from core.domain.names import job_id
 from core.domain.policy import Policy
+from core.domain.sweep import Rhythm
 from core.settings import JobSettings, LoopSettings, Secret
 from core.store.interface import ReconcileStore
 from daemon.act import Actor
 from daemon.announce import Silent, Steps
 from daemon.controller import Controller
+from daemon.fleet import Fleet, Lister
 from daemon.load import Loader
 from daemon.mail import Mailroom
+from daemon.metrics import Metrics
 from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import PassEnd, Reconciler
 from daemon.refusals import Refusals
 from daemon.sources.discovery_watch import DiscoveryWatch
-from daemon.sources.everyone import Everyone
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.supervisor import Source, Supervisor
+from daemon.sweep import Sweep
 from daemon.workqueue import WorkQueue
 from tests.memory_store import MemoryStore
 from tests.unit.daemon.fakes import FakeConsul, FakeNomad, FakeWaha, Faults
@@ -147,6 +150,7 @@ class Daemon:
     ) -> None:
         clock, self.world = world.clock, world
         held = store or world.store
+        self.metrics = Metrics()
         self.queue = WorkQueue(clock, Random(7))
         self.refusals = Refusals(60)
         self.mailroom = Mailroom(world.store.waiting, world.store.mark_processed)
@@ -167,13 +171,33 @@ class Daemon:
             steps=steps or Silent(),
             policy=Policy(**chosen),
             settings=settings,
+            metrics=self.metrics,
         )
-        self.controller = Controller(self.queue, self.reconciler, self.outages, workers=settings.workers)
-        everyone = Everyone(held, self.queue, every_s=settings.resync_s)
+        self.controller = Controller(
+            self.queue, self.reconciler, self.outages, workers=settings.workers, metrics=self.metrics
+        )
+        self.sweep = Sweep(
+            self.queue,
+            clock,
+            every_s=settings.resync_s,
+            rhythm=Rhythm(look_s=settings.waha_look_s),
+            metrics=self.metrics,
+        )
+        self.fleet = Fleet(
+            owner=owner,
+            store=held,
+            lister=Lister(world.nomad, world.consul, held, clock, self.outages),
+            sweep=self.sweep,
+            clock=clock,
+            random=Random(5),
+            metrics=self.metrics,
+            ttl_s=settings.lease_ttl_s,
+            heartbeat_s=settings.lease_heartbeat_s,
+        )
         self.sources: list[Source] = [
-            everyone,
-            SchedulerEvents(world.nomad, self.queue, everyone),
-            DiscoveryWatch(world.consul, self.queue),
+            self.fleet,
+            SchedulerEvents(world.nomad, self.queue, self.fleet),
+            DiscoveryWatch(world.consul, self.queue, self.fleet),
             Inbox(self.mailroom, self.queue, clock, nothing_to_purge),
         ]
 

@@ -16,12 +16,11 @@ from core.errors import Unavailable
 from core.store.notify import INBOX, INTENTS, Item, Listener, News, Reconnected
 from daemon.mail import Mailroom
 from daemon.sources.discovery_watch import DiscoveryWatch, by_user, changed
-from daemon.sources.everyone import Everyone
 from daemon.sources.inbox import Inbox
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Supervisor
 from daemon.workqueue import WorkQueue
-from tests.unit.daemon.system import C1, U1, U2, World, scenario
+from tests.unit.daemon.system import U1, U2, World, scenario
 from tests.unit.daemon.virtual import LoopClock, run_virtual
 
 
@@ -29,6 +28,7 @@ class Scripted:
     """A source that does what its script says, one entry a start."""
 
     name = "scripted"
+    quiet_s = 20.0
 
     def __init__(self, *script: Exception | float | None) -> None:
         self.script = list(script)
@@ -107,76 +107,88 @@ def test_users_whose_instances_changed(after: list[ServiceInstance], expected: s
     assert changed(before, by_user(after)) == expected
 
 
-def test_the_first_list_is_news_about_everybody_in_it() -> None:
+class Asked:
+    """Remembers what it was asked to list again."""
+
+    def __init__(self) -> None:
+        self.relists: list[bool] = []
+
+    def relist(self, *, takeover: bool = False) -> None:
+        self.relists.append(takeover)
+
+
+def test_the_first_list_asks_for_a_sweep_and_each_later_one_is_news_of_what_changed() -> None:
     class Lists:
         async def watch(self) -> AsyncIterator[tuple[ServiceInstance, ...]]:
+            yield (instance(U1, "a"), instance(U2, "b"))
             yield (instance(U1, "a"), instance(U2, "b"))
             yield (instance(U1, "a"), instance(U2, "b", passing=False))
 
     async def main() -> None:
-        queue = WorkQueue(LoopClock(), Random(1))
-        source = DiscoveryWatch(cast(Discovery, Lists()), queue)
-        await source.listen(lambda: None)
-        assert {await queue.get(), await queue.get()} == {U1, U2}
+        queue, asked = WorkQueue(LoopClock(), Random(1)), Asked()
+        source = DiscoveryWatch(cast(Discovery, Lists()), queue, asked)
+        signs: list[None] = []
+        await source.listen(lambda: signs.append(None))
+        assert asked.relists == [False]
+        assert len(signs) == 3
+        assert await queue.get() == U2
         assert len(queue) == 0
 
     run_virtual(main())
 
 
 class Spoken:
-    """A listener that says what it is told to."""
+    """A listener that says what it is told to, then holds its connection for a while."""
 
-    def __init__(self, *items: Item) -> None:
+    is_listening = True
+
+    def __init__(self, *items: Item, holds_s: float = 0.0) -> None:
         self.items = items
+        self.holds_s = holds_s
 
     async def run(self, on_item: Callable[[Item], None]) -> None:
         for item in self.items:
             on_item(item)
+        await asyncio.sleep(self.holds_s)
 
 
 @scenario
-async def test_store_news_are_keys_and_a_reconnect_is_everybody(w: World) -> None:
-    queue = WorkQueue(w.clock, Random(1))
-    everyone = Everyone(w.store, queue, every_s=60)
+async def test_store_news_are_keys_and_a_reconnect_asks_for_a_sweep(w: World) -> None:
+    queue, asked = WorkQueue(w.clock, Random(1)), Asked()
     mailroom = Mailroom(w.store.waiting, w.store.mark_processed)
-    everyone._wanted.clear()
     listener = cast(Listener, Spoken(News(INTENTS, U1)))
-    await StoreNews(listener, queue, everyone, mailroom).listen(lambda: None)
+    await StoreNews(listener, queue, asked, mailroom, w.clock).listen(lambda: None)
     assert await queue.get() == U1
     assert U1 not in mailroom
     listener = cast(Listener, Spoken(News(INBOX, U2), Reconnected()))
-    await StoreNews(listener, queue, everyone, mailroom).listen(lambda: None)
+    await StoreNews(listener, queue, asked, mailroom, w.clock).listen(lambda: None)
     assert await queue.get() == U2
     assert U2 in mailroom
-    assert everyone._wanted.is_set()
+    assert asked.relists == [False]
 
 
 @scenario
-async def test_everybody_is_looked_at_at_start_after_a_relist_and_in_time_who_was_forgotten(w: World) -> None:
-    queue = WorkQueue(w.clock, Random(1))
-    everyone = Everyone(w.store, queue, every_s=60)
-    w.store.add_chip(U1, C1)
-    w.store.down = True
-    one = Supervisor(everyone, w.clock, Random(1))
-    running = asyncio.create_task(one.run())
-    await asyncio.sleep(7)
+async def test_a_daemon_that_has_started_is_a_reason_to_take_over_what_another_had_in_mind(w: World) -> None:
+    queue, asked = WorkQueue(w.clock, Random(1)), Asked()
+    mailroom = Mailroom(w.store.waiting, w.store.mark_processed)
+    listener = cast(Listener, Spoken(News(INTENTS, "fleet")))
+    await StoreNews(listener, queue, asked, mailroom, w.clock).listen(lambda: None)
+    assert asked.relists == [True]
     assert len(queue) == 0
-    w.store.down = False
-    await asyncio.sleep(6)  # what could not be listed is still wanted
-    assert await queue.get() == U1
-    queue.done(U1)
-    everyone.relist()
-    assert await queue.get() == U1
-    queue.done(U1)
-    started = w.clock.monotonic()
-    assert await queue.get() == U1  # nobody said when to look again
-    assert w.clock.monotonic() - started <= 121
-    await asyncio.sleep(200)
-    queue.put(U1, 500)
-    queue.done(U1)
-    await asyncio.sleep(200)
-    assert len(queue) == 1  # somebody did: the gap is none
-    assert queue._agenda.next_at() == pytest.approx(w.clock.monotonic() + 300, abs=1)
+
+
+@scenario
+async def test_a_quiet_store_is_alive_as_long_as_its_connection_answers(w: World) -> None:
+    queue, mailroom = WorkQueue(w.clock, Random(1)), Mailroom(w.store.waiting, w.store.mark_processed)
+    spoken = Spoken(holds_s=1e6)
+    one = Supervisor(StoreNews(cast(Listener, spoken), queue, Asked(), mailroom, w.clock), w.clock, Random(1))
+    assert one.too_old  # never heard of
+    running = asyncio.create_task(one.run())
+    await asyncio.sleep(300)
+    assert not one.too_old
+    spoken.is_listening = False
+    await asyncio.sleep(25)
+    assert one.too_old
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

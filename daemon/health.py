@@ -1,0 +1,225 @@
+"""What the daemon tells about itself over HTTP: is it alive, can it do its work, what did it count.
+
+    GET /live      200 as long as the event loop turns; a supervisor restarts what does not answer
+    GET /ready     200, or 503 with what stands in the way: sources silent for too long, systems away
+    GET /metrics   Prometheus text
+
+It is for supervisors and operators, never for the outside: it tells no secret and no user, and answers nothing
+else. It listens where WAHAFLEET_DAEMON_LISTEN says, and nowhere without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+import uvicorn
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from core.settings import SettingsError
+from daemon.fleet import Fleet
+from daemon.metrics import Metrics
+from daemon.outages import Outages
+from daemon.sources.supervisor import Supervisor
+from daemon.sweep import Sweep
+from daemon.workqueue import WorkQueue
+
+# A sweep is late when three in a row did not come to their end.
+_SWEEPS_MISSED: Final = 3
+_SLOW_S: Final = 60.0
+_JSON: Final = "application/json"
+
+Headers = Mapping[str, str]
+Answer = tuple[int, str, bytes]
+
+_log = structlog.get_logger(__name__)
+
+
+class Health:
+    """Reads the parts of a running daemon, each time anew."""
+
+    def __init__(
+        self,
+        *,
+        sources: Sequence[Supervisor],
+        outages: Outages,
+        queue: WorkQueue,
+        fleet: Fleet,
+        sweep: Sweep,
+        metrics: Metrics,
+    ) -> None:
+        self._sources = sources
+        self._outages = outages
+        self._queue = queue
+        self._fleet = fleet
+        self._sweep = sweep
+        self._metrics = metrics
+        self.stopping = False
+        metrics.registry.register(_Parts(self))
+
+    def problems(self) -> list[str]:
+        """Why it cannot do its work as it should, in fixed words: `source <name>`, `<system>`, `sweep`, `stopping`.
+
+        A source that is silent says nothing of what happens in its system, and without the store there are
+        no leases, so nothing happens at all.
+        """
+        found = [f"source {source.name}" for source in self._sources if source.too_old]
+        found += sorted(self._outages.away_s())
+        age_s = self._sweep.age_s
+        if (
+            self._fleet.holding
+            and age_s is not None
+            and age_s > _SWEEPS_MISSED * self._sweep.every_s + _SLOW_S
+        ):
+            found.append("sweep")
+        if self.stopping:
+            found.append("stopping")
+        return found
+
+    def answer(self, method: str, path: str, accept: str) -> Answer:
+        """(status, content type, body) of one request."""
+        if path not in ("/live", "/ready", "/metrics"):
+            return _json(404, {"error": "There is /live, /ready and /metrics here."})
+        if method not in ("GET", "HEAD"):
+            return _json(405, {"error": f"{path} is only read: use GET."})
+        if path == "/live":
+            return _json(200, {"status": "live"})
+        if path == "/metrics":
+            encode, content_type = choose_encoder(accept)
+            return 200, content_type, encode(self._metrics.registry)
+        problems = self.problems()
+        return _json(
+            503 if problems else 200, {"status": "not ready" if problems else "ready", "problems": problems}
+        )
+
+    def families(self) -> Iterator[Metric]:
+        """What is read from the parts at each scrape instead of being counted."""
+        ages = GaugeMetricFamily(
+            "wahafleet_source_age_seconds", "Since a source's last sign of life.", labels=["source"]
+        )
+        restarts = GaugeMetricFamily(
+            "wahafleet_source_restarts", "How often a source was started again.", labels=["source"]
+        )
+        silent = GaugeMetricFamily(
+            "wahafleet_source_too_old",
+            "1 for a source silent for longer than a healthy one.",
+            labels=["source"],
+        )
+        for source in self._sources:
+            age_s = source.age_s()
+            if age_s is not None:
+                ages.add_metric([source.name], age_s)
+            restarts.add_metric([source.name], source.restarts)
+            silent.add_metric([source.name], source.too_old)
+        away = GaugeMetricFamily(
+            "wahafleet_dependency_away_seconds",
+            "For how long a system that is away has been so.",
+            labels=["system"],
+        )
+        for system, away_s in self._outages.away_s().items():
+            away.add_metric([system], away_s)
+        yield from (ages, restarts, silent, away)
+        yield GaugeMetricFamily(
+            "wahafleet_queue_length", "Users that wait for a pass.", value=len(self._queue)
+        )
+        yield GaugeMetricFamily(
+            "wahafleet_passes_running", "Passes under way.", value=len(self._queue.running)
+        )
+        if (swept_s := self._sweep.age_s) is not None:
+            yield GaugeMetricFamily(
+                "wahafleet_sweep_age_seconds", "Since the last whole sweep.", value=swept_s
+            )
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        accept = headers.get(b"accept", b"").decode("latin-1")
+        status, content_type, body = self.answer(scope["method"], scope["path"], accept)
+        fields = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+class _Parts(Collector):
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        return self._health.families()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the daemon."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def listening(app: Callable[..., Any], listen: str) -> AsyncIterator[str | None]:
+    """Serve `app` on `listen` ("host:port", port 0 takes a free one; "" = not at all) while the block runs.
+
+    Gives the address that it got. Raises SettingsError when it cannot listen there.
+    """
+    if not listen:
+        yield None
+        return
+    bound = _bind(listen)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    host, port = bound.getsockname()[:2]
+    serving = asyncio.create_task(server.serve(sockets=[bound]), name="health")
+    _log.info("health_listening", address=f"{host}:{port}")
+    try:
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+        bound.close()
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, int(port)))
+    except OSError as error:
+        bound.close()
+        raise SettingsError(
+            [
+                f"WAHAFLEET_DAEMON_LISTEN: cannot listen on {listen} ({error.strerror}); name another host:port."
+            ]
+        ) from error
+    return bound
+
+
+def _json(status: int, body: object) -> Answer:
+    return status, _JSON, msgspec.json.encode(body) + b"\n"

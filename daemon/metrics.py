@@ -1,0 +1,119 @@
+"""What the daemon counts. Labels take values from short fixed lists alone: never a user, never an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from daemon.outcome import Result
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0)
+
+
+class Outcome(StrEnum):
+    """How a pass ended."""
+
+    AT_REST = "at_rest"
+    ON_THE_WAY = "on_the_way"
+    INCOMPLETE = "incomplete"  # something did not answer or an effect failed; it is tried again
+    BUSY = "busy"  # another daemon works on the user
+    ANSWERED = "answered"  # another daemon has looked since the news came
+    DROPPED = "dropped"  # the lease was lost
+    UNAVAILABLE = "unavailable"  # the store did not play along
+    IMPOSSIBLE = "impossible"
+    BROKE = "broke"
+
+
+class Metrics:
+    """One daemon's counters, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._passes = Counter("wahafleet_passes", "Passes by outcome.", ["outcome"], registry=self.registry)
+        self._pass_seconds = Histogram(
+            "wahafleet_pass_seconds",
+            "How long passes take, claim and release included.",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._effects = Counter(
+            "wahafleet_effects",
+            "Effects by kind and verdict.",
+            ["kind", "verdict"],
+            registry=self.registry,
+        )
+        self.leases_held = Gauge(
+            "wahafleet_leases_held", "Leases of users held for passes under way.", registry=self.registry
+        )
+        self.fleet_holder = Gauge(
+            "wahafleet_fleet_holder", "1 while this daemon holds the lease `fleet`.", registry=self.registry
+        )
+        self._duties = Counter(
+            "wahafleet_duties",
+            "Runs of the fleet's duties by outcome.",
+            ["duty", "outcome"],
+            registry=self.registry,
+        )
+        self._duty_seconds = Histogram(
+            "wahafleet_duty_seconds",
+            "How long one run of a duty takes.",
+            ["duty"],
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._listing_seconds = Histogram(
+            "wahafleet_listing_seconds",
+            "How long it takes to read everything in bulk.",
+            registry=self.registry,
+            buckets=_SECONDS,
+        )
+        self._findings = Counter(
+            "wahafleet_sweep_findings",
+            "Users that a sweep sent to a pass, by why.",
+            ["why"],
+            registry=self.registry,
+        )
+        self._users = Gauge(
+            "wahafleet_users",
+            "Users by phase and reason of their container, as the last sweep of this daemon saw them.",
+            ["phase", "reason"],
+            registry=self.registry,
+        )
+        self._outcomes = {outcome: self._passes.labels(outcome.value) for outcome in Outcome}
+
+    def count_pass(self, outcome: Outcome, took_s: float) -> None:
+        """One pass has ended; busy and answered keys are counted without a duration, for there was no pass."""
+        self._outcomes[outcome].inc()
+        if outcome not in (Outcome.BUSY, Outcome.ANSWERED):
+            self._pass_seconds.observe(took_s)
+
+    def count_effects(self, results: Iterable[Result]) -> None:
+        """What became of a pass's actions."""
+        for result in results:
+            self._effects.labels(type(result.action).__name__, result.verdict.value).inc()
+
+    def count_duty(self, duty: str, outcome: str, took_s: float) -> None:
+        """One run of a duty has ended; `outcome`: done, unavailable, late or broke."""
+        self._duties.labels(duty, outcome).inc()
+        self._duty_seconds.labels(duty).observe(took_s)
+
+    def observe_listing(self, took_s: float) -> None:
+        """Everything was read in bulk once."""
+        self._listing_seconds.observe(took_s)
+
+    def count_findings(self, found: Mapping[str, int]) -> None:
+        """Users sent to a pass by a sweep, by why."""
+        for why, number in found.items():
+            self._findings.labels(why).inc(number)
+
+    def set_users(self, by_phase: Mapping[tuple[str, str], int]) -> None:
+        """All users by (phase, reason), in place of what was known before."""
+        self._users.clear()
+        for (phase, reason), number in by_phase.items():
+            self._users.labels(phase, reason).set(number)
+
+    def forget_users(self) -> None:
+        """This daemon no longer sweeps: what it knew of users gets old."""
+        self._users.clear()

@@ -1,0 +1,86 @@
+"""The sweep: what was read in bulk is compared with the store, and whoever differs gets a pass.
+
+It changes nothing itself. Users at rest make no request at all between two sweeps, and a sweep's requests do
+not depend on their number, but for pages of lists and for the looks that are due: each user at rest has a pass
+once in `look_s`, because what only WAHA knows stands in no list. Those are spread evenly over the period.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import structlog
+
+from core.clock import Clock
+from core.domain.facts import Unknown
+from core.domain.sweep import Listing, Rhythm, by_phase, compare
+from daemon.lease import HeldLease
+from daemon.metrics import Metrics
+from daemon.workqueue import WorkQueue
+
+_log = structlog.get_logger(__name__)
+
+
+class Sweep:
+    """The duty `sweep`; see `daemon.fleet`. `every_s`: the pause between two without any reason for one."""
+
+    name = "sweep"
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        clock: Clock,
+        *,
+        every_s: float,
+        rhythm: Rhythm | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.every_s = every_s
+        self._queue = queue
+        self._clock = clock
+        self._rhythm = rhythm or Rhythm()
+        self._metrics = metrics or Metrics()
+        self._last_at: float | None = None
+        self._taking_over = True
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the last sweep that read all lists; None on a daemon that does not sweep."""
+        return None if self._last_at is None else self._clock.monotonic() - self._last_at
+
+    def begin(self) -> None:
+        """From now on it is ours: whoever is on the way was perhaps looked after by a daemon that is gone."""
+        self._taking_over = True
+
+    def end(self) -> None:
+        """Somebody else sweeps."""
+        self._last_at = None
+
+    async def run(self, _held: HeldLease, listing: Listing) -> None:
+        """Put everybody who needs a look on the queue."""
+        now = self._clock.monotonic()
+        # After a while without sweeps as much is due as in one period, not everything at once.
+        since_s = self.every_s if self._last_at is None else now - self._last_at
+        found = compare(listing, self._rhythm, since_s=since_s, takeover=self._taking_over)
+        self._queue.put_all(found.differing)
+        self._queue.put_all(found.due, spread_s=self.every_s)
+        whys = Counter(why.value for why in found.differing.values())
+        if found.due:
+            whys["due"] = len(found.due)
+        self._metrics.count_findings(whys)
+        self._metrics.set_users(by_phase(listing.users))
+        blind = sorted(
+            name
+            for name in ("jobs", "allocations", "instances")
+            if isinstance(getattr(listing, name), Unknown)
+        )
+        (_log.info if whys or blind else _log.debug)(
+            "swept",
+            users=len(listing.users),
+            found=dict(whys),
+            not_read=blind,
+            took_s=round(listing.read_s, 3),
+        )
+        self._taking_over = False
+        if not blind:
+            self._last_at = now
