@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ from core.domain.facts import Unknown
 from core.domain.orphans import GOING, Change, Forgot, Moved, Orphan, Rules, Saw, State, judge
 from core.domain.sweep import Listing
 from core.store.orphans import OrphanStore
+from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks
 from daemon.janitor.removal import Remover
 from daemon.lease import HeldLease
@@ -32,16 +33,14 @@ _BYTES: Final = "bytes"
 # A removal is not begun when the fleet's lease, or this run's time, would end soon.
 _ROOM_S: Final = 15.0
 
-Prune = Callable[[], Awaitable[Mapping[str, int]]]
-
 _log = structlog.get_logger(__name__)
 
 
 class Janitor:
-    """Duty `janitor`: finds orphans, asks for a yes, removes what has one, prunes the store.
+    """Duty `janitor`: finds orphans, asks for a yes, removes what has one, keeps the store tidy.
 
     Args:
-        prune: removes what the store needs no longer; says how much of what.
+        housekeeper: closes and removes what the store needs no longer; None = nobody does.
     """
 
     name = "janitor"
@@ -54,14 +53,14 @@ class Janitor:
         orphans: OrphanStore,
         rules: Rules,
         every_s: float,
-        prune: Prune | None = None,
+        housekeeper: Housekeeper | None = None,
     ) -> None:
         self.every_s = every_s
         self._looks = looks
         self._remover = remover
         self._orphans = orphans
         self._rules = rules
-        self._prune = prune
+        self._housekeeper = housekeeper
         self._held_back: Mapping[Kind, int] = {}
         self._unread: tuple[str, ...] = ()
 
@@ -77,10 +76,8 @@ class Janitor:
         await self._orphans.apply(held.lease, changes)
         self._tell(changes, book.rows)
         await self._remove_approved(held)
-        if self._prune is not None:
-            pruned = {what: count for what, count in (await self._prune()).items() if count}
-            if pruned:
-                _log.info("pruned", **pruned)
+        if self._housekeeper is not None:
+            await self._housekeeper.run(held, listing)
 
     async def _remove_approved(self, held: HeldLease) -> None:
         book = await self._orphans.book()

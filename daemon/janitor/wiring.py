@@ -11,10 +11,12 @@ from core.clock import Clock
 from core.domain.orphans import Rules
 from core.domain.policy import Policy
 from core.settings import LoopSettings
+from core.store.housekeeping import Housekeeping
 from core.store.interface import ReconcileStore
 from core.store.orphans import OrphanStore
 from daemon.announce import Steps
-from daemon.janitor.duty import Janitor, Prune
+from daemon.janitor.duty import Janitor
+from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks, Observing
 from daemon.janitor.removal import Deregistering, Remover
 from daemon.janitor.sessions import Sessions
@@ -49,7 +51,7 @@ def janitor(
     steps: Steps,
     policy: Policy,
     settings: LoopSettings,
-    prune: Prune | None = None,
+    housekeeping: Housekeeping | None = None,
 ) -> tuple[Janitor, Sessions]:
     """The duty, and what passes tell of sessions that no chip explains."""
     sessions = Sessions(scheduler=scheduler, discovery=discovery, waha=waha, store=store, orphans=orphans)
@@ -83,6 +85,6 @@ def janitor(
         orphans=orphans,
         rules=rules_of(settings),
         every_s=settings.janitor_s,
-        prune=prune,
+        housekeeper=None if housekeeping is None else Housekeeper(housekeeping, clock),
     )
     return duty, sessions

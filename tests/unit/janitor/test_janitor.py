@@ -90,6 +90,33 @@ class Consul(FakeConsul):
         self.left = [one for one in self.left or () if one.service_id != service_id]
 
 
+class House:
+    """`Housekeeping` that counts, and remembers what it was told of allocations."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+        self.prunings = 0
+        self.alive: set[str] = set()
+
+    async def close_forgotten(self, lease: Lease, alive: Any, *, listing_age_s: float, **_: Any) -> Any:
+        assert listing_age_s > 0
+        self.rounds += 1
+        self.alive = set(alive)
+        return ()
+
+    async def prune_ledger(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
+    async def prune_placements(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
+    async def prune_events(
+        self, lease: Lease, *, older_than_s: float, keep_per_chip: int, limit: int = 0
+    ) -> int:
+        self.prunings += 1
+        return 0
+
+
 @dataclass
 class Case:
     world: World
@@ -103,16 +130,12 @@ class Case:
         self.outages = Outages(world.clock)
         self.consul = Consul(world.clock, world.faults, world.nomad)
         self.lister = Lister(world.nomad, self.consul, world.store, world.clock, self.outages)
-        self.pruned = 0
+        self.house = House()
         self.boot()
 
     def boot(self) -> None:
         """A new janitor that knows nothing but what is stored."""
         world = self.world
-
-        async def prune() -> dict[str, int]:
-            self.pruned += 1
-            return {"chip_events": 0}
 
         self.janitor, self.sessions = janitor(
             owner="d1",
@@ -127,7 +150,7 @@ class Case:
             steps=self.steps,
             policy=Policy(),
             settings=self.settings,
-            prune=prune,
+            housekeeping=self.house,
         )
 
     async def round(self) -> None:
@@ -197,7 +220,8 @@ async def test_what_nobody_explains_is_found_and_nothing_of_it_removed_without_a
     assert found.found.costs["port"] == 3100
     assert found.found.costs["node"] == "host-1"
     assert case.destructive == []
-    assert case.pruned > 100
+    assert case.house.rounds > 100
+    assert case.house.prunings == 4
 
 
 @scenario
@@ -578,6 +602,24 @@ def test_killed_between_any_two_steps_it_converges() -> None:
     while run_virtual(main(points))[0]:
         points += 1
     assert points >= 12
+
+
+@scenario
+async def test_ports_are_freed_of_what_a_good_list_lacks_and_of_nothing_else(case: Case) -> None:
+    job = await case.ghost_job()
+    running = case.world.nomad.allocs[job][0].id
+    await case.round()
+    assert (case.house.rounds, case.house.alive) == (1, {running})
+    case.world.faults.down("nomad")
+    await case.round()
+    assert case.house.rounds == 1
+    case.world.faults.up("nomad")
+    case.world.nomad.edit(running, client=ClientStatus.LOST)
+    await case.round()
+    assert case.house.alive == {running}
+    case.world.nomad.edit(running, client=ClientStatus.FAILED)
+    await case.round()
+    assert (case.house.rounds, case.house.alive) == (3, set())
 
 
 @scenario
