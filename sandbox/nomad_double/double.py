@@ -99,6 +99,7 @@ class NomadDouble:
             for host in settings.hosts
         ]
         register_nodes(self.state, nodes)
+        self.fingerprints = {node.id: node for node in nodes}
         self.clients = {node.id: Client(self.state, node.id, context, self, settings.speed) for node in nodes}
         self.state.observe(self._on_commit)
 
@@ -129,7 +130,9 @@ class NomadDouble:
         self.server.client_update(node_id, reports)
 
     def beat(self, node_id: str) -> float:
-        """Take a client's heartbeat; the TTL granted, in seconds."""
+        """Take a client's heartbeat; the TTL granted, in seconds. A node that was purged registers anew."""
+        if node_id not in self.state.nodes:
+            register_nodes(self.state, [self.fingerprints[node_id]])
         return self.heartbeats.beat(node_id)
 
     def reachable(self, node_id: str) -> bool:

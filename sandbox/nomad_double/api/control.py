@@ -29,7 +29,7 @@ class ControlRoutes:
     async def hosts(self, request: Request) -> Reply:
         """Every host: what is wrong with it, what its servers believe, and when they give it up."""
         request.allow("GET")
-        return Reply([self._host(node) for node in self._double.state.nodes.values()])
+        return Reply([self._host(node) for node in self._double.fingerprints.values()])
 
     async def host(self, request: Request) -> Reply:
         """`PUT /v1/double/host/<name or id>/<cut-off|freeze|kill-agent|kill|restart|back>`."""
@@ -44,27 +44,28 @@ class ControlRoutes:
             _VERBS[verb](client)
         else:
             raise ApiError(404, f"a host can be told {', '.join([*_VERBS, 'restart'])}; not {verb!r}")
-        node = self._double.state.nodes.get(node_id)
-        return Reply(self._host(node) if node is not None else {"ID": node_id})
+        return Reply(self._host(self._double.fingerprints[node_id]))
 
     def _node_id(self, name: str) -> str:
         if name in self._double.clients:
             return name
-        for node in self._double.state.nodes.values():
+        hosts = self._double.fingerprints.values()
+        for node in hosts:
             if node.name == name:
                 return node.id
-        names = ", ".join(sorted(node.name for node in self._double.state.nodes.values()))
+        names = ", ".join(sorted(node.name for node in hosts))
         raise ApiError(404, f"there is no host {name!r}; there are {names}")
 
     def _host(self, node: Node) -> Json:
         client = self._double.clients[node.id]
         deadline_ns = self._double.heartbeats.deadline_ns(node.id)
+        known = self._double.state.nodes.get(node.id)
         allocs = self._double.state.allocs_of_node(node.id)
         return {
             "ID": node.id,
             "Name": node.name,
             "State": client.agent.state,
-            "Status": node.status,
+            "Status": known.status if known is not None else "",
             "GivenUpAt": iso_time(deadline_ns) if deadline_ns is not None else None,
             "RunningAllocs": sorted(alloc.id for alloc in allocs if client.running_tasks(alloc.id)),
         }

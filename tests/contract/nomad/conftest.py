@@ -32,7 +32,7 @@ def _nomad(
         if request.param == "real":
             if nomad_version() is None:
                 pytest.skip("there is no `nomad` on PATH; the contract was checked against the double alone")
-            first = _first_port(0)
+            first = first_port(0)
             host = Host(ports=(first, first + PORTS - 1), consul=recorder.address)
             with NomadAgent.start(folder, host=host) as agent:
                 yield agent.url, "real", agent.version, recorder
@@ -60,7 +60,7 @@ class _Double:
     """The double as a process of its own, as the sandbox runs it."""
 
     def __init__(self, folder: Path, recorder: ConsulRecorder) -> None:
-        first = _first_port(PORTS)
+        first = first_port(PORTS)
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "sandbox.nomad_double", "--port", "0", "--data", str(folder)),
@@ -85,7 +85,7 @@ class _Double:
         self._process.stdout.close()
 
 
-def _first_port(offset: int) -> int:
+def first_port(offset: int) -> int:
     """A range below the system's ephemeral ports that no other test process uses."""
     return 20_000 + os.getpid() % 900 * 2 * PORTS + offset
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from tests.contract.nomad.cluster import Cluster
@@ -30,7 +31,7 @@ def test_all_jobs_page_by_page(cluster: Cluster) -> None:
         cluster.register(cluster.job(name))
     found = pages(cluster, "/v1/jobs", namespace="default", prefix=prefix, per_page=2)
     assert [[job["ID"] for job in page] for page in found] == [names[:2], names[2:4], names[4:]]
-    for stub in sum(found, []):
+    for stub in chain.from_iterable(found):
         whole = cluster.get(f"/v1/job/{stub['ID']}")
         for field in ("JobModifyIndex", "SubmitTime", "CreateIndex", "Stop", "Namespace"):
             assert stub[field] == whole[field], field
@@ -64,7 +65,7 @@ def test_all_allocations_page_by_page(cluster: Cluster) -> None:
     query = {"namespace": "default", "resources": "true", "task_states": "false"}
     found = pages(cluster, "/v1/allocations", **query, per_page=2)
     assert all(len(page) == 2 for page in found[:-1])
-    flat = sum(found, [])
+    flat = list(chain.from_iterable(found))
     assert len({alloc["ID"] for alloc in flat}) == len(flat)
     order = [(alloc["CreateIndex"], alloc["ID"]) for alloc in flat]
     assert order == sorted(order)

@@ -17,7 +17,7 @@ import pytest
 
 from sandbox.tether import is_alive
 from tests.contract.nomad.cluster import Cluster
-from tests.contract.nomad.conftest import PORTS, _first_port
+from tests.contract.nomad.conftest import PORTS, first_port
 from tests.contract.nomad.recorder import ConsulRecorder
 
 Start = Callable[[], tuple[Cluster, subprocess.Popen[str]]]
@@ -36,7 +36,7 @@ def start(tmp_path: Path, recorder: ConsulRecorder) -> Iterator[Start]:
     running: list[tuple[Cluster, subprocess.Popen[str]]] = []
 
     def start() -> tuple[Cluster, subprocess.Popen[str]]:
-        first = _first_port(PORTS)
+        first = first_port(PORTS)
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "sandbox.nomad_double", "--port", "0", "--data", str(tmp_path)),
