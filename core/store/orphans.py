@@ -166,36 +166,46 @@ def _ids(chip_ids: Collection[str]) -> Any:
 
 
 async def _saw(connection: AsyncConnection, found: Found) -> None:
-    """Insert it, or touch the row; one that was removed and is back begins anew."""
+    """Touch the row, or make one; one that was removed and is back begins anew."""
+    key = (
+        orphans.c.kind == found.kind.value,
+        orphans.c.name == found.name,
+        orphans.c.place == found.place,
+    )
+    costs = {**found.costs, **({"alive": 1} if found.alive else {})}
+    back = orphans.c.state == State.REMOVED.value
+    # After the yes its fingerprint is what the operator saw: the removal compares with that one.
+    decided = orphans.c.state.in_([state.value for state in GOING])
+    touched = (
+        update(orphans)
+        .where(*key)
+        .values(
+            last_seen=_CLOCK,
+            costs=costs,
+            fingerprint=case((decided, orphans.c.fingerprint), else_=found.fingerprint),
+            first_seen=case((back, _CLOCK), else_=orphans.c.first_seen),
+            state=case((back, State.SEEN.value), else_=orphans.c.state),
+            decided_by=case((back, null()), else_=orphans.c.decided_by),
+            decided_at=case((back, null()), else_=orphans.c.decided_at),
+            note=case((back, null()), else_=orphans.c.note),
+            attempts=case((back, 0), else_=orphans.c.attempts),
+        )
+    )
+    # Tried first, and not as the other half of an insert: that would use up a number each time, and
+    # operators type these numbers.
+    if (await connection.execute(touched)).rowcount:
+        return
     made = insert(orphans).values(
         kind=found.kind.value,
         name=found.name,
         place=found.place,
         user_id=found.user_id,
         fingerprint=found.fingerprint,
-        costs={**found.costs, **({"alive": 1} if found.alive else {})},
+        costs=costs,
         first_seen=_CLOCK,
         last_seen=_CLOCK,
     )
-    back = orphans.c.state == State.REMOVED.value
-    # After the yes its fingerprint is what the operator saw: the removal compares with that one.
-    decided = orphans.c.state.in_([state.value for state in GOING])
-    await connection.execute(
-        made.on_conflict_do_update(
-            index_elements=[orphans.c.kind, orphans.c.name, orphans.c.place],
-            set_={
-                "last_seen": _CLOCK,
-                "costs": made.excluded.costs,
-                "fingerprint": case((decided, orphans.c.fingerprint), else_=made.excluded.fingerprint),
-                "first_seen": case((back, _CLOCK), else_=orphans.c.first_seen),
-                "state": case((back, State.SEEN.value), else_=orphans.c.state),
-                "decided_by": case((back, null()), else_=orphans.c.decided_by),
-                "decided_at": case((back, null()), else_=orphans.c.decided_at),
-                "note": case((back, null()), else_=orphans.c.note),
-                "attempts": case((back, 0), else_=orphans.c.attempts),
-            },
-        )
-    )
+    await connection.execute(made.on_conflict_do_nothing())
 
 
 def _moved(change: Moved) -> Any:

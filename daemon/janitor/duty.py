@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from core.clock import Clock
 from core.domain.belongings import Kind, Listings
 from core.domain.facts import Unknown
 from core.domain.orphans import GOING, Change, Forgot, Moved, Orphan, Rules, Saw, State, judge
@@ -32,6 +33,8 @@ _MEASURED_A_ROUND: Final = 10
 _BYTES: Final = "bytes"
 # A removal is not begun when the fleet's lease, or this run's time, would end soon.
 _ROOM_S: Final = 15.0
+# The sweep waits for its turn meanwhile; what is left over is the next round's.
+_REMOVALS_S: Final = 30.0
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +55,7 @@ class Janitor:
         remover: Remover,
         orphans: OrphanStore,
         rules: Rules,
+        clock: Clock,
         every_s: float,
         housekeeper: Housekeeper | None = None,
     ) -> None:
@@ -60,6 +64,7 @@ class Janitor:
         self._remover = remover
         self._orphans = orphans
         self._rules = rules
+        self._clock = clock
         self._housekeeper = housekeeper
         self._held_back: Mapping[Kind, int] = {}
         self._unread: tuple[str, ...] = ()
@@ -82,8 +87,9 @@ class Janitor:
     async def _remove_approved(self, held: HeldLease) -> None:
         book = await self._orphans.book()
         due = [row for row in book.rows if row.state in GOING and _is_due(row, book.now)]
+        until = self._clock.monotonic() + _REMOVALS_S
         for row in sorted(due, key=lambda row: (_ORDER.index(row.found.kind), row.id)):
-            if not held.allows(_ROOM_S):
+            if not held.allows(_ROOM_S) or self._clock.monotonic() >= until:
                 return  # the next round goes on
             await self._remover.remove(held, row)
 

@@ -84,6 +84,7 @@ def janitor(
         remover=remover,
         orphans=orphans,
         rules=rules_of(settings),
+        clock=clock,
         every_s=settings.janitor_s,
         housekeeper=None if housekeeping is None else Housekeeper(housekeeping, clock),
     )
