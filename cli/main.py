@@ -10,6 +10,7 @@ import click
 from cli import failures
 from cli.container import container
 from cli.jobspec import jobspec
+from cli.orphans import orphans
 from cli.parts import api, daemon, migrate
 from cli.phone import phone
 from cli.settings import settings
@@ -29,7 +30,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, jobspec, container, phone, user, settings):
+for command in (up, api, daemon, migrate, jobspec, container, orphans, phone, user, settings):
     wahafleet.add_command(command)
 
 

@@ -102,7 +102,7 @@ class MemoryOrphans:
     async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
         self._store.up()
         after = State.APPROVED if approve else State.KEPT
-        open_to = {State.SEEN, State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}
+        open_to = {State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}
         changed = []
         for id_ in sorted(orphan_ids):
             row = self._by_id(id_)

@@ -68,7 +68,11 @@ class OrphanStore(Protocol):
         """Write how a step of its removal went, unless an operator kept it meanwhile. Raises StaleWrite."""
 
     async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
-        """An operator's word; the ids that it changed. What is removed already, or on its way, is not."""
+        """An operator's word; the ids that it changed.
+
+        A yes is for what waits or is kept, not for what is younger than the grace; a no for all but what is
+        removed already.
+        """
 
 
 class PostgresOrphans:
@@ -132,7 +136,7 @@ class PostgresOrphans:
     async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
         after = State.APPROVED if approve else State.KEPT
         # A no still stops what is on its way; what was removed is removed.
-        open_to = {State.SEEN, State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}
+        open_to = {State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}
         changed = (
             update(orphans)
             .where(orphans.c.id.in_(list(orphan_ids)))

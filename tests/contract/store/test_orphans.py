@@ -53,6 +53,13 @@ class Kit:
         await self.orphans.apply(lease, [Saw(each) for each in found])
         return lease
 
+    async def approved(self, *found: Found) -> Lease:
+        """Found, ripe and with ana's yes."""
+        await self.saw(*found)
+        lease, row = await self.state(State.WAITING), await self.one()
+        assert await self.orphans.decide([row.id], approve=True, by="ana") == (row.id,)
+        return lease
+
     async def state(self, state: State) -> Lease:
         """The one row, moved to `state`."""
         lease, row = await self.lease(), await self.one()
@@ -140,9 +147,8 @@ async def test_a_move_or_a_forgetting_that_comes_too_late_does_nothing(kit: Kit)
 
 
 async def test_who_lost_the_lease_writes_nothing(kit: Kit) -> None:
-    old = await kit.saw(JOB)
+    old = await kit.approved(JOB)
     row = await kit.one()
-    await kit.orphans.decide([row.id], approve=True, by="ana")
     await kit.store.release(old)
     await kit.lease("d2")
     with pytest.raises(StaleWrite):
@@ -153,10 +159,8 @@ async def test_who_lost_the_lease_writes_nothing(kit: Kit) -> None:
 
 
 async def test_a_try_is_written_with_its_next_time_and_a_no_stops_it(kit: Kit) -> None:
-    await kit.saw(JOB)
+    lease = await kit.approved(JOB)
     row = await kit.one()
-    await kit.orphans.decide([row.id], approve=True, by="ana")
-    lease = await kit.lease()
     await kit.orphans.tried(lease, row.id, Tried(State.FAILED, "no answer", 30, 2))
     book = await kit.orphans.book()
     (failed,) = book.rows
@@ -169,21 +173,28 @@ async def test_a_try_is_written_with_its_next_time_and_a_no_stops_it(kit: Kit) -
     assert (kept.state, kept.decided_by, kept.attempts, kept.note) == (State.KEPT, "bia", 0, None)
 
 
-async def test_a_yes_that_is_taken_back_names_nobody(kit: Kit) -> None:
+async def test_what_is_younger_than_the_grace_takes_no_yes(kit: Kit) -> None:
     await kit.saw(JOB)
     row = await kit.one()
-    await kit.orphans.decide([row.id], approve=True, by="ana")
-    await kit.orphans.tried(await kit.lease(), row.id, Tried(State.WAITING, "it changed"))
+    assert await kit.orphans.decide([row.id], approve=True, by="ana") == ()
+    assert (await kit.one()).state is State.SEEN
+    assert await kit.orphans.decide([row.id], approve=False, by="ana") == (row.id,)
+    assert await kit.orphans.decide([row.id, 99], approve=True, by="bia") == (row.id,)
+    assert ((await kit.one()).state, (await kit.one()).decided_by) == (State.APPROVED, "bia")
+
+
+async def test_a_yes_that_is_taken_back_names_nobody(kit: Kit) -> None:
+    lease = await kit.approved(JOB)
+    row = await kit.one()
+    await kit.orphans.tried(lease, row.id, Tried(State.WAITING, "it changed"))
     row = await kit.one()
     assert (row.state, row.decided_by, row.note) == (State.WAITING, None, "it changed")
 
 
 async def test_what_is_removed_stays_as_history_and_begins_anew_when_it_is_back(kit: Kit) -> None:
-    await kit.saw(JOB)
+    lease = await kit.approved(JOB)
     await kit.age(5000)
     row = await kit.one()
-    await kit.orphans.decide([row.id], approve=True, by="ana")
-    lease = await kit.lease()
     await kit.orphans.tried(lease, row.id, Tried(State.REMOVED))
     assert await kit.orphans.decide([row.id], approve=True, by="ana") == ()
     assert await kit.orphans.decide([row.id], approve=False, by="ana") == ()
@@ -197,10 +208,8 @@ async def test_what_is_removed_stays_as_history_and_begins_anew_when_it_is_back(
 
 
 async def test_history_ends(kit: Kit) -> None:
-    await kit.saw(JOB)
+    lease = await kit.approved(JOB)
     row = await kit.one()
-    await kit.orphans.decide([row.id], approve=True, by="ana")
-    lease = await kit.lease()
     await kit.orphans.tried(lease, row.id, Tried(State.REMOVED))
     await kit.age(HISTORY_S - 60)
     await kit.orphans.apply(lease, [])
