@@ -65,7 +65,7 @@ def _answered(owner: Any) -> Any:
     """Whether another owner began a whole look after the news; never for a claim without news."""
     age = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("news_age_s", type_=Float))
     others = leases.c.looked_by != owner
-    return func.coalesce(and_(others, leases.c.looked_at > _CLOCK - age), false())
+    return func.coalesce(and_(others, leases.c.looked_at >= _CLOCK - age), false())
 
 
 _CLAIM: Final = _claim()

@@ -74,7 +74,7 @@ def _answered(row: LeaseRow, owner: str, now: float, news_age_s: float | None) -
     """Whether another owner began a whole look after the news."""
     if news_age_s is None or row.looked_by is None or row.looked_by == owner:
         return False
-    return row.looked_at > now - news_age_s
+    return row.looked_at >= now - news_age_s
 
 
 def stale(lease: Lease) -> StaleWrite:
