@@ -21,6 +21,7 @@ from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
 from core.clients.qr_cache import QrCache
 from core.clients.scheduler import NomadScheduler
+from core.clients.storage import storages
 from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
 from core.crypto import Sealer
@@ -31,13 +32,16 @@ from core.logging import configure
 from core.settings import LoopSettings, Settings, SettingsError
 from core.store import inbox
 from core.store.engine import create_engine
+from core.store.housekeeping import PostgresHousekeeping
 from core.store.notify import INBOX, INTENTS, Listener, notify_each
+from core.store.orphans import PostgresOrphans
 from core.store.reconcile import PostgresReconcileStore
 from daemon import announce
 from daemon.act import STORE_TIMEOUT_S, Actor
 from daemon.controller import Controller
 from daemon.fleet import KEY, Fleet, Lister
 from daemon.health import Health, listening
+from daemon.janitor.wiring import janitor
 from daemon.load import Loader
 from daemon.mail import Mailroom
 from daemon.metrics import Metrics
@@ -117,21 +121,42 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             functools.partial(inbox.waiting, engine), functools.partial(inbox.mark_processed, engine)
         )
         queue, metrics, owner = WorkQueue(clock, random), Metrics(), owner_name()
+        servers = storages(settings.job)
+        stack.push_async_callback(servers.aclose)
+        observer = Observer(scheduler, discovery, waha, caches, clock, outages, servers)
+        policy = policy_of(settings.loop)
+        keeper, sessions = janitor(
+            owner=owner,
+            store=store,
+            orphans=PostgresOrphans(engine),
+            scheduler=scheduler,
+            discovery=discovery,
+            storages=servers,
+            waha=waha,
+            observer=observer,
+            clock=clock,
+            steps=steps,
+            policy=policy,
+            settings=settings.loop,
+            housekeeping=PostgresHousekeeping(engine),
+            metrics=metrics,
+        )
         reconciler = Reconciler(
             owner=owner,
             store=store,
             scheduler=scheduler,
             loader=loader,
-            observer=Observer(scheduler, discovery, waha, caches, clock, outages),
-            actor=Actor(scheduler, waha, store, loader, clock, steps, refusals),
+            observer=observer,
+            actor=Actor(scheduler, waha, store, loader, clock, steps, refusals, storages=servers),
             caches=caches,
             mailroom=mailroom,
             refusals=refusals,
             clock=clock,
             steps=steps,
-            policy=policy_of(settings.loop),
+            policy=policy,
             settings=settings.loop,
             metrics=metrics,
+            strangers=sessions,
         )
         controller = Controller(queue, reconciler, outages, workers=settings.loop.workers, metrics=metrics)
         sweep = Sweep(
@@ -146,6 +171,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             store=store,
             lister=Lister(scheduler, discovery, store, clock, outages),
             sweep=sweep,
+            duties=(keeper,),
             clock=clock,
             random=random,
             metrics=metrics,

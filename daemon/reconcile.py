@@ -22,6 +22,7 @@ from core.settings import LoopSettings
 from core.store.interface import Answered, Busy, PortTaken, ReconcileStore, UserSnapshot, Written
 from daemon.act import Actor, waits_for_next_pass
 from daemon.announce import Step, Steps
+from daemon.janitor.sessions import Strangers
 from daemon.lease import HeldLease, kept
 from daemon.load import Loader, generation_of
 from daemon.mail import Mailroom
@@ -73,7 +74,9 @@ class Reconciler:
         policy: Policy,
         settings: LoopSettings,
         metrics: Metrics | None = None,
+        strangers: Strangers | None = None,
     ) -> None:
+        """`strangers`: hears of sessions that no chip explains; None = nobody does."""
         self._owner = owner
         self._store = store
         self._scheduler = scheduler
@@ -88,6 +91,7 @@ class Reconciler:
         self._policy = policy
         self._settings = settings
         self._metrics = metrics or Metrics()
+        self._strangers = strangers
         self._last_actions: dict[str, tuple[Action, ...]] = {}
 
     async def run(self, key: str, news_at: float | None = None) -> PassEnd:
@@ -134,6 +138,8 @@ class Reconciler:
         desired = self._loader.desired(snapshot)
         mail_up_to = await self._mailroom.before_look(key)
         observation = await self._observe(held, snapshot)
+        if self._strangers is not None:
+            await self._strangers.heard(snapshot, observation)
         self._steps.announce(Step.OBSERVED, key)
         decision = decide(desired, observation, self._clock.now(), self._policy)
         changes = decision.actions or decision.container.phase != snapshot.container.phase
