@@ -81,6 +81,12 @@ class Metrics:
             ["phase", "reason"],
             registry=self.registry,
         )
+        self._orphans = Gauge(
+            "wahafleet_orphans",
+            "What no row explains, by kind and state, as the last round of this daemon's janitor saw it.",
+            ["kind", "state"],
+            registry=self.registry,
+        )
         self._outcomes = {outcome: self._passes.labels(outcome.value) for outcome in Outcome}
 
     def count_pass(self, outcome: Outcome, took_s: float) -> None:
@@ -115,5 +121,12 @@ class Metrics:
             self._users.labels(phase, reason).set(number)
 
     def forget_users(self) -> None:
-        """This daemon no longer sweeps: what it knew of users gets old."""
+        """This daemon no longer sweeps: what it knew of users and orphans gets old."""
         self._users.clear()
+        self._orphans.clear()
+
+    def set_orphans(self, by_state: Mapping[tuple[str, str], int]) -> None:
+        """All orphans by (kind, state), in place of what was known before."""
+        self._orphans.clear()
+        for (kind, state), number in by_state.items():
+            self._orphans.labels(kind, state).set(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -19,6 +20,7 @@ from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks
 from daemon.janitor.removal import Remover
 from daemon.lease import HeldLease
+from daemon.metrics import Metrics
 
 # What may stand in another's way goes first: jobs before their variables, all of them before storage.
 _ORDER: Final = (
@@ -58,6 +60,7 @@ class Janitor:
         clock: Clock,
         every_s: float,
         housekeeper: Housekeeper | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.every_s = every_s
         self._looks = looks
@@ -66,6 +69,7 @@ class Janitor:
         self._rules = rules
         self._clock = clock
         self._housekeeper = housekeeper
+        self._metrics = metrics or Metrics()
         self._held_back: Mapping[Kind, int] = {}
         self._unread: tuple[str, ...] = ()
 
@@ -81,6 +85,8 @@ class Janitor:
         await self._orphans.apply(held.lease, changes)
         self._tell(changes, book.rows)
         await self._remove_approved(held)
+        book = await self._orphans.book()
+        self._metrics.set_orphans(Counter((row.found.kind.value, row.state.value) for row in book.rows))
         if self._housekeeper is not None:
             await self._housekeeper.run(held, listing)
 

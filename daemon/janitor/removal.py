@@ -199,7 +199,7 @@ class Remover:
         """The longest that the effect may take, above what the client itself allows."""
         match step:
             case Step.DELETE_SESSION:
-                return WRITE_TIMEOUT_S + 1
+                return WRITE_TIMEOUT_S
             case Step.DEREGISTER:
                 return self._discovery_timeout_s
             case Step.DROP_NAMESPACE | Step.DROP_DATABASE:

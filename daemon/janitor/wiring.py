@@ -20,6 +20,7 @@ from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks, Observing
 from daemon.janitor.removal import Deregistering, Remover
 from daemon.janitor.sessions import Sessions
+from daemon.metrics import Metrics
 from daemon.waha import WahaContainers
 
 
@@ -52,6 +53,7 @@ def janitor(
     policy: Policy,
     settings: LoopSettings,
     housekeeping: Housekeeping | None = None,
+    metrics: Metrics | None = None,
 ) -> tuple[Janitor, Sessions]:
     """The duty, and what passes tell of sessions that no chip explains."""
     sessions = Sessions(scheduler=scheduler, discovery=discovery, waha=waha, store=store, orphans=orphans)
@@ -87,5 +89,6 @@ def janitor(
         clock=clock,
         every_s=settings.janitor_s,
         housekeeper=None if housekeeping is None else Housekeeper(housekeeping, clock),
+        metrics=metrics,
     )
     return duty, sessions

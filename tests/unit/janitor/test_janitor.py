@@ -29,6 +29,7 @@ from daemon.announce import Silent, Step, Steps
 from daemon.fleet import Lister
 from daemon.janitor.wiring import janitor
 from daemon.lease import HeldLease, kept
+from daemon.metrics import Metrics
 from daemon.observe import Observer
 from daemon.outages import Outages
 from tests.memory_orphans import MemoryOrphans
@@ -131,6 +132,7 @@ class Case:
         self.consul = Consul(world.clock, world.faults, world.nomad)
         self.lister = Lister(world.nomad, self.consul, world.store, world.clock, self.outages)
         self.house = House()
+        self.metrics = Metrics()
         self.boot()
 
     def boot(self) -> None:
@@ -151,6 +153,7 @@ class Case:
             policy=Policy(),
             settings=self.settings,
             housekeeping=self.house,
+            metrics=self.metrics,
         )
 
     async def round(self) -> None:
@@ -220,6 +223,9 @@ async def test_what_nobody_explains_is_found_and_nothing_of_it_removed_without_a
     assert found.found.costs["port"] == 3100
     assert found.found.costs["node"] == "host-1"
     assert case.destructive == []
+    shown = case.metrics.registry.get_sample_value
+    assert shown("wahafleet_orphans", {"kind": "job", "state": "waiting"}) == 1
+    assert shown("wahafleet_orphans", {"kind": "job", "state": "seen"}) is None
     assert case.house.rounds > 100
     assert case.house.prunings == 4
 
