@@ -16,15 +16,17 @@ from sandbox.nomad_double.clock import Clock, SystemClock
 from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.drivers import ProcessDriver, TaskDriver
 from sandbox.nomad_double.events import EventBroker
+from sandbox.nomad_double.faults import Fault, Faults
 from sandbox.nomad_double.heartbeats import Heartbeats
 from sandbox.nomad_double.model import Allocation, Json
 from sandbox.nomad_double.nodes import NodeOperations, fingerprint, register_nodes
 from sandbox.nomad_double.registrar import ServiceRegistrar
 from sandbox.nomad_double.server import Server
 from sandbox.nomad_double.settings import DoubleSettings
+from sandbox.nomad_double.snapshot import stale_double
 from sandbox.nomad_double.state import StateStore
 from sandbox.nomad_double.storage import SqliteStorage
-from sandbox.nomad_double.task_runner import TaskContext
+from sandbox.nomad_double.task_runner import ProcessNote, TaskContext
 from sandbox.nomad_double.templates import Lookup
 from sandbox.nomad_double.worker import EvaluationWorker
 
@@ -42,6 +44,10 @@ class LoggedWrite(msgspec.Struct, frozen=True, rename="pascal"):
     time: int
     job_id: str = ""
     eval_id: str = ""
+    spec_hash: str = ""
+    """Of a register: names the job's spec. Equal hashes are equal specs."""
+    job_modify_index_before: int | None = None
+    job_modify_index: int | None = None
 
 
 class NomadDouble:
@@ -78,6 +84,10 @@ class NomadDouble:
         self.registrar = registrar
         self.drivers: dict[str, TaskDriver] = dict(drivers) if drivers else {"raw_exec": ProcessDriver()}
         self.server = Server(self.state, settings, self.clock, self.rng)
+        self.journal = self.server.journal
+        self.faults = Faults()
+        self.stale: dict[int, NomadDouble] = {}
+        """By fault id: what this double was when the fault was set."""
         self.worker = EvaluationWorker(self.state, settings, self.clock, self.rng)
         self.node_operations = NodeOperations(self.server)
         self.heartbeats = Heartbeats(self.server)
@@ -93,6 +103,7 @@ class NomadDouble:
             changed=self.state.changed,
             data_dir=data_dir,
             speed=settings.speed,
+            journal=self._note_process,
         )
         nodes = [
             fingerprint(host, settings, sorted(self.drivers), registrar.consul_version if registrar else None)
@@ -115,7 +126,7 @@ class NomadDouble:
 
     async def stop(self) -> None:
         """End every task that was started here and nothing else; the state stays on disk."""
-        self.broker.close_all("server shutdown")
+        self.broker.close_all("")
         await self.worker.stop()
         await self.heartbeats.stop()
         await self.node_operations.drains.stop()
@@ -144,6 +155,13 @@ class NomadDouble:
         """What runs an allocation, None when its node does not know it any more."""
         client = self.clients.get(alloc.node_id)
         return client.runner(alloc.id) if client is not None else None
+
+    def add_fault(self, fault: Fault) -> Fault:
+        """Set a fault; a `stale` one remembers the state of this moment."""
+        self.faults.add(fault)
+        if fault.kind == "stale":
+            self.stale[fault.id] = stale_double(self)
+        return fault
 
     def collect_garbage(self) -> None:
         """/v1/system/gc: forget what is over. A job goes when it is dead, stopped or without work left."""
@@ -203,7 +221,23 @@ class NomadDouble:
         # A failed allocation that still waits for its replacement must be remembered.
         return alloc.server_terminal or bool(alloc.next_allocation) or alloc.client_status == "complete"
 
+    def _note_process(self, note: ProcessNote) -> None:
+        alloc = self.state.allocs.get(note.alloc_id)
+        self.journal.note(
+            "process",
+            note.job_id,
+            alloc_id=note.alloc_id,
+            task=note.task,
+            runs=note.runs,
+            node_name=alloc.node_name if alloc is not None else "",
+        )
+
+    def _runs(self, alloc: Allocation) -> bool:
+        client = self.clients.get(alloc.node_id)
+        return client is not None and client.running_tasks(alloc.id)
+
     def _on_commit(self, commit: Commit) -> None:
+        self.journal.on_commit(commit, self._runs)
         self.worker.on_commit(commit)
         for client in self.clients.values():
             client.on_commit(commit)

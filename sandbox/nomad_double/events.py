@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+DROPPED = "event dropped from buffer"
+
 
 class Event(msgspec.Struct, frozen=True):
     """One object as a commit left it; rendered to JSON only when somebody reads it."""
@@ -68,11 +70,18 @@ class EventBroker:
         self._subscriptions.discard(subscription)
 
     def close_all(self, reason: str) -> None:
-        """End every open stream."""
+        """End every open stream; readers see `reason` as its last words."""
         for subscription in list(self._subscriptions):
             subscription.close(reason)
         arrived, self._arrived = self._arrived, asyncio.Event()
         arrived.set()
+
+    def overflow(self) -> None:
+        """Forget everything, as if more had come than fits: readers that wait are behind and are cut off."""
+        if self._entries:
+            self._entries.clear()
+        self._next_number += 1
+        self.close_all(DROPPED)
 
     @property
     def subscribers(self) -> int:
@@ -92,9 +101,9 @@ class EventBroker:
         """The entry, or None when it has not come yet; raises when it is gone already."""
         if number >= self._next_number:
             return None
-        first = self._entries[0].number
+        first = self._entries[0].number if self._entries else self._next_number
         if number < first:
-            raise SubscriptionClosed("event dropped from buffer")
+            raise SubscriptionClosed(DROPPED)
         return self._entries[number - first]
 
     async def _wait(self) -> None:

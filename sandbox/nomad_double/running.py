@@ -92,7 +92,7 @@ async def running_nomad_double(
                 yield RunningDouble(f"http://{host}:{bound}", double)
             finally:
                 # Streams and blocking queries end first, or the server would wait for them.
-                double.broker.close_all("server shutdown")
+                double.broker.close_all("")
                 server.should_exit = True
                 await serving
         finally:

@@ -12,6 +12,7 @@ from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError, multierror
 from sandbox.nomad_double.jobspec import canonical, group_of, spec_of
+from sandbox.nomad_double.journal import Journal, spec_hash
 from sandbox.nomad_double.model import Allocation, DeploymentStatus, DesiredTransition, Evaluation, Json
 from sandbox.nomad_double.reschedule import next_reschedule
 from sandbox.nomad_double.scheduler import Plan, new_id, schedule
@@ -30,6 +31,9 @@ class Server:
         self.settings = settings
         self.clock = clock
         self.rng = rng
+        self.journal = Journal(clock)
+        self.atomic_cas = settings.atomic_cas
+        """True: EnforceIndex is checked inside the write, as from 2.0.1 on. May be turned while it runs."""
 
     def checked(self, raw: Json, namespace: str) -> Json:
         """The canonical job of a request, or the refusal.
@@ -67,7 +71,7 @@ class Server:
             self._enforce(key, enforce_index)
         existing = self.state.jobs.get(key)
         await self.clock.sleep(self.settings.delays.raft_s)
-        if self.settings.atomic_cas:
+        if self.atomic_cas:
             if enforce_index is not None:
                 self._enforce(key, enforce_index)
             existing = self.state.jobs.get(key)
@@ -81,7 +85,9 @@ class Server:
             job_id=key[1],
             status="pending",
         )
-        if existing is not None and spec_of(existing) == spec_of(job):
+        unchanged = existing is not None and spec_of(existing) == spec_of(job)
+        before = self.state.jobs.get(key)
+        if existing is not None and unchanged:
             index = existing["JobModifyIndex"]
             with self.state.commit("EvaluationUpdated") as commit:
                 commit.put_eval(msgspec.structs.replace(evaluation, job_modify_index=index))
@@ -90,6 +96,16 @@ class Server:
                 index = commit.index
                 self._store_job(commit, job, self.state.jobs.get(key), submission)
                 commit.put_eval(msgspec.structs.replace(evaluation, job_modify_index=index))
+        self.journal.note(
+            "register",
+            key[1],
+            namespace=key[0],
+            eval_id=evaluation.id,
+            spec_hash=spec_hash(job),
+            job_modify_index_before=before["JobModifyIndex"] if before is not None else 0,
+            job_modify_index=index,
+            changed=not unchanged,
+        )
         return {
             "EvalID": evaluation.id,
             "EvalCreateIndex": commit.index,
@@ -172,6 +188,15 @@ class Server:
                     status="pending",
                 )
             )
+        self.journal.note(
+            "deregister",
+            job_id,
+            namespace=namespace,
+            eval_id=evaluation.id,
+            purge=purge,
+            job_modify_index_before=job["JobModifyIndex"],
+            job_modify_index=commit.index,
+        )
         return _deregistered(evaluation.id, commit.index, commit.index)
 
     async def evaluate(self, namespace: str, job_id: str, *, force_reschedule: bool) -> Json:
@@ -197,6 +222,7 @@ class Server:
                             msgspec.structs.replace(alloc, desired_transition=transition), by_server=True
                         )
             evaluation = commit.put_eval(self._evaluation(job, "job-register", job["ModifyIndex"]))
+        self.journal.note("evaluate", job_id, namespace=namespace, eval_id=evaluation.id)
         return {
             "EvalID": evaluation.id,
             "EvalCreateIndex": commit.index,
@@ -213,6 +239,9 @@ class Server:
             current = self.state.allocs.get(alloc.id, alloc)
             commit.put_alloc(msgspec.structs.replace(current, desired_transition=transition), by_server=True)
             evaluation = commit.put_eval(self._evaluation(alloc.job, "alloc-stop", alloc.job["ModifyIndex"]))
+        self.journal.note(
+            "alloc-stop", alloc.job_id, namespace=alloc.namespace, eval_id=evaluation.id, alloc_id=alloc.id
+        )
         return {"EvalID": evaluation.id, "Index": commit.index}
 
     def plan(self, raw: Json, namespace: str) -> tuple[Json, Json | None, Plan]:

@@ -127,7 +127,11 @@ class AgentRoutes:
         return read_reply(1, {"SchedulerConfig": config, **tail})
 
     async def write_log(self, request: Request) -> Reply:
-        """The double's own route: every accepted write, oldest first; `?job=ID` for one job's."""
+        """The double's own route: every accepted write, oldest first; `?job=ID` for one job's.
+
+        A register names the hash of its spec and the JobModifyIndex before and after it. What became of the
+        allocations is in /v1/double/journal.
+        """
         request.allow("GET")
         job_id = request.get("job")
         if job_id:

@@ -20,6 +20,7 @@ from sandbox.nomad_double.api.variables import VariableRoutes
 from sandbox.nomad_double.api.web import Reply, Request, parse_query
 from sandbox.nomad_double.double import LoggedWrite, NomadDouble
 from sandbox.nomad_double.errors import ApiError
+from sandbox.nomad_double.faults import Fault
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,10 @@ class NomadApp:
             "/v1/operator/scheduler/configuration": agent.scheduler_configuration,
             "/v1/double/log": agent.write_log,
             "/v1/double/hosts": control.hosts,
+            "/v1/double/journal": control.journal,
+            "/v1/double/faults": control.faults,
+            "/v1/double/restore": control.restore,
+            "/v1/double/cas": control.cas,
         }
         self._below: dict[str, Handler] = {
             "/v1/job/": jobs.specific,
@@ -76,15 +81,22 @@ class NomadApp:
             "/v1/client/fs/logs/": client.logs,
             "/v1/namespace/": agent.namespace,
             "/v1/double/host/": control.host,
+            "/v1/double/fault/": control.fault,
+            "/v1/double/streams/": control.streams,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = await _read_request(scope, receive)
+        fault = self._fault(request)
+        if fault is not None and fault.kind == "slow":
+            await self._double.clock.sleep(fault.seconds)
+        if fault is not None and fault.kind == "cut":
+            await cut_connection(receive)
+            return
         try:
-            handler = self._handler(request)
-            self._authorise(request)
+            handler = self._chosen(request, fault)
             if request.method == "GET":
                 answer = await self._until_gone(handler(request), receive)
                 if answer is None:
@@ -101,6 +113,9 @@ class NomadApp:
             log.exception("request_failed", method=request.method, path=request.path)
             raw = b"internal error of the Nomad double; its log says more"
             reply = Reply(status=500, raw=raw, headers={"Content-Type": "text/plain; charset=utf-8"})
+        if fault is not None and fault.kind == "lose-reply":
+            await cut_connection(receive)
+            return
         await _send_reply(reply, receive, send)
 
     def _handler(self, request: Request) -> Handler:
@@ -111,6 +126,22 @@ class NomadApp:
             if request.path.startswith(prefix):
                 return handler
         raise ApiError(404, "")
+
+    def _chosen(self, request: Request, fault: Fault | None) -> Handler:
+        """Who answers. Raises ApiError for a path that is none, a token that may not, a fault that refuses."""
+        if fault is not None and fault.kind == "refuse":
+            raise ApiError(fault.status, fault.text)
+        handler = self._handler(request)
+        self._authorise(request)
+        if fault is not None and fault.kind == "stale":
+            return NomadApp(self._double.stale[fault.id])._handler(request)
+        return handler
+
+    def _fault(self, request: Request) -> Fault | None:
+        """The fault that hits this request; the double's own paths are never hit."""
+        if request.path.startswith("/v1/double/"):
+            return None
+        return self._double.faults.of_request(request.method, request.path, request.namespace, request.body)
 
     def _authorise(self, request: Request) -> None:
         wanted = self._double.settings.token
@@ -153,6 +184,8 @@ class NomadApp:
             job_id = request.path.removeprefix("/v1/job/")
             for suffix in ("/evaluate", "/scale"):
                 job_id = job_id.removesuffix(suffix)
+        eval_id = str(value.get("EvalID", ""))
+        register = self._double.journal.register_of(eval_id) if eval_id else None
         self._double.record(
             LoggedWrite(
                 method=request.method,
@@ -162,9 +195,27 @@ class NomadApp:
                 index=int(reply.headers.get("X-Nomad-Index", 0)),
                 time=self._double.clock.time_ns(),
                 job_id=job_id,
-                eval_id=str(value.get("EvalID", "")),
+                eval_id=eval_id,
+                spec_hash=register.spec_hash if register is not None else "",
+                job_modify_index_before=register.job_modify_index_before if register is not None else None,
+                job_modify_index=register.job_modify_index if register is not None else None,
             )
         )
+
+
+async def cut_connection(receive: Receive) -> None:
+    """Close the client's connection without a word, as a server that dies does.
+
+    Raises:
+        ConnectionResetError: there is no connection: the application is called directly, by a test.
+    """
+    # ASGI knows no such thing, but uvicorn's `receive` belongs to the object that holds the connection.
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        raise ConnectionResetError("connection reset by peer")
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read_request(scope: Scope, receive: Receive) -> Request:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from sandbox.nomad_double.api.web import Reply, Request
 from sandbox.nomad_double.client import Client
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError
+from sandbox.nomad_double.faults import Fault
 from sandbox.nomad_double.model import Json, Node
 
 _VERBS: dict[str, Callable[[Client], None]] = {
@@ -45,6 +48,66 @@ class ControlRoutes:
         else:
             raise ApiError(404, f"a host can be told {', '.join([*_VERBS, 'restart'])}; not {verb!r}")
         return Reply(self._host(self._double.fingerprints[node_id]))
+
+    async def journal(self, request: Request) -> Reply:
+        """What happened, oldest first: `?job=`, `?kind=`, `?since=` (ns)."""
+        request.allow("GET")
+        return Reply(
+            self._double.journal.entries(
+                job_id=request.get("job"), kind=request.get("kind"), since_ns=request.number("since")
+            )
+        )
+
+    async def faults(self, request: Request) -> Reply:
+        """GET: those that are set. PUT or POST: set one (its fields in faults.py). DELETE: remove all."""
+        faults = self._double.faults
+        if request.method == "GET":
+            return Reply(faults.listed())
+        if request.method == "DELETE":
+            return Reply({"removed": faults.remove(None)})
+        request.allow("GET", "PUT", "POST", "DELETE")
+        try:
+            fault = msgspec.convert(request.json(), Fault)
+        except msgspec.ValidationError as error:
+            raise ApiError(400, f"a fault has kind, path, method, count, ... (faults.py): {error}") from error
+        return Reply(msgspec.to_builtins(self._double.add_fault(fault)))
+
+    async def fault(self, request: Request) -> Reply:
+        """DELETE one fault by its id."""
+        request.allow("DELETE")
+        text = request.path.removeprefix("/v1/double/fault/")
+        if not text.isdigit() or not self._double.faults.remove(int(text)):
+            raise ApiError(404, f"there is no fault {text!r}")
+        return Reply()
+
+    async def streams(self, request: Request) -> Reply:
+        """`PUT /v1/double/streams/<cut|overflow>`: end all event streams, or let the buffer run over."""
+        request.allow("PUT", "POST")
+        word = request.path.removeprefix("/v1/double/streams/")
+        broker = self._double.broker
+        number = broker.subscribers
+        if word == "cut":
+            broker.close_all("")
+        elif word == "overflow":
+            broker.overflow()
+        else:
+            raise ApiError(404, "streams can be told cut or overflow")
+        return Reply({"streams": number})
+
+    async def restore(self, request: Request) -> Reply:
+        """`PUT /v1/double/restore?index=N`: all indexes go back to N, as after restoring an old snapshot."""
+        request.allow("PUT", "POST")
+        closes = self._double.settings.release < (2,)
+        self._double.state.restore(request.number("index"), close_streams=closes)
+        return Reply({"index": self._double.state.index})
+
+    async def cas(self, request: Request) -> Reply:
+        """`PUT /v1/double/cas?atomic=true|false`: EnforceIndex as from 2.0.1 on, or as before."""
+        request.allow("PUT", "POST", "GET")
+        server = self._double.server
+        if request.method != "GET":
+            server.atomic_cas = request.flag("atomic", server.atomic_cas)
+        return Reply({"atomic": server.atomic_cas})
 
     def _node_id(self, name: str) -> str:
         if name in self._double.clients:

@@ -9,6 +9,7 @@ from sandbox.nomad_double.api.web import Reply, Request
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.errors import ApiError
 from sandbox.nomad_double.events import Event, Subscription, SubscriptionClosed, parse_topics
+from sandbox.nomad_double.faults import Fault
 from sandbox.nomad_double.views import event_line
 
 
@@ -31,6 +32,11 @@ class StreamRoutes:
         headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
         return Reply(stream=self._lines(subscription), headers=headers)
 
+    def _fault(self, events: list[Event]) -> Fault | None:
+        topics = {event.topic for event in events}
+        jobs = {key for event in events for key in (event.key, *(event.filter_keys or ()))}
+        return self._double.faults.of_line(topics, jobs)
+
     async def _lines(self, subscription: Subscription) -> AsyncIterator[bytes]:
         """`{}` at once and whenever nothing came for the heartbeat's time; a commit's events are one line."""
         settings = self._double.settings
@@ -48,14 +54,26 @@ class StreamRoutes:
                     continue
                 try:
                     index, events = waiting.result()
-                except SubscriptionClosed:
-                    # The headers are gone, so the only way to say it is to end the body.
+                except SubscriptionClosed as closed:
+                    # The headers are gone, so its last word stands in the body, as no JSON and without an end
+                    # of line (measured on Nomad 1.10.5).
+                    yield str(closed).encode()
                     return
                 finally:
                     waiting = None
                 if settings.delays.event_s:
                     await self._double.clock.sleep(settings.delays.event_s)
-                yield event_line(index, events)
+                fault = self._fault(events)
+                if fault is None:
+                    yield event_line(index, events)
+                elif fault.kind == "cut-stream":
+                    yield fault.text.encode()
+                    return
+                elif fault.kind == "delay-events":
+                    await self._double.clock.sleep(fault.seconds)
+                    yield event_line(index, events)
+                elif fault.kind == "duplicate-events":
+                    yield event_line(index, events) * 2
         finally:
             if waiting is not None:
                 waiting.cancel()
