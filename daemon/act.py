@@ -40,7 +40,7 @@ BLOCKED: Final = "blocked"
 _STORE_ACTIONS: Final = (act.RemoveContainer, act.RemoveChip)
 _CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
-_UNSETTLING: Final = (act.RegisterJob, act.StopJob, act.PurgeJob)
+_UNSETTLING: Final = (act.RegisterJob, act.ReplaceAllocation, act.StopJob, act.PurgeJob)
 
 Record: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -201,6 +201,12 @@ class _Performance:
                 seen = await scheduler.register(wanted.job, expected, wanted.submission)
                 registered = Registered(wanted.hashes, seen.modify_index)
                 return partial(store.record_registered, lease, registered)
+            case act.ReplaceAllocation(allocation_id=allocation_id, key_refused=key_refused):
+                if key_refused:
+                    # Remembered first: a crash in between may cost the remedy's effect, never repeats it for
+                    # ever. While this very allocation stands the remedy may be taken again.
+                    await store.record_renewal(lease, allocation_id)
+                await scheduler.stop_allocation(allocation_id)
             case act.StopJob():
                 await scheduler.stop(job)
             case act.PurgeJob():

@@ -5,11 +5,14 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
+import structlog
 
 from core.crypto import new_api_key, new_hook_key, new_namespace
 from core.domain.desired import Desired, DesiredChip, DesiredContainer, Resources, SpecHashes
+from core.domain.jobspec import JobspecError
 from core.jobs import WantedJob, wanted_job
 from core.jobspecs import Template
 from core.settings import JobSettings
@@ -17,7 +20,11 @@ from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSn
 
 _FINGERPRINTS_KEPT = 20_000
 _JOBS_KEPT = 64
+NO_JOB: Final = SpecHashes(spec="", restart="")
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+_log = structlog.get_logger(__name__)
 
 
 class _Fingerprints(msgspec.Struct, frozen=True):
@@ -42,6 +49,7 @@ class Loader:
         self._nomad_namespace = nomad_namespace
         self._stop_on_disconnect_s = stop_on_disconnect_s
         self._known: OrderedDict[str, _Fingerprints] = OrderedDict()
+        self._refused: dict[str, tuple[object, ...]] = {}
         self._jobs: OrderedDict[tuple[object, ...], WantedJob] = OrderedDict()
 
     def check(self) -> None:
@@ -90,15 +98,19 @@ class Loader:
         return job
 
     def desired(self, snapshot: UserSnapshot) -> Desired:
-        """What the user wants. Raises JobspecError when no job can be made for them from the settings."""
+        """What the user wants, also where no job can be made for them from the settings (`renderable`)."""
         row = snapshot.container
         wanted = self._fingerprints(row)
         return Desired(
             container=DesiredContainer(
                 user_id=row.user_id,
                 generation=row.generation,
-                wanted_hashes=wanted.hashes,
-                wanted_variables_hash=wanted.variables_hash,
+                wanted_hashes=wanted.hashes if wanted else NO_JOB,
+                wanted_variables_hash=wanted.variables_hash if wanted else "",
+                renderable=wanted is not None,
+                paused=row.paused,
+                isolated=row.isolated_at is not None,
+                key_renewed_for=row.key_renewed_for,
                 registered=row.registered,
                 variables_hash=row.variables_hash,
                 pinned=row.pinned,
@@ -113,11 +125,19 @@ class Loader:
             max_chips=row.max_chips,
         )
 
-    def _fingerprints(self, row: ContainerRow) -> _Fingerprints:
+    def _fingerprints(self, row: ContainerRow) -> _Fingerprints | None:
+        """None when no job can be made; said once for each set of inputs, since every pass meets it."""
         made_from = _inputs(row)
         known = self._known.get(row.user_id)
         if known is None or known.made_from != made_from:
-            job = self.job(row)
+            try:
+                job = self.job(row)
+            except JobspecError as error:
+                if self._refused.get(row.user_id) != made_from:
+                    self._refused[row.user_id] = made_from
+                    _log.error("job_not_renderable", user_id=row.user_id, problems=str(error))
+                return None
+            self._refused.pop(row.user_id, None)
             known = _Fingerprints(made_from, job.hashes, job.variables_hash)
             self._known[row.user_id] = known
         self._known.move_to_end(row.user_id)

@@ -89,7 +89,7 @@ class Observer:
         endpoint = None
         if isinstance(allocations, Known) and isinstance(instances, Known):
             endpoint = endpoint_of(allocations.value, instances.value)
-        sessions = await self._sessions(user_id, endpoint, row.secrets.api_key)
+        sessions = await self._sessions(row, endpoint)
         return Observation(
             job=seen_job,
             # A list has no "no such thing": a 404 here is not Nomad's, or Consul's, own answer.
@@ -97,13 +97,16 @@ class Observer:
             evaluation=evaluation,
             instances=_never_missing(instances, consul),
             sessions=sessions,
-            storage=await self._stored(row, seen_job),
+            storage=await self._stored(row, seen_job, sessions),
         )
 
-    async def _stored(self, row: ContainerRow, job: Fact[JobFact]) -> Fact[tuple[str, ...]]:
+    async def _stored(
+        self, row: ContainerRow, job: Fact[JobFact], sessions: Fact[Mapping[str, SessionFact]]
+    ) -> Fact[tuple[str, ...]]:
         if self._storages is None:
             return facts.Missing(self._clock.now())
-        if not _storage_is_left(row, job):
+        unproved = row.isolated_at is None and isinstance(sessions, Known) and bool(sessions.value)
+        if not unproved and not _storage_is_left(row, job):
             return Unknown(NOT_ASKED)
         try:
             databases = await self._storages.on(row.storage_id).databases(row.namespace)
@@ -127,17 +130,20 @@ class Observer:
         return Known(value, self._clock.now())
 
     async def _sessions(
-        self, user_id: str, endpoint: Endpoint | None, api_key: str
+        self, row: ContainerRow, endpoint: Endpoint | None
     ) -> Fact[Mapping[str, SessionFact]]:
         if endpoint is None:
             return Unknown(Reason.WAHA_NOT_READY)
         try:
-            listed = await self._waha.at(endpoint.address, endpoint.port, api_key).sessions()
+            waha = self._waha.at(endpoint.address, endpoint.port, row.secrets.api_key)
+            listed = await waha.sessions()
         except DependencyError as error:
             _log.warning("waha_not_read", code=error.code, error=error.message)
             # Whoever else still uses this endpoint should look it up again.
-            await self._caches.endpoint_changed(user_id)
+            await self._caches.endpoint_changed(row.user_id)
             rejected = error.code == Reason.WAHA_KEY_REJECTED
+            if rejected and row.key_renewed_for not in (None, endpoint.allocation_id):
+                _log.error("waha_key_rejected", allocation_id=endpoint.allocation_id)
             return Unknown(Reason.WAHA_KEY_REJECTED if rejected else Reason.DEPENDENCY_WAHA)
         return Known({one.name: _session_fact(one) for one in listed}, self._clock.now())
 

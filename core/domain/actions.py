@@ -25,6 +25,16 @@ class RegisterJob(msgspec.Struct, frozen=True, tag=True):
     hashes: SpecHashes
 
 
+class ReplaceAllocation(msgspec.Struct, frozen=True, tag=True):
+    """Have Nomad stop this allocation and place another; the new one starts when the old one is dead.
+
+    `key_refused`: it is done because its WAHA refuses our key, which is done once and remembered first.
+    """
+
+    allocation_id: str
+    key_refused: bool = False
+
+
 class StopJob(msgspec.Struct, frozen=True, tag=True):
     """Stop the job; its record stays until no allocation is alive."""
 
@@ -77,7 +87,14 @@ class RemoveChip(msgspec.Struct, frozen=True, tag=True):
 
 
 ContainerAction: TypeAlias = (
-    WriteVariables | RegisterJob | StopJob | PurgeJob | DeleteVariables | DeleteStorage | RemoveContainer
+    WriteVariables
+    | RegisterJob
+    | ReplaceAllocation
+    | StopJob
+    | PurgeJob
+    | DeleteVariables
+    | DeleteStorage
+    | RemoveContainer
 )
 ChipAction: TypeAlias = (
     CreateSession | StartSession | RestartSession | StopSession | DeleteSession | RemoveChip
@@ -85,6 +102,7 @@ ChipAction: TypeAlias = (
 Action: TypeAlias = ContainerAction | ChipAction
 
 DESTRUCTIVE = (
+    ReplaceAllocation,
     StopJob,
     PurgeJob,
     DeleteVariables,
@@ -118,6 +136,8 @@ class ContainerStatus(msgspec.Struct, frozen=True):
             is withdrawn all the same.
         empty_since: see `DesiredContainer`.
         closed_allocations: client-terminal ones whose ledger entries can be closed.
+        isolated: WAHA's storage for this container was seen, under its own namespace.
+        key_accepted: its WAHA took our key in this pass.
         at_rest: nobody needs to look again before there is news; see `Decision.requeue_after`.
     """
 
@@ -132,6 +152,8 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     blind: bool = False
     empty_since: datetime | None = None
     closed_allocations: tuple[str, ...] = ()
+    isolated: bool = False
+    key_accepted: bool = False
     at_rest: bool = False
 
 

@@ -25,6 +25,7 @@ from core.domain.actions import (
     StartSession,
     StopSession,
 )
+from core.domain.deadlines import Stood, overdue
 from core.domain.desired import DesiredChip, Tries, Wanted
 from core.domain.facts import Fact, Known, SessionFact, WahaStatus
 from core.domain.names import session_name
@@ -39,6 +40,7 @@ AT_REST: Final = frozenset(
         ChipPhase.PARKED,
         ChipPhase.UNLINKED,
         ChipPhase.FAILED,
+        ChipPhase.PAUSED,
     }
 )
 # A paired chip in one of these is on its way back, within its deadline.
@@ -64,6 +66,9 @@ class Scene(msgspec.Struct, frozen=True):
         container_gone: nothing of the container runs or may still run.
         removing: the container is on its way out.
         never_ran: no job was ever registered for the user.
+        paused: an operator wants no session of the user to run.
+        full: as many sessions run as the plan allows.
+        start_refused: why no further session may be started whatever the chip, as a reason code.
     """
 
     sessions: Fact[Mapping[str, SessionFact]]
@@ -74,6 +79,9 @@ class Scene(msgspec.Struct, frozen=True):
     never_ran: bool
     now: datetime
     policy: Policy
+    paused: bool = False
+    start_refused: str | None = None
+    full: bool = False
 
 
 class ChipPlan(msgspec.Struct, frozen=True):
@@ -116,6 +124,9 @@ class _Look:
         tries: Tries | None = None,
     ) -> ChipPlan:
         session = self.session
+        if reason is None:
+            before = Stood(self.chip.phase, self.chip.reason, self.chip.since)
+            reason = overdue(phase, before, self.scene.now, self.policy) if not self.fresh else None
         status = ChipStatus(
             phase=phase,
             status=self._word(phase),
@@ -164,10 +175,22 @@ class _Look:
             return self.plan(ChipPhase.FAILED, Reason.RECONNECT_FAILED)
         if self.policy.egress is None:
             return self.plan(ChipPhase.QUEUED, Reason.NO_EGRESS)
+        if self.scene.start_refused is not None:
+            return self.plan(ChipPhase.QUEUED, self.scene.start_refused)
         wait = self.backoff_left_s()
         if wait > 0:
             return self.plan(ChipPhase.RETRYING, next_s=wait)
         return None
+
+    def spent(self) -> Tries:
+        """All QR sets of this wish are used up."""
+        rounds = max(self.tries.qr_rounds, self.policy.qr_rounds)
+        return msgspec.structs.replace(self.tries, failures=0, qr_rounds=rounds)
+
+    def no_room(self) -> ChipPlan:
+        """Other sessions of the user still take the places of its plan, or the first one is being judged."""
+        poll = self.policy.poll_moving_s
+        return self.plan(ChipPhase.QUEUED, Reason.PLAN_LIMIT if self.scene.full else None, next_s=poll)
 
     def backoff_left_s(self) -> float:
         if self.tries.last_at is None:
@@ -181,6 +204,8 @@ def plan_chip(chip: DesiredChip, scene: Scene, *, may_start: bool) -> ChipPlan:
     look = _Look(chip, scene)
     if chip.wanted is Wanted.DELETED:
         return _delete(look)
+    if scene.paused and chip.wanted is Wanted.CONNECTED:
+        return _pause(look)
     if not isinstance(scene.sessions, Known):
         return _out_of_reach(look)
     if chip.wanted is Wanted.DISCONNECTED:
@@ -190,13 +215,16 @@ def plan_chip(chip: DesiredChip, scene: Scene, *, may_start: bool) -> ChipPlan:
     if look.session is None:
         return _absent(look, may_start=may_start)
     if look.session.status is WahaStatus.STOPPED and not may_start:
-        return look.refusal() or look.plan(ChipPhase.QUEUED, next_s=look.policy.poll_moving_s)
+        return look.refusal() or look.no_room()
     return _BY_STATUS[look.session.status](look)
 
 
 def _delete(look: _Look) -> ChipPlan:
     poll = look.policy.poll_moving_s
     scene = look.scene
+    if look.tries.last_at is None:
+        # From the first try on: how long its container's end may wait for it (`container.py`).
+        look.tries = msgspec.structs.replace(look.tries, last_at=scene.now)
     if isinstance(scene.sessions, Known):
         if look.session is not None:
             return look.plan(ChipPhase.DELETING, action=DeleteSession(look.chip.id), next_s=poll)
@@ -222,6 +250,20 @@ def _out_of_reach(look: _Look) -> ChipPlan:
     return look.plan(ChipPhase.QUEUED, scene.waiting_for, next_s=look.policy.poll_waiting_s)
 
 
+def _pause(look: _Look) -> ChipPlan:
+    """Stopped and not started; an owner's wish to disconnect or delete goes first."""
+    scene = look.scene
+    if not isinstance(scene.sessions, Known):
+        rests = scene.container_gone or scene.never_ran
+        return look.plan(
+            ChipPhase.PAUSED, Reason.PAUSED, next_s=None if rests else look.policy.poll_waiting_s
+        )
+    if look.session is None or look.session.status is WahaStatus.STOPPED:
+        return look.plan(ChipPhase.PAUSED, Reason.PAUSED)
+    stop = StopSession(look.chip.id)
+    return look.plan(ChipPhase.PAUSED, Reason.PAUSED, stop, next_s=look.policy.poll_moving_s)
+
+
 def _disconnect(look: _Look) -> ChipPlan:
     if look.session is None or look.session.status is WahaStatus.STOPPED:
         return look.plan(ChipPhase.DISCONNECTED)
@@ -236,7 +278,9 @@ def _absent(look: _Look, *, may_start: bool) -> ChipPlan:
     if refusal is not None and refusal.status.reason in (Reason.QR_SPENT, Reason.RECONNECT_FAILED):
         return refusal
     # It may not start yet; it can already stand ready, so that its owner's tools see it.
-    waiting = refusal or look.plan(ChipPhase.QUEUED, next_s=look.policy.poll_moving_s)
+    waiting = refusal or look.no_room()
+    if waiting.status.reason == look.scene.start_refused is not None:
+        return waiting
     return msgspec.structs.replace(waiting, action=CreateSession(look.chip.id, start=False))
 
 
@@ -258,7 +302,8 @@ def _failed(look: _Look) -> ChipPlan:
 
 def _starting(look: _Look) -> ChipPlan:
     phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
-    sent = look.tries.last_at
+    # A connected chip that fell back by itself has no start on record: then the time in the phase counts.
+    sent = look.tries.last_at or (look.chip.since if look.chip.phase == phase else None)
     stuck = timedelta(seconds=look.policy.start_deadline_s)
     if sent is not None and look.scene.now - sent >= stuck:
         return look.refusal() or look.paying_start(RestartSession(look.chip.id), phase)
@@ -276,8 +321,12 @@ def _asks_for_pairing(look: _Look) -> ChipPlan:
     if not look.pressed_since_unlink:
         return look.plan(ChipPhase.UNLINKED, Reason.UNLINKED, StopSession(chip.id))
     qr = look.session.status is WahaStatus.SCAN_QR_CODE
+    phase = ChipPhase.QR if qr else ChipPhase.PASSKEY
+    stood = Stood(chip.phase, chip.reason, chip.since)
+    if not look.fresh and overdue(phase, stood, look.scene.now, look.policy) is not None:
+        return look.plan(ChipPhase.PARKED, Reason.QR_SPENT, StopSession(chip.id), tries=look.spent())
     up = msgspec.structs.replace(look.tries, failures=0, qr_rounds=max(1, look.tries.qr_rounds))
-    return look.plan(ChipPhase.QR if qr else ChipPhase.PASSKEY, next_s=look.policy.poll_qr_s, tries=up)
+    return look.plan(phase, next_s=look.policy.poll_qr_s, tries=up)
 
 
 def _working(look: _Look) -> ChipPlan:

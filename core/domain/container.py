@@ -12,33 +12,18 @@ from core.domain.actions import (
     ContainerStatus,
     DeleteStorage,
     DeleteVariables,
-    Placed,
     PurgeJob,
     RegisterJob,
     RemoveContainer,
+    ReplaceAllocation,
     StopJob,
     WriteVariables,
 )
+from core.domain.container_status import seen_status
+from core.domain.deadlines import Stood, overdue
 from core.domain.desired import Desired, Wanted
-from core.domain.endpoints import (
-    CLIENT_ENDED,
-    current_allocation,
-    endpoint_of,
-    is_cut_off,
-    is_possibly_alive,
-    newest_live,
-)
-from core.domain.facts import (
-    NOT_ASKED,
-    AllocationFact,
-    EvaluationFact,
-    JobFact,
-    Known,
-    Missing,
-    Observation,
-    Unknown,
-)
-from core.domain.placement import failure_reason, task_failure_reason
+from core.domain.endpoints import is_cut_off, is_possibly_alive, vanished_left_s
+from core.domain.facts import NOT_ASKED, AllocationFact, JobFact, Known, Missing, Observation, Unknown
 from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
 
@@ -66,6 +51,30 @@ class ContainerPlan(msgspec.Struct, frozen=True):
     next_s: float | None
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """What Nomad's answers amount to.
+
+    Attributes:
+        alive: allocations that run or may still run somewhere.
+        cut_off: one of them is on a host that was lost.
+        vanished: our placement left Nomad's lists before its end was seen, and may still run.
+        gone: none of all that.
+    """
+
+    job: Known[JobFact] | Missing
+    alive: tuple[AllocationFact, ...]
+    cut_off: bool
+    vanished: bool
+
+    @property
+    def stopped(self) -> bool:
+        return isinstance(self.job, Missing) or self.job.value.stopped
+
+    @property
+    def gone(self) -> bool:
+        return self.stopped and not self.alive and not self.vanished
+
+
 def aim_of(desired: Desired, now: datetime, policy: Policy) -> tuple[Aim, datetime | None]:
     """The aim, and since when the container has been empty (None while it has chips)."""
     container = desired.container
@@ -84,6 +93,7 @@ def aim_of(desired: Desired, now: datetime, policy: Policy) -> tuple[Aim, dateti
 def plan_container(
     desired: Desired, observation: Observation, now: datetime, policy: Policy
 ) -> ContainerPlan:
+    """The container's next steps and its status. Whatever could not be seen stops nothing and starts nothing."""
     aim, empty_since = aim_of(desired, now, policy)
     job, allocations = observation.job, observation.allocations
     if isinstance(job, Unknown) or not isinstance(allocations, Known):
@@ -92,96 +102,159 @@ def plan_container(
         status = ContainerStatus(phase=phase, reason=why, blind=True, empty_since=empty_since)
         return ContainerPlan(aim, (), status, gone=False, next_s=policy.poll_waiting_s)
 
-    known = allocations.value
-    alive = tuple(a for a in known if is_possibly_alive(a, now, policy))
+    alive = tuple(a for a in allocations.value if is_possibly_alive(a, now, policy))
     cut_off = any(is_cut_off(a, now, policy) for a in alive)
-    gone = not alive and (isinstance(job, Missing) or job.value.stopped)
-    status = _seen(job, known, cut_off, observation)
-    status = msgspec.structs.replace(
-        status, reason=status.reason or _overdue(desired, status, now, policy), empty_since=empty_since
-    )
+    vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
+    seen = _Seen(job, alive, cut_off, vanished)
+    status = seen_status(job, allocations.value, cut_off, observation)
+    status = msgspec.structs.replace(status, empty_since=empty_since)
     if aim is Aim.REMOVE:
-        actions = _removal(desired, observation, now, policy, gone=gone)
-        unsure = isinstance(observation.storage, Unknown)
-        phase = ContainerPhase.STOPPING if actions or not gone or unsure else ContainerPhase.ABSENT
-        if actions or not gone or isinstance(job, Known) or unsure:
-            status = msgspec.structs.replace(status, phase=phase)
-        if isinstance(observation.storage, Unknown) and observation.storage.why != NOT_ASKED:
-            status = msgspec.structs.replace(status, reason=observation.storage.why)
-        return ContainerPlan(aim, actions, status, gone=gone, next_s=policy.poll_moving_s)
-    if aim is Aim.KEEP:
+        plan = _remove(desired, seen, observation, status, now, policy)
+    elif aim is Aim.KEEP:
         assert empty_since is not None
-        left = policy.empty_grace_s - (now - empty_since).total_seconds()
-        return ContainerPlan(aim, (), status, gone=gone, next_s=max(0.0, left))
-    actions = _registration(desired, job, alive, cut_off=cut_off)
-    if actions and status.allocation_id is None:
-        status = msgspec.structs.replace(status, phase=ContainerPhase.REGISTERING, reason=None)
-    elif not actions and (gone or isinstance(job, Missing) or job.value.stopped):
+        left_s = policy.empty_grace_s - (now - empty_since).total_seconds()
+        plan = ContainerPlan(aim, (), status, seen.gone, next_s=max(0.0, left_s))
+    else:
+        plan = _run(desired, seen, status, now, policy)
+    return _in_time(plan, desired, now, policy)
+
+
+def _in_time(plan: ContainerPlan, desired: Desired, now: datetime, policy: Policy) -> ContainerPlan:
+    """The plan with what is to be said when the phase has lasted too long without a reason."""
+    before = desired.container
+    if plan.status.reason is not None:
+        return plan
+    stood = Stood(before.phase, before.reason, before.since)
+    late = overdue(ContainerPhase(plan.status.phase), stood, now, policy)
+    return msgspec.structs.replace(plan, status=msgspec.structs.replace(plan.status, reason=late))
+
+
+def _run(
+    desired: Desired,
+    seen: _Seen,
+    status: ContainerStatus,
+    now: datetime,
+    policy: Policy,
+) -> ContainerPlan:
+    change = msgspec.structs.replace
+    actions = _registration(desired, seen)
+    if not actions and not seen.cut_off:
+        actions = _renewal(desired, seen, status, now, policy)
+    if seen.stopped and (seen.alive or seen.vanished):
         # Wanted, not registered, and something of an earlier life may still run.
-        status = msgspec.structs.replace(
-            status, phase=ContainerPhase.MOVING, reason=Reason.POSSIBLY_ALIVE, endpoint=None
-        )
-    return ContainerPlan(aim, actions, status, gone=gone, next_s=_next_s(status, policy))
+        reason = Reason.POSSIBLY_ALIVE if seen.alive else Reason.ALLOCATION_VANISHED
+        status = change(status, phase=ContainerPhase.MOVING, reason=reason, endpoint=None)
+    elif not desired.container.renderable:
+        if seen.gone:
+            status = change(status, phase=ContainerPhase.WAITING)
+        status = change(status, reason=status.reason or Reason.JOB_NOT_RENDERABLE)
+    elif actions and status.allocation_id is None:
+        status = change(status, phase=ContainerPhase.REGISTERING, reason=None)
+    return ContainerPlan(Aim.RUN, actions, status, seen.gone, next_s=_next_s(status, policy))
 
 
 def _next_s(status: ContainerStatus, policy: Policy) -> float | None:
-    if status.phase == ContainerPhase.READY:
+    if status.phase == ContainerPhase.READY and status.reason is None:
         return None
     return policy.poll_waiting_s if status.reason is not None else policy.poll_moving_s
 
 
-def _overdue(desired: Desired, status: ContainerStatus, now: datetime, policy: Policy) -> str | None:
-    """A container that boots for too long gets a reason, and keeps it until something changes."""
-    before = desired.container
-    if status.phase != ContainerPhase.BOOTING or before.phase != ContainerPhase.BOOTING:
-        return None
-    late = before.since is not None and now - before.since >= timedelta(seconds=policy.ready_deadline_s)
-    return Reason.WAHA_NOT_READY if late or before.reason == Reason.WAHA_NOT_READY else None
-
-
-def _registration(
-    desired: Desired, job: Known[JobFact] | Missing, alive: tuple[AllocationFact, ...], *, cut_off: bool
-) -> tuple[Action, ...]:
+def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:
     """Register when it should run and does not, or runs from another specification.
 
     A placement after a stop has no predecessor that Nomad would wait for, so nothing older may be alive;
-    and while an allocation is lost or unknown an extra evaluation would start a second container.
+    and while an allocation is lost or unknown an extra evaluation would start a second container. Secrets
+    are left alone then as well: new ones restart the task.
     """
     container = desired.container
-    write = WriteVariables(hash=container.wanted_variables_hash)
-    if isinstance(job, Missing) or job.value.stopped:
-        if alive:
-            return ()
-        index = 0 if isinstance(job, Missing) else job.value.modify_index
-        return (write, RegisterJob(expected_index=index, hashes=container.wanted_hashes))
-    if cut_off:
+    if not container.renderable:
         return ()
-    registered = container.registered
+    write = WriteVariables(hash=container.wanted_variables_hash)
+    if isinstance(seen.job, Missing) or seen.job.value.stopped:
+        if not seen.gone:
+            return ()
+        index = 0 if isinstance(seen.job, Missing) else seen.job.value.modify_index
+        return (write, RegisterJob(expected_index=index, hashes=container.wanted_hashes))
+    if seen.cut_off:
+        return ()
+    registered, index = container.registered, seen.job.value.modify_index
     stale_secrets = container.variables_hash != container.wanted_variables_hash
     drift = (
-        registered is None
-        or registered.hashes != container.wanted_hashes
-        or registered.modify_index != job.value.modify_index
+        registered is None or registered.hashes != container.wanted_hashes or registered.modify_index != index
     )
-    register = RegisterJob(expected_index=job.value.modify_index, hashes=container.wanted_hashes)
+    register = RegisterJob(expected_index=index, hashes=container.wanted_hashes)
+    if drift and _queues_behind_another(seen.allocations):
+        return ()
     if drift:
         return (write, register) if stale_secrets else (register,)
     return (write,) if stale_secrets else ()
 
 
-def _removal(
-    desired: Desired, observation: Observation, now: datetime, policy: Policy, *, gone: bool
+def _renewal(
+    desired: Desired, seen: _Seen, status: ContainerStatus, now: datetime, policy: Policy
 ) -> tuple[Action, ...]:
-    """One step further towards nothing left: log out, stop, confirm gone, purge, delete secrets and
-    storage, look that it is gone, forget."""
-    job = observation.job
-    if isinstance(job, Known) and not job.value.stopped:
-        return () if _sessions_left(desired, now, policy) else (StopJob(),)
-    if not gone:
+    """Everything written again, and the allocation replaced, once, when its WAHA goes on refusing our key.
+
+    The allocation that this is done for is remembered before it is stopped. As long as that one stands the
+    steps may be repeated; when its successor refuses the key too, only an operator can help.
+    """
+    container = desired.container
+    refused = status.reason == Reason.WAHA_KEY_REJECTED and container.reason == Reason.WAHA_KEY_REJECTED
+    if not refused or status.endpoint is None or isinstance(seen.job, Missing) or not container.renderable:
         return ()
-    if isinstance(job, Known):
-        return (PurgeJob(),)
-    if desired.container.variables_hash is not None:
+    patience = timedelta(seconds=policy.key_patience_s)
+    allocation = status.endpoint.allocation_id
+    alone = all(a.id == allocation for a in seen.alive)
+    if not alone or container.since is None or now - container.since < patience:
+        return ()
+    if container.key_renewed_for not in (None, allocation):
+        return ()
+    return (
+        WriteVariables(hash=container.wanted_variables_hash),
+        RegisterJob(expected_index=seen.job.value.modify_index, hashes=container.wanted_hashes),
+        ReplaceAllocation(allocation, key_refused=True),
+    )
+
+
+def _remove(
+    desired: Desired,
+    seen: _Seen,
+    observation: Observation,
+    status: ContainerStatus,
+    now: datetime,
+    policy: Policy,
+) -> ContainerPlan:
+    change = msgspec.structs.replace
+    actions = _removal(desired, seen, observation, now, policy)
+    storage = observation.storage
+    if actions or not seen.gone or isinstance(storage, Unknown):
+        status = change(status, phase=ContainerPhase.STOPPING)
+    else:
+        status = change(status, phase=ContainerPhase.ABSENT)
+    if seen.vanished:
+        status = change(status, reason=Reason.ALLOCATION_VANISHED)
+    elif seen.gone and isinstance(storage, Unknown) and storage.why != NOT_ASKED:
+        status = change(status, reason=storage.why)
+    elif seen.cut_off:
+        status = change(status, reason=Reason.POSSIBLY_ALIVE)
+    return ContainerPlan(Aim.REMOVE, actions, status, seen.gone, next_s=policy.poll_moving_s)
+
+
+def _removal(
+    desired: Desired, seen: _Seen, observation: Observation, now: datetime, policy: Policy
+) -> tuple[Action, ...]:
+    """One step further towards nothing left.
+
+    Log out, stop, confirm gone, purge, delete secrets and storage, look that it is gone, forget.
+    """
+    container = desired.container
+    if not seen.stopped:
+        return () if _sessions_left(desired, now, policy) else (StopJob(),)
+    if not seen.gone:
+        return ()
+    if isinstance(seen.job, Known) or container.registered is not None:
+        return (PurgeJob(),)  # also where somebody else removed the job: what we registered is forgotten
+    if container.variables_hash is not None:
         return (DeleteVariables(),)
     if desired.chips:
         return ()  # tombstones go first; a chip that came meanwhile keeps the container
@@ -197,80 +270,12 @@ def _removal(
 def _sessions_left(desired: Desired, now: datetime, policy: Policy) -> bool:
     """Whether it is still worth waiting for WAHA to log deleted chips out before it is stopped.
 
-    The deadline counts from the first pass that tried, so a daemon that was away for long tries too.
+    The deadline of each counts from the first pass that tried, so a daemon that was away for long tries too;
+    nothing that comes and goes meanwhile starts it anew.
     """
-    if not any(chip.wanted is Wanted.DELETED for chip in desired.chips):
-        return False
-    before = desired.container
-    if before.phase != ContainerPhase.STOPPING or before.since is None:
-        return True
-    return now - before.since < timedelta(seconds=policy.teardown_deadline_s)
-
-
-def _seen(
-    job: Known[JobFact] | Missing,
-    allocations: tuple[AllocationFact, ...],
-    cut_off: bool,
-    observation: Observation,
-) -> ContainerStatus:
-    """The status that Nomad's and Consul's facts amount to."""
-    current = current_allocation(allocations)
-    live = newest_live(allocations)
-    instances = observation.instances
-    endpoint = endpoint_of(allocations, instances.value) if isinstance(instances, Known) else None
-    phase, reason = _phase(job, allocations, cut_off, observation, ready=endpoint is not None)
-    return ContainerStatus(
-        phase=phase,
-        reason=reason,
-        placed=None
-        if current is None
-        else Placed(current.id, current.node_id, current.node_name, current.address, current.port),
-        allocation_id=live.id if live else None,
-        node_name=live.node_name if live else None,
-        address=live.address if live else None,
-        port=live.port if live else None,
-        endpoint=endpoint,
-        # `lost` may still hold its port; the client's own word frees it.
-        closed_allocations=tuple(a.id for a in allocations if a.client in CLIENT_ENDED),
-    )
-
-
-def _phase(
-    job: Known[JobFact] | Missing,
-    allocations: tuple[AllocationFact, ...],
-    cut_off: bool,
-    observation: Observation,
-    *,
-    ready: bool,
-) -> tuple[ContainerPhase, str | None]:
-    if ready:
-        return ContainerPhase.READY, None
-    if isinstance(job, Missing):
-        return ContainerPhase.ABSENT, None
-    if job.value.stopped:
-        return ContainerPhase.STOPPING, None
-    live = newest_live(allocations)
-    if live is not None:
-        if isinstance(observation.instances, Unknown):
-            return ContainerPhase.BOOTING, observation.instances.why
-        return ContainerPhase.BOOTING, task_failure_reason(live)
-    if cut_off:
-        return ContainerPhase.MOVING, Reason.POSSIBLY_ALIVE
-    evaluation = observation.evaluation
-    newest = max(allocations, key=lambda a: a.create_index, default=None)
-    if isinstance(evaluation, Known) and _explains(evaluation.value, newest):
-        assert evaluation.value.failure is not None
-        return ContainerPhase.WAITING, failure_reason(evaluation.value.failure)
-    if newest is None:
-        why = evaluation.why if isinstance(evaluation, Unknown) else None
-        return ContainerPhase.PLACING, why
-    if newest.desired == "run":
-        return ContainerPhase.FAILING, task_failure_reason(newest) or Reason.TASK_FAILED
-    return ContainerPhase.PLACING, None
-
-
-def _explains(evaluation: EvaluationFact, newest: AllocationFact | None) -> bool:
-    """An evaluation that failed to place, and that is younger than the newest allocation."""
-    return evaluation.failure is not None and (
-        newest is None or evaluation.create_index > newest.create_index
-    )
+    deadline = timedelta(seconds=policy.teardown_deadline_s)
+    for chip in desired.chips:
+        tried = chip.tries.last_at if chip.tries.generation == chip.generation else None
+        if chip.wanted is Wanted.DELETED and (tried is None or now - tried < deadline):
+            return True
+    return False

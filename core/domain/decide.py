@@ -17,6 +17,7 @@ from core.domain.chip import Scene, plan_chip
 from core.domain.container import Aim, ContainerPlan, plan_container
 from core.domain.desired import Desired
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
+from core.domain.isolation import isolation_failure, isolation_is_open
 from core.domain.names import chip_of_session
 from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
@@ -28,7 +29,10 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     """Pure: the same arguments give the same decision. `container.py` and `chip.py` hold the rules."""
     container = plan_container(desired, observation, now, policy)
     scene = _scene(desired, observation, container, now, policy)
-    room = desired.max_chips - _running(observation)
+    running = _running(observation)
+    room = desired.max_chips - running
+    if not scene.full and isolation_is_open(desired, observation):
+        room = min(room, 1 - running)
     actions: list[Action] = list(container.actions)
     chips: dict[str, ChipStatus] = {}
     looks = [container.next_s]
@@ -43,6 +47,11 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             room -= 1
     if actions:
         looks.append(policy.poll_moving_s)
+    if scene.start_refused is not None and container.status.reason is None:
+        container = msgspec.structs.replace(
+            container, status=msgspec.structs.replace(container.status, reason=scene.start_refused)
+        )
+        looks.append(policy.poll_waiting_s)
     if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
         looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
     requeue_after = min((look for look in looks if look is not None), default=None)
@@ -86,6 +95,9 @@ def _scene(
     waiting_for = status.reason
     if waiting_for is None and ready and isinstance(sessions, Unknown):
         waiting_for = sessions.why
+    refused = None
+    if isinstance(sessions, Known):
+        refused = isolation_failure(desired, observation)
     return Scene(
         sessions=sessions,
         waiting_for=waiting_for,
@@ -95,4 +107,7 @@ def _scene(
         never_ran=desired.container.registered is None and desired.container.variables_hash is None,
         now=now,
         policy=policy,
+        paused=desired.container.paused,
+        start_refused=refused,
+        full=_running(observation) >= desired.max_chips,
     )

@@ -99,6 +99,10 @@ class DesiredContainer(msgspec.Struct, frozen=True):
         pinned: an operator wants it even without chips.
         empty_since: when its last chip left; None while it has any.
         deleted: its owner or an operator removed it.
+        paused: an operator wants none of its sessions to run.
+        renderable: a job can be made of the settings; without one nothing is registered.
+        isolated: its storage was seen to be its own.
+        key_renewed_for: the allocation that was replaced for refusing our key; None once one took it.
     """
 
     user_id: str
@@ -114,6 +118,10 @@ class DesiredContainer(msgspec.Struct, frozen=True):
     reason: str | None = None
     since: datetime | None = None
     current_allocation: str | None = None
+    paused: bool = False
+    renderable: bool = True
+    isolated: bool = False
+    key_renewed_for: str | None = None
 
 
 class Desired(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ PHASE_TEXT: Final = MappingProxyType(
         ChipPhase.PARKED: "Chip em espera. Clique em Conectar para continuar.",
         ChipPhase.UNLINKED: "O aparelho foi desvinculado no WhatsApp.",
         ChipPhase.FAILED: "Não foi possível conectar o chip.",
+        ChipPhase.PAUSED: "Chip em manutenção.",
         ChipPhase.DISCONNECTING: "Desconectando o chip.",
         ChipPhase.DISCONNECTED: "Chip desconectado.",
         ChipPhase.DELETING: "Removendo o chip.",

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import re
+from typing import Final
+
 from core.domain.facts import AllocationFact, PlacementFailure
 from core.domain.states import Reason
+
+# Docker's words for a published port that a process outside Nomad holds (moby, libnetwork's port mapper).
+_PORT_IN_USE: Final = ("address already in use", "port is already allocated")
+# A plain process can say it by its exit code alone.
+_EXIT_ADDRESS_IN_USE: Final = re.compile(rf"exit code: {errno.EADDRINUSE}\b")
 
 
 def failure_reason(failure: PlacementFailure) -> Reason:
@@ -20,16 +29,22 @@ def failure_reason(failure: PlacementFailure) -> Reason:
 
 def task_failure_reason(allocation: AllocationFact) -> Reason | None:
     """What the newest telling task event says; None when nothing went wrong yet."""
+    failing = False
     for event in reversed(allocation.events):
         text = event.message.lower()
         if event.type == "Driver Failure":
+            # Bound first: the driver names the image in most of its sentences.
+            if any(words in text for words in _PORT_IN_USE):
+                return Reason.PORT_IN_USE
             if "pull" in text or "image" in text:
                 return Reason.IMAGE_PULL
-            if "address already in use" in text or "port is already allocated" in text:
-                return Reason.PORT_IN_USE
             return Reason.TASK_FAILED
-        if event.type in ("Terminated", "Not Restarting", "Restarting", "Setup Failure"):
+        if event.type == "Terminated":
+            return Reason.PORT_IN_USE if _EXIT_ADDRESS_IN_USE.search(text) else Reason.TASK_FAILED
+        if event.type == "Setup Failure":
             return Reason.TASK_FAILED
+        if event.type in ("Not Restarting", "Restarting"):
+            failing = True  # why stands in an earlier line
         if event.type == "Started":
-            return None
-    return None
+            break
+    return Reason.TASK_FAILED if failing else None

@@ -16,7 +16,10 @@ class Policy(msgspec.Struct, frozen=True):
         empty_grace_s: how long a container stays after its last chip left.
         qr_rounds: QR sets that one create, reconnect or pairing-code call buys.
         max_failures: starts in a row without success before a paired chip is given back to its owner.
+        key_patience_s: how long WAHA may refuse our key before the container is replaced.
         ready_deadline_s: how long a placed container may boot before that is worth a reason.
+        placement_deadline_s: how long Nomad may take to say where a container goes, or why nowhere.
+        qr_deadline_s: how long a QR code or passkey may wait for a person; a set lasts 160 s (WAHA docs).
         start_deadline_s: how long WAHA may say STARTING before the session is restarted.
         connect_deadline_s: how long a paired chip may say CONNECTING.
         teardown_deadline_s: how long a deleted chip waits for a reachable WAHA to log out, when its
@@ -34,7 +37,10 @@ class Policy(msgspec.Struct, frozen=True):
     empty_grace_s: float = 600
     qr_rounds: int = 2
     max_failures: int = 3
+    key_patience_s: float = 10
     ready_deadline_s: float = 60
+    placement_deadline_s: float = 30
+    qr_deadline_s: float = 300
     start_deadline_s: float = 90
     connect_deadline_s: float = 180
     teardown_deadline_s: float = 60

@@ -11,6 +11,7 @@ chip:       queued -> creating -> starting -> qr -> connected
                |                     v        v        v
                +------ parked <--- retrying <---- reconnecting
             disconnecting -> disconnected          deleting -> (row removed)
+            paused: by an operator, from wherever it is wanted connected
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class ChipPhase(StrEnum):
     PARKED = "parked"
     UNLINKED = "unlinked"
     FAILED = "failed"
+    PAUSED = "paused"
     DISCONNECTING = "disconnecting"
     DISCONNECTED = "disconnected"
     DELETING = "deleting"
@@ -73,11 +75,17 @@ class Reason(StrEnum):
     IMAGE_PULL = "image_pull"
     TASK_FAILED = "task_failed"
     JOB_REJECTED = "job_rejected"
+    JOB_NOT_RENDERABLE = "job_not_renderable"
+    PLACEMENT_SLOW = "placement_slow"
     POSSIBLY_ALIVE = "possibly_alive"
+    ALLOCATION_VANISHED = "allocation_vanished"
+    STOP_SLOW = "stop_slow"
     WAHA_KEY_REJECTED = "waha_key_rejected"
     WAHA_NOT_READY = "waha_not_ready"
     WAHA_REJECTED = "waha_rejected"
     STORAGE_NOT_ISOLATED = "storage_not_isolated"
+    SESSION_SLOW = "session_slow"
+    PLAN_LIMIT = "plan_limit"
     QR_SPENT = "qr_spent"
     UNLINKED = "unlinked"
     RECONNECT_FAILED = "reconnect_failed"
@@ -105,8 +113,20 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.IMAGE_PULL: "A imagem do serviço do WhatsApp não pôde ser baixada; nova tentativa em breve.",
         Reason.TASK_FAILED: "O serviço do WhatsApp parou ao iniciar; nova tentativa em breve.",
         Reason.JOB_REJECTED: "O cluster recusou o container deste usuário; nossa equipe foi avisada.",
+        Reason.JOB_NOT_RENDERABLE: (
+            "O container deste usuário não pode ser montado com a configuração atual; nossa equipe foi avisada."
+        ),
+        Reason.PLACEMENT_SLOW: "O cluster ainda não colocou o container em um host; aguardando.",
         Reason.POSSIBLY_ALIVE: (
             "O host do container não responde; o chip volta em outro host assim que for seguro."
+        ),
+        Reason.ALLOCATION_VANISHED: (
+            "O container foi removido por fora; o chip volta assim que for seguro iniciar outro."
+        ),
+        Reason.STOP_SLOW: "O encerramento está demorando mais que o normal; continuamos tentando.",
+        Reason.SESSION_SLOW: "A sessão do WhatsApp demora a iniciar; novas tentativas seguem sozinhas.",
+        Reason.PLAN_LIMIT: (
+            "Todas as sessões do plano estão em uso; o chip inicia assim que a remoção de outro terminar."
         ),
         Reason.WAHA_KEY_REJECTED: "O serviço do WhatsApp recusou a chave de acesso; nossa equipe foi avisada.",
         Reason.WAHA_NOT_READY: _STARTING_OR_AWAY,
@@ -152,6 +172,7 @@ STATUS_NEEDS_PAIRING: Final = MappingProxyType(
         ChipPhase.RECONNECTING: ChipStatusWord.WAITING_QR,
         ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
         ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
+        ChipPhase.PAUSED: ChipStatusWord.MAINTENANCE,
         ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
         ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
         ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,
@@ -171,6 +192,7 @@ STATUS_PAIRED: Final = MappingProxyType(
         ChipPhase.FAILED: ChipStatusWord.DISCONNECTED,
         ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
         ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
+        ChipPhase.PAUSED: ChipStatusWord.MAINTENANCE,
         ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
         ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
         ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,

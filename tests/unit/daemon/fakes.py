@@ -165,6 +165,19 @@ class FakeNomad:
         self.held.pop(job_id, None)
         self.faults.leave("nomad.purge")
 
+    async def stop_allocation(self, allocation_id: str) -> None:
+        await self.faults.enter("nomad.stop_allocation", allocation_id)
+        for job_id, of_job in self.allocs.items():
+            for allocation in of_job:
+                if allocation.id == allocation_id and allocation.client is ClientStatus.RUNNING:
+                    self.edit(allocation.id, desired="stop")
+                    self.background(self.move(job_id, allocation.id))
+        self.faults.leave("nomad.stop_allocation")
+
+    async def move(self, job_id: str, allocation_id: str) -> None:
+        await self.end(allocation_id)
+        await self.place(job_id)
+
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         await self.faults.enter("nomad.write_variables", path)
         self.variables[path] = dict(items)
