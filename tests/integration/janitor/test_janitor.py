@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -17,10 +18,12 @@ import pytest
 from core.clients.storage_folder import FolderStorage
 from core.crypto import new_namespace
 from core.domain.belongings import Kind
-from core.domain.names import job_id, main_database, session_name, variable_path
+from core.domain.names import database_name, job_id, main_database, session_name, variable_path
 from core.domain.orphans import Orphan, State
 from core.store.containers import container_secrets
 from core.store.orphans import PostgresOrphans
+from sandbox.postgres import EmbeddedPostgres
+from sandbox.postgres_setup import PORT, SUPERUSER
 from tests.integration.daemon.conftest import Fleet, fleet, has, until
 from tests.integration.daemon.test_kill import process
 
@@ -201,3 +204,41 @@ async def _killed_at(fleet: Fleet, step: str) -> None:
             killed.kill()
             assert await killed.wait() == -signal.SIGKILL
         os.close(ack_in)
+
+
+async def test_databases_on_a_second_storage_server(fleet: Fleet, postgres: EmbeddedPostgres) -> None:
+    outside, user, left = Outside(fleet), await fleet.user(), new_namespace()
+    chip, lost = await fleet.chip(user), session_name(str(uuid.uuid4()))
+    host = quote(str(postgres.sockets), safe="")
+    servers = {"WAHAFLEET_STORAGES": f"old=postgres://{SUPERUSER}@/postgres?host={host}&port={PORT}"}
+    made: list[str] = []
+    try:
+        async with fleet.daemon(**QUICK, **servers):
+            await until(lambda: fleet.chip_row(chip), has(phase="qr"))
+            row = await fleet.container_row(user)
+            assert row is not None
+            own = row["namespace"]
+            for name in (
+                main_database(left),
+                database_name(left, lost),
+                main_database(own),
+                database_name(own, session_name(chip)),
+                database_name(own, lost),
+            ):
+                await asyncio.to_thread(postgres.create_database, name)
+                made.append(name)
+            namespace, database = (Kind.NAMESPACE, left), (Kind.DATABASE, made[4])
+            await until(
+                outside.states,
+                lambda seen: seen == {namespace: State.WAITING, database: State.WAITING},
+                40,
+            )
+            costs = (await outside.rows())[namespace].found.costs
+            assert costs["databases"] == 2
+            assert int(costs["bytes"]) > 2_000_000
+            await outside.yes(namespace, database)
+            await until(outside.states, lambda seen: set(seen.values()) == {State.REMOVED}, 40)
+            assert postgres.databases() & set(made) == {made[2], made[3]}
+    finally:
+        for name in made:
+            postgres.drop_database(name)
