@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from core.clients.storage import Storages
 from core.domain.belongings import Kind
@@ -287,7 +288,11 @@ async def test_a_listing_that_fails_neither_finds_nor_forgets(case: Case) -> Non
     case.leave_namespace()
     case.world.faults.down("nomad")
     case.world.faults.down("storage")
-    await case.rounds(2)
+    with capture_logs() as logs:
+        await case.rounds(2)
+    (told,) = [line for line in logs if line["event"] == "janitor_saw_in_part"]
+    assert told["log_level"] == "warning"
+    assert "storage main (storage: unavailable)" in told["unread"]
     assert (await case.orphans.book()).rows == ()
     case.world.faults.up("nomad")
     case.world.faults.up("storage")
@@ -560,7 +565,10 @@ async def test_many_orphans_at_once_are_no_setting_s_business(case: Case) -> Non
     case.boot()
     for number in range(8):
         await case.ghost_job(user_number(700 + number))
-    await case.rounds(2)
+    with capture_logs() as logs:
+        await case.rounds(2)
+    told = [line for line in logs if line["event"] == "janitor_held_back"]
+    assert [(line["log_level"], line["orphans"]) for line in told] == [("error", {"job": 8, "variables": 8})]
     assert case.destructive == []
     assert {row.state for row in (await case.orphans.book()).rows} == {State.WAITING}
 
