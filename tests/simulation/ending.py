@@ -1,0 +1,77 @@
+"""What must be true once the faults are over and everything has had its time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.domain.desired import Wanted
+from core.domain.facts import WahaStatus
+from core.domain.names import SESSION_PREFIX, VARIABLE_PREFIX, job_id
+from tests.simulation.world import World, short
+
+
+def differences(world: World) -> list[str]:
+    """Every sentence is one difference between what users want and what there is."""
+    found: list[str] = []
+    for user_id in world.owners.users:
+        found += _user(world, user_id)
+    rows = world.store.containers
+    known = {job_id(user_id) for user_id in rows}
+    for job in world.servers.jobs:
+        if job not in known:
+            found.append(f"job {short(job)} is nobody's")
+    for path in world.servers.variables:
+        if path.removeprefix(VARIABLE_PREFIX) not in known:
+            found.append(f"variables {short(path)} are nobody's")
+    namespaces = {row.namespace for row in rows.values()}
+    for namespace in world.waha.databases:
+        if namespace not in namespaces:
+            found.append(f"storage {namespace} is nobody's")
+    return found
+
+
+def _user(world: World, user_id: str) -> list[str]:
+    row = world.store.containers.get(user_id)
+    name = f"user {short(user_id)}"
+    running = world.waha.containers_of(user_id)
+    entries = [e for e in world.store.ledger.values() if e[0] == user_id]
+    if row is None:
+        left = []
+        if running:
+            left.append(f"{name} was removed and a container runs")
+        if entries:
+            left.append(f"{name} was removed and holds a port")
+        return left
+    if row.deleted_at is not None or (not row.chips and not row.pinned):
+        return [
+            f"{name} should be gone: {row.phase} {row.reason}, job {job_id(user_id) in world.servers.jobs}"
+        ]
+    found = []
+    if len(running) != 1:
+        found.append(f"{name} has {len(running)} containers: {row.phase} {row.reason}")
+    if row.phase != "ready":
+        found.append(f"{name} is {row.phase} {row.reason}")
+    elif running and (row.observed.endpoint is None or row.observed.port != running[0].alloc.port):
+        found.append(f"{name} has endpoint {row.observed.endpoint}, its container another")
+    if len(entries) != 1:
+        found.append(f"{name} holds {len(entries)} ports")
+    for chip in row.chips:
+        found += _chip(world, name, chip, running[0] if running else None)
+    stored = world.waha.storage.get(row.namespace, {})
+    strangers = set(stored) - {SESSION_PREFIX + chip.id for chip in row.chips}
+    found += [f"{name} has session {short(one)} of no chip" for one in sorted(strangers)]
+    return found
+
+
+def _chip(world: World, owner: str, chip: Any, container: Any) -> list[str]:
+    name = f"chip {short(chip.id)} of {owner}"
+    live = container.sessions.get(SESSION_PREFIX + chip.id) if container is not None else None
+    status = live.status if live is not None else WahaStatus.STOPPED
+    if chip.wanted is Wanted.DELETED:
+        return [f"{name} should be gone: {chip.phase} {chip.reason}"]
+    wanted = ("connected", WahaStatus.WORKING)
+    if chip.wanted is Wanted.DISCONNECTED:
+        wanted = ("disconnected", WahaStatus.STOPPED)
+    if (chip.phase, status) != wanted:
+        return [f"{name} is {chip.phase} {chip.reason} with {status.value}, wanted {wanted[0]}"]
+    return []

@@ -1,0 +1,314 @@
+"""What must hold after every step, checked at the steps that could break it.
+
+The checker sees the world as it really is. Where a daemon cannot know better (the world changed between its
+look and its effect's arrival) nothing is held against it: each rule says from when on it could have known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from core.domain.actions import ContainerStatus
+from core.domain.desired import Wanted
+from core.domain.facts import ClientStatus, WahaStatus
+from core.domain.names import JOB_PREFIX, SESSION_PREFIX
+from core.store.interface import Written
+from daemon import fleet
+from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, UNKNOWN, Daemon
+from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
+from tests.simulation.world import World, short
+
+if TYPE_CHECKING:
+    from tests.simulation.hosts import Container
+
+_ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
+# Architecture, section 6: S + kill timeout + margin; a daemon's wall clock may be off by the skew.
+POSSIBLY_ALIVE_S = STOP_AFTER_S + KILL_S + 30.0
+_SURELY_S = POSSIBLY_ALIVE_S - SKEW_S - 1.0
+_TOLERANCE_S = 0.1  # what drift adds up to within a lease
+_ON_ITS_WAY_S = 30.0
+# Longer than any deadline of a phase, with the slack of a sweep and a pass.
+_SILENT_S = 420.0
+_AT_REST = frozenset({"ready", "absent"})
+
+
+class Checker:
+    """Raises nothing: a broken rule ends the run through `World.violate`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.states: Counter[str] = Counter()
+        self.endpoints: dict[str, tuple[str, int]] = {}
+        self.places: dict[tuple[str, int], str] = {}
+
+    # --- leases -----------------------------------------------------------------------------------------
+    def sent(self, daemon: Daemon, user: str, effect: str, timeout_s: float) -> None:
+        """An effect leaves: its lease must outlive it."""
+        row = self.world.store.leases.get(user)
+        now = self.world.now
+        if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < now + timeout_s:
+            left = "none" if row is None else f"{row.owner or 'nobody'} for {row.expires_at - now:.1f} s"
+            self._fail(f"lease: {daemon.name} sends {effect} for user {short(user)}, lease of {left}")
+
+    def lands(self, daemon: Daemon, user: str, effect: str) -> None:
+        """An effect is accepted: its lease must still be its sender's."""
+        self.world.counts[f"effect.{effect}"] += 1
+        row = self.world.store.leases.get(user)
+        if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < self.world.now:
+            self._fail(f"lease: {effect} of {daemon.name} for user {short(user)} accepted outside its lease")
+
+    def swept(self, daemon: Daemon) -> None:
+        """Lists of everything are read by the holder of the fleet's lease alone."""
+        row = self.world.store.leases.get(fleet.KEY)
+        if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < self.world.now:
+            self._fail(f"lease: {daemon.name} sweeps without the lease of the fleet")
+
+    # --- Nomad ------------------------------------------------------------------------------------------
+    def register_lands(self, daemon: Daemon, job_id: str, spec: Any) -> None:
+        user = job_id[len(JOB_PREFIX) :]
+        self.lands(daemon, user, "register")
+        record = daemon.record(user)
+        if record is None:
+            return
+        self._observed(daemon, user, "register", record)
+        servers, now = self.world.servers, self.world.now
+        job = servers.jobs.get(job_id)
+        fresh = job is None or job.stopped
+        if job is not None and not job.stopped and job.spec == spec:
+            self.world.counts["registers_unchanged"] += 1
+        for alloc in servers.allocs.get(job_id, ()):
+            if alloc.client in _ENDED:
+                continue
+            if alloc.client is ClientStatus.LOST:
+                lost = alloc.lost_at or 0.0
+                if now - lost < _SURELY_S and lost <= record.allocations_at:
+                    self._fail(
+                        f"P4: {daemon.name} registers user {short(user)} {now - lost:.0f} s after allocation "
+                        f"{alloc.create_index} was lost"
+                    )
+            elif fresh and alloc.created <= record.allocations_at:
+                self._fail(
+                    f"P4: {daemon.name} registers user {short(user)} anew beside allocation "
+                    f"{alloc.create_index} ({alloc.client.value}/{alloc.desired})"
+                )
+
+    def stop_lands(self, daemon: Daemon, job_id: str) -> None:
+        user = job_id[len(JOB_PREFIX) :]
+        self.lands(daemon, user, "stop")
+        record = daemon.record(user)
+        if record is None:
+            return
+        self._observed(daemon, user, "stop", record)
+        snapshot = record.snapshot
+        if snapshot is not None and not snapshot.container.deleted:
+            wanted = snapshot.container.pinned or any(c.wanted is not Wanted.DELETED for c in snapshot.chips)
+            if wanted:
+                self._fail(f"intent: {daemon.name} stops the wanted container of user {short(user)}")
+
+    def purge_lands(self, daemon: Daemon, job_id: str) -> None:
+        user = job_id[len(JOB_PREFIX) :]
+        self.lands(daemon, user, "purge")
+        record = daemon.record(user)
+        if record is None:
+            return
+        self._observed(daemon, user, "purge", record)
+        job = self.world.servers.jobs.get(job_id)
+        if job is not None and not job.stopped and job.submitted < record.job_at:
+            self._fail(f"P6: {daemon.name} purges the job of user {short(user)} that was not stopped")
+        for alloc in self.world.servers.allocs.get(job_id, ()):
+            if self._may_live(alloc, record.allocations_at):
+                self._fail(
+                    f"P5: {daemon.name} purges the job of user {short(user)} while allocation "
+                    f"{alloc.create_index} may be alive"
+                )
+
+    def variables_go(self, daemon: Daemon, user: str) -> None:
+        self.lands(daemon, user, "delete_variables")
+        self._gone(daemon, user, "deletes the variables")
+
+    def storage_goes(self, daemon: Daemon, user: str, namespace: str) -> None:
+        self.lands(daemon, user, "drop_storage")
+        self._gone(daemon, user, "drops the storage")
+
+    def _gone(self, daemon: Daemon, user: str, does: str) -> None:
+        record = daemon.record(user)
+        if record is None:
+            return
+        if record.job != MISSING or record.allocations != KNOWN:
+            self._fail(
+                f"P5: {daemon.name} {does} of user {short(user)}; it saw job {record.job}, "
+                f"allocations {record.allocations}"
+            )
+        for container in self.world.waha.containers_of(user):
+            if container.alloc.lost_at is None and container.alloc.created <= record.allocations_at:
+                self._fail(f"P6: {daemon.name} {does} of user {short(user)} under a running container")
+
+    def _may_live(self, alloc: Alloc, read_at: float) -> bool:
+        if alloc.client in _ENDED or alloc.created > read_at:
+            return False
+        if alloc.client is ClientStatus.LOST:
+            lost = alloc.lost_at or 0.0
+            return self.world.now - lost < _SURELY_S and lost <= read_at
+        return True
+
+    def _observed(self, daemon: Daemon, user: str, effect: str, record: Any) -> None:
+        if UNKNOWN in (record.job, record.allocations):
+            self._fail(
+                f"P5: {daemon.name} does {effect} for user {short(user)}; it saw job {record.job}, "
+                f"allocations {record.allocations}"
+            )
+
+    # --- containers and sessions ------------------------------------------------------------------------
+    def container_started(self, container: Container) -> None:
+        for other in self.world.waha.containers_of(container.user):
+            if other is container or other.ended:
+                continue
+            if other.alloc.lost_at is not None:
+                # Nomad's own replacement of what it gave up, which a frozen agent never stopped.
+                self.world.counts["overlaps_with_lost"] += 1
+            else:
+                self._fail(
+                    f"P4: two containers of user {short(container.user)} run: allocations "
+                    f"{other.alloc.create_index} ({other.alloc.client.value}/{other.alloc.desired}) and "
+                    f"{container.alloc.create_index}"
+                )
+
+    def session_started(self, container: Container, name: str) -> None:
+        most = self.world.store.users[container.user].plan.max_chips
+        running = self.world.waha.running(container)
+        if running > most:
+            self._fail(f"P4: {running} sessions of user {short(container.user)} run, the plan allows {most}")
+
+    def waha_lands(self, daemon: Daemon, container: Container, method: str, args: tuple[Any, ...]) -> None:
+        user, name = container.user, args[0]
+        self.lands(daemon, user, f"waha.{method}")
+        record = daemon.record(user)
+        if record is None or record.snapshot is None:
+            return
+        live = container.sessions.get(name)
+        status = live.status if live is not None else WahaStatus.STOPPED
+        # What the daemon could have seen: states that it was in before the daemon looked.
+        seen = live is not None and live.since <= record.sessions_at
+        chip = next((c for c in record.snapshot.chips if SESSION_PREFIX + c.id == name), None)
+        what = f"{daemon.name} does {method} on chip {short(name)} of user {short(user)}"
+        if record.sessions != KNOWN:
+            self._fail(f"P5: {what} without having seen its sessions")
+        if method in ("delete", "logout") and chip is not None and chip.wanted is not Wanted.DELETED:
+            self._fail(f"intent: {what}, which its owner wants {chip.wanted.value}")
+        connected = status is WahaStatus.WORKING and seen
+        if method == "stop" and connected and (chip is None or chip.wanted is Wanted.CONNECTED):
+            self._fail(f"intent: {what}, which is connected and wanted")
+        if method == "restart":
+            if connected:
+                self._fail(f"intent: {what}, which is connected")
+            young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
+            if status is WahaStatus.STARTING and seen and young:
+                self._fail(f"intent: {what}, which is on its way")
+        if method in ("start", "restart") or (method == "create_session" and args[2]):
+            held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
+            if held is not None and chip is not None:
+                spent = held.observed.tries.last_at
+                age = None if spent is None else (self.world.moment() - spent).total_seconds()
+                if age is None or age > 60.0 + SKEW_S:
+                    self._fail(f"tries: {what} before its cost was recorded")
+
+    # --- the store --------------------------------------------------------------------------------------
+    def store_write_begins(self, daemon: Daemon, name: str, args: tuple[Any, ...]) -> None:
+        if name == "remove_container":
+            self._removal(daemon, args[0].key)
+        elif name == "remove_chip":
+            self._chip_removal(daemon, args[0].key, args[1])
+
+    def stored(self, daemon: Daemon, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name == "load":
+            record = daemon.record(args[0])
+            if record is not None:
+                record.snapshot = result
+        elif name == "write_status" and isinstance(result, Written):
+            self._status(daemon, args[0].key, args[1], args[2])
+        elif name == "remove_container" and result:
+            self._endpoint_of(args[0].key, None)
+
+    def _status(self, daemon: Daemon, user: str, seen: ContainerStatus, chips: Any) -> None:
+        self.states[f"container.{seen.phase}"] += 1
+        if seen.reason is not None:
+            self.states[f"reason.{seen.reason}"] += 1
+        for chip in chips.values():
+            self.states[f"chip.{chip.phase}"] += 1
+        row = self.world.store.containers[user]
+        self.world.trace.note("status", short(user), f"{daemon.name} {seen.phase} {seen.reason or ''}")
+        self._endpoint(daemon, user, seen, row)
+        silent = (self.world.moment() - row.observed.since).total_seconds()
+        if seen.phase not in _AT_REST and seen.reason is None and silent > _SILENT_S:
+            self._fail(f"deadline: user {short(user)} is {seen.phase} for {silent:.0f} s and nobody says why")
+
+    def _endpoint(self, daemon: Daemon, user: str, seen: ContainerStatus, row: Any) -> None:
+        endpoint = seen.endpoint
+        self._endpoint_of(user, None if endpoint is None else (endpoint.address, endpoint.port))
+        if endpoint is None:
+            return
+        where = f"{endpoint.address}:{endpoint.port} of user {short(user)}"
+        host = next((h for h in self.world.hosts if h.address == endpoint.address), None)
+        if host is None or endpoint.port not in host.ports:
+            self._fail(f"ports: {where} lies outside its host's range")
+        if row.current is None or row.current.allocation_id != endpoint.allocation_id:
+            self._fail(f"ports: endpoint {where} is not of the current placement")
+        record = daemon.record(user)
+        known = record.known if record is not None else ()
+        found = next((a for a in known if a.id == endpoint.allocation_id), None)
+        if record is not None and (
+            found is None
+            or found.desired != "run"
+            or found.client is not ClientStatus.RUNNING
+            or (found.address, found.port) != (endpoint.address, endpoint.port)
+        ):
+            self._fail(f"ports: endpoint {where} is not where Nomad runs its allocation")
+
+    def _endpoint_of(self, user: str, place: tuple[str, int] | None) -> None:
+        before = self.endpoints.pop(user, None)
+        if before is not None and self.places.get(before) == user:
+            del self.places[before]
+        if place is None:
+            return
+        other = self.places.get(place)
+        if other is not None and other != user:
+            self._fail(f"ports: users {short(other)} and {short(user)} both have endpoint {place}")
+        self.endpoints[user], self.places[place] = place, user
+
+    def _removal(self, daemon: Daemon, user: str) -> None:
+        """Just before a container's row goes, nothing may be left that its row explains."""
+        row = self.world.store.containers.get(user)
+        lease = self.world.store.leases.get(user)
+        if row is None or row.chips or row.pinned or lease is None or lease.owner != daemon.name:
+            return
+        world, job_id = self.world, JOB_PREFIX + user
+        left = []
+        if job_id in world.servers.jobs and not self._by_hand(job_id):
+            left.append("a job")
+        if f"nomad/jobs/{job_id}" in world.servers.variables:
+            left.append("variables")
+        if row.namespace in world.waha.databases:
+            left.append("storage")
+        alive = [c for c in world.waha.containers_of(user) if c.alloc.lost_at is None]
+        if alive and not self._by_hand(job_id):
+            left.append("a container")
+        if left:
+            self._fail(f"P6: {daemon.name} forgets user {short(user)} and leaves {' and '.join(left)}")
+
+    def _chip_removal(self, daemon: Daemon, user: str, chip_id: str) -> None:
+        row = self.world.store.containers.get(user)
+        record = daemon.record(user)
+        chip = self.world.store.chips.get(chip_id)
+        if row is None or record is None or chip is None or chip.wanted is not Wanted.DELETED:
+            return
+        kept = self.world.waha.storage.get(row.namespace, {})
+        goes = not any(c.wanted is not Wanted.DELETED for c in row.chips) and not row.pinned
+        if SESSION_PREFIX + chip_id in kept and not goes:
+            self._fail(f"P6: {daemon.name} forgets chip {short(chip_id)} while its session is stored")
+
+    def _by_hand(self, job_id: str) -> bool:
+        return job_id in self.world.servers.changed_by_hand
+
+    def _fail(self, sentence: str) -> None:
+        self.world.violate(sentence)

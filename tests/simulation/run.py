@@ -1,0 +1,158 @@
+"""One seed from its first second to its last, and what came of it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Any
+
+import msgspec
+import structlog
+
+from tests.memory_store import MemoryStore
+from tests.simulation import ending
+from tests.simulation.discovery import Catalog
+from tests.simulation.faults import Faults
+from tests.simulation.fleet_of import Fleet
+from tests.simulation.hosts import Host
+from tests.simulation.invariants import Checker
+from tests.simulation.network import Network, give_methods
+from tests.simulation.owners import Owners
+from tests.simulation.servers import Servers
+from tests.simulation.waha import Sessions
+from tests.simulation.world import START, World
+
+LENGTH_S = 7200.0
+BUSY_S = 5400.0  # faults and whims end here; the rest is the quiet time
+_FAULTS_FROM_S = 60.0
+# Log lines of the product that mean a bug, whoever caused it.
+_BUGS = frozenset({"pass_broke", "source_broke", "duty_broke", "pass_impossible", "job_not_renderable"})
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What one seed came to. `failure` is None when everything held."""
+
+    seed: int
+    failure: str | None
+    digest: str
+    cpu_s: float
+    hosts: int
+    users: int
+    daemons: int
+    passes: int
+    faults: dict[str, int]
+    states: dict[str, int]
+    counts: dict[str, int]
+    tail: list[str] = []
+
+
+class _StoreClock:
+    """The store's own clock is the world's."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> Any:
+        return self._world.moment()
+
+    def monotonic(self) -> float:
+        return self._world.now
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("a store does not sleep")
+
+
+def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
+    """Replays exactly: the same seed and code give the same digest."""
+    began = time.process_time()
+    world = World(seed, verbose=verbose)
+    random = world.random
+    users, hosts, daemons = random.randint(20, 60), random.randint(3, 8), random.choice((1, 2, 2, 3))
+    world.store = MemoryStore(_StoreClock(world))
+    give_methods(MemoryStore)
+    world.network = Network(world)
+    world.store.on_news = world.network.store_news
+    world.servers, world.catalog, world.waha = Servers(world), Catalog(world), Sessions(world)
+    world.checker = Checker(world)
+    world.owners = Owners(world, users)
+    # Just enough ports for everybody on all hosts; less as soon as one is away.
+    ports = -(-users * random.choice((11, 14, 20)) // (10 * hosts)) + 2
+    for number in range(1, hosts + 1):
+        reserved = frozenset({3100 + random.randrange(ports)})
+        world.hosts.append(Host(world, number, range(3100, 3101 + ports), reserved))
+    fleet = Fleet(world, daemons)
+    fleet.begin()
+    world.owners.begin(BUSY_S)
+    faults = Faults(world, fleet, BUSY_S)
+    faults.plan(random.randint(30, 60), _FAULTS_FROM_S)
+    world.loop.at(BUSY_S, _calm, world, fleet)
+    _listen_to_logs(world, verbose=verbose)
+    failure = None
+    try:
+        world.loop.run(LENGTH_S)
+        failure = world.violation
+        if failure is None:
+            left = ending.differences(world)
+            failure = f"not converged: {'; '.join(left[:6])}" if left else None
+    except Exception:
+        failure = f"the simulation broke: {traceback.format_exc()}"
+    _take_down(world, fleet)
+    return Outcome(
+        seed=seed,
+        failure=failure,
+        digest=world.trace.digest,
+        cpu_s=time.process_time() - began,
+        hosts=hosts,
+        users=users,
+        daemons=daemons,
+        passes=sum(daemon.passes for daemon in fleet.ever),
+        faults=dict(world.faults),
+        states=dict(world.checker.states),
+        counts=dict(world.counts),
+        tail=(world.trace.lines or world.trace.last) if failure or verbose else [],
+    )
+
+
+def _calm(world: World, fleet: Fleet) -> None:
+    """All faults are over; what they left behind is the daemons' business."""
+    world.trace.note("calm")
+    fleet.calm = True
+    world.network.fates.clear()
+    for daemon in world.daemons:
+        daemon.kill_in = None
+    world.owners.come_to_rest()
+
+
+def _take_down(world: World, fleet: Fleet) -> None:
+    for daemon in fleet.ever:
+        daemon.closing = True
+    world.over = True
+    world.loop.bury([daemon.process for daemon in fleet.ever])
+
+
+def _listen_to_logs(world: World, *, verbose: bool) -> None:
+    """The product's own log: a bug that it caught and told is a failure here all the same."""
+
+    def hear(_logger: object, method: str, event: Any) -> Any:
+        name = event.get("event")
+        if world.over:
+            raise structlog.DropEvent
+        if name in _BUGS:
+            error = event.get("exc_info")
+            what = traceback.format_exc() if error else str({k: v for k, v in event.items() if k != "event"})
+            world.violate(f"{name}: {what}")
+        if verbose:
+            rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
+            world.trace.lines.append(f"{world.now:10.3f}     log {name} {rest}")  # type: ignore[union-attr]
+        raise structlog.DropEvent
+
+    level = 20 if verbose else 40
+    structlog.configure(
+        processors=[hear] if not verbose else [structlog.contextvars.merge_contextvars, hear],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+assert START

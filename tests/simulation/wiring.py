@@ -1,0 +1,116 @@
+"""How a daemon's parts are put together, as `daemon.main.serve` does it, on the simulated world's wires."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.clients.storage import Storages
+from core.domain.sweep import Rhythm
+from core.settings import LoopSettings
+from core.store.notify import INTENTS
+from daemon import main
+from daemon.act import Actor
+from daemon.controller import Controller
+from daemon.fleet import KEY, Fleet, Lister
+from daemon.health import Health
+from daemon.load import Loader
+from daemon.mail import Mailroom
+from daemon.metrics import Metrics
+from daemon.observe import Observer
+from daemon.outages import Outages
+from daemon.reconcile import Reconciler
+from daemon.refusals import Refusals
+from daemon.sources.discovery_watch import DiscoveryWatch
+from daemon.sources.inbox import Inbox
+from daemon.sources.scheduler_events import SchedulerEvents
+from daemon.sources.store_news import StoreNews
+from daemon.sources.supervisor import Source, Supervisor
+from daemon.sweep import Sweep
+from daemon.workqueue import WorkQueue
+from tests.simulation.network import DiscoveryWire, ListenerWire, SchedulerWire, StorageWire, WahaWire
+from tests.unit.daemon.system import JOBS, LOOP, nothing_to_purge
+
+if TYPE_CHECKING:
+    from tests.simulation.daemons import Daemon
+
+__all__ = ["JOBS", "SETTINGS", "run"]
+
+SETTINGS: LoopSettings = msgspec.structs.replace(LOOP, empty_grace_s=120, workers=3)
+
+
+class NoCaches:
+    """`daemon.observe.Caches` of nobody."""
+
+    async def endpoint_changed(self, user_id: str) -> None:
+        return
+
+    async def chips_changed(self, chip_ids: tuple[str, ...]) -> None:
+        return
+
+
+async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
+    """The daemon from its start to its orderly end."""
+    clock, random, wire = daemon.clock, daemon.random, daemon.wire
+    store: Any = daemon.store
+    scheduler, discovery, waha = SchedulerWire(wire), DiscoveryWire(wire), WahaWire(wire)
+    storages = Storages({"main": StorageWire(wire)})
+    caches, outages, metrics = NoCaches(), Outages(clock), Metrics()
+    refusals = Refusals(SETTINGS.resync_s)
+    mailroom = Mailroom(store.waiting, store.mark_processed)
+    queue = WorkQueue(clock, random)
+    reconciler = Reconciler(
+        owner=daemon.name,
+        store=store,
+        scheduler=scheduler,
+        loader=loader,
+        observer=Observer(scheduler, discovery, waha, caches, clock, outages, storages),
+        actor=Actor(scheduler, waha, store, loader, clock, daemon, refusals, storages=storages),
+        caches=caches,
+        mailroom=mailroom,
+        refusals=refusals,
+        clock=clock,
+        steps=daemon,
+        policy=main.policy_of(SETTINGS),
+        settings=SETTINGS,
+        metrics=metrics,
+    )
+    controller = Controller(queue, reconciler, outages, workers=SETTINGS.workers, metrics=metrics)
+    sweep = Sweep(
+        queue,
+        clock,
+        every_s=SETTINGS.resync_s,
+        rhythm=Rhythm(look_s=SETTINGS.waha_look_s),
+        metrics=metrics,
+    )
+
+    async def tell(keys: Any = (KEY,)) -> None:
+        await wire.tell(INTENTS, keys)
+
+    fleet = Fleet(
+        owner=daemon.name,
+        store=store,
+        lister=Lister(scheduler, discovery, store, clock, outages),
+        sweep=sweep,
+        clock=clock,
+        random=random,
+        metrics=metrics,
+        hail=tell,
+        ttl_s=SETTINGS.lease_ttl_s,
+        heartbeat_s=SETTINGS.lease_heartbeat_s,
+    )
+    listener: Any = ListenerWire(wire)
+    sources: list[Source] = [
+        fleet,
+        StoreNews(listener, queue, fleet, mailroom, clock),
+        SchedulerEvents(scheduler, queue, fleet),
+        DiscoveryWatch(discovery, queue, fleet),
+        Inbox(mailroom, queue, clock, nothing_to_purge, every_s=30.0),
+    ]
+    supervised = [Supervisor(one, clock, random) for one in sources]
+    health = Health(
+        sources=supervised, outages=outages, queue=queue, fleet=fleet, sweep=sweep, metrics=metrics
+    )
+    await main._work(controller, queue, supervised, stop, health)
+    await main.hand_over(queue, tell)

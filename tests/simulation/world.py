@@ -1,0 +1,95 @@
+"""What all parts of the simulated world share: the loop, the random numbers, the trace, who is who."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.loop import VirtualLoop
+
+if TYPE_CHECKING:
+    from tests.simulation.daemons import Daemon
+    from tests.simulation.discovery import Catalog
+    from tests.simulation.hosts import Host
+    from tests.simulation.invariants import Checker
+    from tests.simulation.network import Network
+    from tests.simulation.owners import Owners
+    from tests.simulation.servers import Servers
+    from tests.simulation.waha import Sessions
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Violated(Exception):
+    """An invariant does not hold, in one sentence."""
+
+
+class Trace:
+    """Everything that happens, as a hash that two runs of a seed share, and as lines when asked for."""
+
+    def __init__(self, loop: VirtualLoop, *, verbose: bool) -> None:
+        self._loop = loop
+        self._hash = hashlib.blake2b(digest_size=8)
+        self.lines: list[str] | None = [] if verbose else None
+        self.last: list[str] = []
+
+    def note(self, kind: str, who: str = "", what: object = "") -> None:
+        line = f"{self._loop._now:10.3f} {kind:<18} {who} {what}"
+        self._hash.update(line.encode())
+        if self.lines is not None:
+            self.lines.append(line)
+        else:
+            self.last.append(line)
+            if len(self.last) > 400:
+                del self.last[:200]
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class World:
+    """One seed's world. Its parts find each other here."""
+
+    servers: Servers
+    catalog: Catalog
+    waha: Sessions
+    owners: Owners
+    network: Network
+    checker: Checker
+    store: Any
+
+    def __init__(self, seed: int, *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.loop = VirtualLoop()
+        self.random = Random(seed)
+        self.trace = Trace(self.loop, verbose=verbose)
+        self.hosts: list[Host] = []
+        self.daemons: list[Daemon] = []
+        self.counts: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.violation: str | None = None
+        self.over = False
+
+    @property
+    def now(self) -> float:
+        return self.loop._now
+
+    def moment(self, at: float | None = None) -> datetime:
+        """The true wall time, which Nomad and the store go by."""
+        return START + timedelta(seconds=self.loop._now if at is None else at)
+
+    def violate(self, sentence: str) -> None:
+        """An invariant is broken: the run ends here. May be called from anybody's context."""
+        if self.violation is None:
+            self.violation = f"t={self.now:.3f} {sentence}"
+            self.trace.note("VIOLATION", "", sentence)
+            self.loop.stop()
+
+
+def short(name: str) -> str:
+    """Ids of the simulation differ in their last digits alone."""
+    return name[-4:].lstrip("0") or "0"
