@@ -100,6 +100,6 @@ def settings(
     else:
         # Seen from inside a container, loopback is the container; where the host is, its owner may say.
         decided["WAHAFLEET_HOOK_BASE_URL"] = env.get("WAHAFLEET_HOOK_BASE_URL") or places.api
-    known = {variable.name for variable in VARIABLES} - _FOREIGN
+    known = {variable.name for variable in VARIABLES} - _FOREIGN - {"WAHAFLEET_DAEMON_LISTEN"}
     own = {name: value for name, value in env.items() if name in known and value}
     return own | decided

@@ -129,7 +129,12 @@ class _Up:
             [
                 ("part", "where", "what", "process"),
                 ("api", url, "wahafleet api", str(pid("api"))),
-                ("daemon", "-", "wahafleet daemon", str(pid("daemon"))),
+                (
+                    "daemon",
+                    f"http://{self._stack.daemon_listen}/ready",
+                    "wahafleet daemon",
+                    str(pid("daemon")),
+                ),
                 (
                     "nomad",
                     self._stack.nomad_url,

@@ -53,6 +53,7 @@ class Stack:
         self._simulator_env = simulator_environment(plan, data.path)
         self.nomad_url = f"http://127.0.0.1:{free_port()}"
         self.consul_url = f"http://127.0.0.1:{free_port()}"
+        self.daemon_listen = os.environ.get("WAHAFLEET_DAEMON_LISTEN") or f"127.0.0.1:{free_port()}"
         self._valkey_port = free_port()
         self.redis_url = f"redis://127.0.0.1:{self._valkey_port}/0"
 
@@ -155,7 +156,9 @@ class Stack:
                 return b'"daemon_started"' in lines.read()
             return False
 
-        child = self._program("daemon", (*_wahafleet(), "daemon"), ready, more=chosen)
+        # This process's alone: a second daemon with the settings of this sandbox must not want the same port.
+        more = {**chosen, "WAHAFLEET_DAEMON_LISTEN": self.daemon_listen}
+        child = self._program("daemon", (*_wahafleet(), "daemon"), ready, more=more)
         await self._supervisor.start(msgspec.structs.replace(child, died=self._free_leases_of))
 
     async def _free_leases_of(self, pid: int) -> None:
