@@ -73,8 +73,17 @@ class _Shared(msgspec.Struct, frozen=True):
     ports: list[_Port] | None = msgspec.field(name="Ports", default=None)
 
 
+class _Memory(msgspec.Struct, frozen=True):
+    reserved_mb: int | None = msgspec.field(name="MemoryMB", default=None)
+
+
+class _TaskResources(msgspec.Struct, frozen=True):
+    memory: _Memory | None = msgspec.field(name="Memory", default=None)
+
+
 class _Resources(msgspec.Struct, frozen=True):
     shared: _Shared | None = msgspec.field(name="Shared", default=None)
+    tasks: dict[str, _TaskResources] | None = msgspec.field(name="Tasks", default=None)
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -133,7 +142,10 @@ def listed_job(stub: JobStub) -> ListedJob:
 
 
 def listed_allocation(stub: Allocation) -> ListedAllocation:
-    return ListedAllocation(stub.job_id, allocation_fact(stub, address_of(stub)))
+    tasks = (stub.resources.tasks if stub.resources else None) or {}
+    reserved = [task.memory.reserved_mb or 0 for task in tasks.values() if task.memory]
+    fact = allocation_fact(stub, address_of(stub))
+    return ListedAllocation(stub.job_id, fact, memory_mb=sum(reserved) or None)
 
 
 def address_of(allocation: Allocation) -> Address | None:

@@ -9,7 +9,6 @@ from typing import Final, Self, TypeAlias
 import msgspec
 
 from core.domain.facts import (
-    AllocationFact,
     ClientStatus,
     Fact,
     Known,
@@ -181,10 +180,10 @@ def is_explained(found: Found, owners: Owners, jobs: Collection[str] | None = No
 
 def _of_nomad(listings: Listings) -> list[Found]:
     found: list[Found] = []
-    live: dict[str, list[AllocationFact]] = {}
+    live: dict[str, list[ListedAllocation]] = {}
     for one in listings.allocations.value if isinstance(listings.allocations, Known) else ():
         if one.allocation.client not in ENDED:
-            live.setdefault(one.job_id, []).append(one.allocation)
+            live.setdefault(one.job_id, []).append(one)
     if isinstance(listings.jobs, Known):
         for job in listings.jobs.value:
             user = user_of_job(job.job_id)
@@ -193,10 +192,13 @@ def _of_nomad(listings: Listings) -> list[Found]:
             running = live.get(job.job_id, ())
             costs: dict[str, str | int] = {"status": "stopped" if job.stopped else job.status}
             costs["allocations"] = len(running)
-            for allocation in running:
-                costs["node"] = allocation.node_name
-                if allocation.port is not None:
-                    costs["port"] = allocation.port
+            for each in running:
+                costs["node"] = each.allocation.node_name
+                if each.allocation.port is not None:
+                    costs["port"] = each.allocation.port
+            memory_mb = sum(each.memory_mb or 0 for each in running)
+            if memory_mb:
+                costs["memory_mb"] = memory_mb
             found.append(
                 Found(Kind.JOB, job.job_id, user_id=user, fingerprint=str(job.modify_index), costs=costs)
             )

@@ -136,10 +136,14 @@ class AllocationFact(msgspec.Struct, frozen=True):
 
 
 class ListedAllocation(msgspec.Struct, frozen=True):
-    """An allocation as a list of all allocations shows it: with its port, without task state and events."""
+    """An allocation as a list of all allocations shows it: with its port, without task state and events.
+
+    `memory_mb`: what it reserves on its host, None when the list does not say.
+    """
 
     job_id: str
     allocation: AllocationFact
+    memory_mb: int | None = None
 
 
 class PlacementFailure(msgspec.Struct, frozen=True):

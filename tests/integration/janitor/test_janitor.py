@@ -129,6 +129,7 @@ async def test_found_after_the_grace_nothing_without_a_yes_gone_after_it(fleet: 
         costs = (await outside.rows())[job].found.costs
         assert costs["allocations"] == 1
         assert isinstance(costs["port"], int)
+        assert costs["memory_mb"] == 300
         await asyncio.sleep(2)
         assert await outside.running(ghost) == ["running"]
         assert set(await outside.storage.namespaces()) == {row["namespace"], space, left}

@@ -88,11 +88,13 @@ async def test_jobs_of_every_page_are_listed_once_and_ours_alone(nomad: Make) ->
 
 async def test_allocations_are_listed_with_their_ports_oldest_first(nomad: Make) -> None:
     older = stub(ID="a1", JobID=OTHER, ClientStatus="lost", CreateIndex=3)
-    newer = stub(ID="a2", JobID=JOB, AllocatedResources=PORTS)
+    memory = {"waha_plus": {"Cpu": {"CpuShares": 200}, "Memory": {"MemoryMB": 300, "MemoryMaxMB": 1024}}}
+    newer = stub(ID="a2", JobID=JOB, AllocatedResources={**PORTS, "Tasks": memory})
     client, wire = nomad({"": ([newer, stub(ID="x", JobID=NOT_OURS)], "9.a1"), "9.a1": ([older], "")})
     first, second = await client.all_allocations()
     assert (first.job_id, first.allocation.id, first.allocation.client) == (OTHER, "a1", ClientStatus.LOST)
-    assert first.allocation.port is None
+    assert (first.allocation.port, first.memory_mb) == (None, None)
+    assert second.memory_mb == 300
     assert (second.job_id, second.allocation.address, second.allocation.port) == (JOB, "10.0.0.1", 3107)
     assert [(query["resources"], query["task_states"]) for query in wire.asked] == [(["true"], ["false"])] * 2
 
