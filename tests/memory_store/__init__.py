@@ -4,6 +4,7 @@
 """
 
 from tests.memory_store.database import api_key_of
+from tests.memory_store.guards import MemoryGuardLeases
 from tests.memory_store.store import MemoryStore
 
-__all__ = ["MemoryStore", "api_key_of"]
+__all__ = ["MemoryGuardLeases", "MemoryStore", "api_key_of"]

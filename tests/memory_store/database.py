@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.domain.actions import ContainerStatus
 from core.domain.desired import Resources, Tries
 from core.domain.events import STATUS_CHANGE
+from core.domain.guard_grants import ServerView
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.ports import Entry
 from core.domain.states import ChipPhase, ChipStatusWord
@@ -48,7 +49,8 @@ class Database:
         on_news: called with channel and user id when a change is committed that others listen for.
         statuses: the container status that was written last, per user.
         mail: when the webhooks were recorded that no pass has taken into account, per user, oldest first.
-        node_leases: see `guard_leases`.
+        server_started_at: another time here is another server, as after a restore or a failover.
+        granted_after, guards_saw: see core/store/guard_leases.py.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -64,6 +66,9 @@ class Database:
         self.entries: dict[str, LedgerRow] = {}
         self.open_ports: dict[tuple[str, int], LedgerRow] = {}
         self.statuses: dict[str, ContainerStatus] = {}
+        self.server_started_at = clock.now()
+        self.granted_after: datetime | None = None
+        self.guards_saw: ServerView | None = None
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

@@ -87,6 +87,7 @@ class Placement:
     is_current: bool
     created_at: datetime
     lease_until: datetime | None = None
+    grant_number: int = 0
 
 
 @dataclass(slots=True)

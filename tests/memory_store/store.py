@@ -14,16 +14,16 @@ from core.store.inbox import Mail
 from core.store.interface import ChipRow, ContainerRow, Lease, UserSnapshot, UserSummary
 from core.store.notify import OBSERVED
 from tests.memory_store.database import SYSTEM
+from tests.memory_store.housekeeping import Housekeeping
 from tests.memory_store.leases import stale
 from tests.memory_store.rows import Chip, Container
-from tests.memory_store.status import StatusWrites
 from tests.memory_store.wishes import Wishes
 
 _INBOX_LIMIT = 1000
 
 
-class MemoryStore(StatusWrites, Wishes):
-    """`core.store.interface.ReconcileStore`, with the wishes of users and the inbox beside it.
+class MemoryStore(Housekeeping, Wishes):
+    """`core.store.interface.ReconcileStore` and `core.store.housekeeping.Housekeeping`, with the wishes of users and the inbox beside it.
 
     Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
     one. Use it from one thread.
