@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import uuid
 from typing import Any, Final
 
 import msgspec
@@ -48,6 +50,8 @@ class Service(msgspec.Struct, frozen=True):
     port: int = 0
     tags: tuple[str, ...] = ()
     meta: dict[str, str] = {}
+    node: str = ""
+    """The node whose agent holds it; "" for the double's own."""
     passing_weight: int = 1
     warning_weight: int = 1
     enable_tag_override: bool = False
@@ -74,6 +78,8 @@ class Check(msgspec.Struct, frozen=True):
     service_id: str = ""
     service_name: str = ""
     service_tags: tuple[str, ...] = ()
+    node: str = ""
+    """As of a service."""
 
     def view(self, node: str, create_index: int = 0, modify_index: int = 0) -> Json:
         return {
@@ -100,7 +106,7 @@ class _Row(msgspec.Struct):
 
 
 class Catalog:
-    """Services and checks of one node, and the indexes that reads of them block on."""
+    """Services and checks of all nodes, and the indexes that reads of them block on."""
 
     def __init__(self, indexes: Indexes, node: Node) -> None:
         self.node = node
@@ -109,16 +115,51 @@ class Catalog:
         self._checks: dict[str, _Row] = {}
         self._of_service: dict[str, int] = {}
         self._last_extinction = 0
+        self.others: dict[str, Node] = {}
+        """Further nodes by name: hosts whose Consul agents the double plays as well."""
         node.create_index = node.modify_index = indexes.commit("nodes", "checks")
         serf = Check(SERF_HEALTH, "Serf Health Status", PASSING, "Agent alive and reachable")
         self._checks[SERF_HEALTH] = _Row(serf, node.create_index, node.create_index)
         self.put(Service("consul", "consul", port=8300), ())
+
+    def node_of(self, name: str) -> Node:
+        """A node by its name; one that is not known yet joins the cluster, alive. "" is the double's own."""
+        if name in ("", self.node.name):
+            return self.node
+        known = self.others.get(name)
+        if known is None:
+            node_id = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{self.node.id}"))
+            known = Node(node_id, name, self.node.address, self.node.datacenter)
+            known.create_index = known.modify_index = self._indexes.commit("nodes", "checks")
+            self.others[name] = known
+            self.put_serf_health(PASSING, name)
+        return known
+
+    def put_serf_health(self, status: str, node: str = "") -> None:
+        """What the other agents say of a node's."""
+        name = "" if node == self.node.name else node
+        output = "Agent alive and reachable" if status == PASSING else "Agent not live or unreachable"
+        check_id = f"{name}/{SERF_HEALTH}" if name else SERF_HEALTH
+        self.put_check(Check(check_id, "Serf Health Status", status, output, node=name))
+
+    def node_name_of(self, service_id: str) -> str | None:
+        """The name of the node that holds an instance, None for one that is not there."""
+        row = self._services.get(service_id)
+        return None if row is None else row.value.node or self.node.name
+
+    def is_alive(self, node: str) -> bool:
+        """Do the other agents hear the agent of a node."""
+        return self.status(f"{node}/{SERF_HEALTH}" if node else SERF_HEALTH) != CRITICAL
+
+    def nodes(self) -> list[Json]:
+        return [node.view() for node in (self.node, *self.others.values())]
 
     # --- writes
 
     def put(self, service: Service, checks: tuple[Check, ...]) -> None:
         """Register or change an instance with its checks in one commit; no commit when nothing changes."""
         row = self._services.get(service.id)
+        self.node_of(service.node)
         if row is not None and row.value.name != service.name:
             self.remove(service.id)
             row = None
@@ -197,27 +238,30 @@ class Catalog:
 
     def health(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:
         """Instances of a service with the checks that decide about each."""
-        node = self.node.view()
-        checks: dict[str, list[Json]] = {}
+        checks: dict[tuple[str, str], list[Json]] = {}
         for _, row in sorted(self._checks.items()):
             if row.value.service_name in ("", name):
-                checks.setdefault(row.value.service_id, []).append(self._check_view(row))
+                key = row.value.node, row.value.service_id
+                checks.setdefault(key, []).append(self._check_view(row))
         return [
             {
-                "Node": node,
+                "Node": self.node_of(row.value.node).view(),
                 "Service": self._service_view(row),
-                "Checks": [*checks.get("", ()), *checks.get(row.value.id, ())],
+                "Checks": [
+                    *checks.get((row.value.node, ""), ()),
+                    *checks.get((row.value.node, row.value.id), ()),
+                ],
             }
             for row in self._instances(name, tags)
         ]
 
     def instances(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:
         """Instances of a service in the catalog's own, flat form."""
-        node = self.node.view()
-        head = {key: node[key] for key in ("ID", "Node", "Address", "Datacenter", "TaggedAddresses")}
         found = []
         for row in self._instances(name, tags):
             service: Service = row.value
+            node = self.node_of(service.node).view()
+            head = {key: node[key] for key in ("ID", "Node", "Address", "Datacenter", "TaggedAddresses")}
             tagged = service.tagged_addresses()
             found.append(
                 {
@@ -241,13 +285,28 @@ class Catalog:
             )
         return found
 
-    def checks(self, *, service: str | None = None, state: str = "any") -> list[Json]:
-        """Checks of one service or of everything, in one state or in any."""
+    def checks(
+        self, *, service: str | None = None, state: str = "any", node: str | None = None
+    ) -> list[Json]:
+        """Checks of one service, one node or of everything, in one state or in any."""
+        own = "" if node == self.node.name else node
         return [
             self._check_view(row)
             for _, row in sorted(self._checks.items())
-            if service in (None, row.value.service_name) and state in ("any", row.value.status)
+            if service in (None, row.value.service_name)
+            and state in ("any", row.value.status)
+            and own in (None, row.value.node)
         ]
+
+    def frozen_copy(self, indexes: Indexes) -> Catalog:
+        """The catalog as it is now; nothing changes the copy any more."""
+        frozen = copy.copy(self)
+        frozen._indexes = indexes
+        frozen._services = {key: copy.copy(row) for key, row in self._services.items()}
+        frozen._checks = {key: copy.copy(row) for key, row in self._checks.items()}
+        frozen._of_service = dict(self._of_service)
+        frozen.others = dict(self.others)
+        return frozen
 
     # --- inner parts
 
@@ -275,7 +334,8 @@ class Catalog:
             if check.service_name in self._of_service:
                 self._of_service[check.service_name] = index
             return
-        for name in self._of_service:  # a check of the node decides about everything on it
+        on_node = {row.value.name for row in self._services.values() if row.value.node == check.node}
+        for name in on_node & self._of_service.keys():  # a check of the node decides about everything on it
             self._of_service[name] = index
 
     def _service_view(self, row: _Row) -> Json:
@@ -298,4 +358,6 @@ class Catalog:
 
     def _check_view(self, row: _Row) -> Json:
         check: Check = row.value
-        return check.view(self.node.name, row.create_index, row.modify_index)
+        view = check.view(check.node or self.node.name, row.create_index, row.modify_index)
+        # Ids of checks are unique on a node; here they share one table.
+        return {**view, "CheckID": SERF_HEALTH} if check.id.endswith(f"/{SERF_HEALTH}") else view

@@ -57,7 +57,7 @@ class CheckDefinition(msgspec.Struct, frozen=True):
     probe: Probe
 
 
-def service_definition(body: object) -> tuple[Service, list[CheckDefinition]]:
+def service_definition(body: object, node: str = "") -> tuple[Service, list[CheckDefinition]]:
     """Read a registration. Raises RefusalError (400)."""
     fields = _fields(body, _SERVICE_FIELDS)
     name = _text(fields, "Name")
@@ -74,6 +74,7 @@ def service_definition(body: object) -> tuple[Service, list[CheckDefinition]]:
         passing_weight=_number(weights, "Passing") if "Passing" in weights else 1,
         warning_weight=_number(weights, "Warning") if "Warning" in weights else 1,
         enable_tag_override=bool(fields.get("EnableTagOverride")),
+        node=node,
     )
     given = [one for one in (fields.get("Check"), *(fields.get("Checks") or ())) if one]
     checks = []
@@ -113,6 +114,7 @@ def check_definition(body: object, service: Service | None, default_id: str = ""
             notes=_text(fields, "Notes"),
             kind=kind.lower(),
             service_id=service.id if service else "",
+            node=service.node if service else "",
             service_name=service.name if service else "",
             service_tags=service.tags if service else (),
         ),

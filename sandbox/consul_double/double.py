@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +14,6 @@ from core.clock import Clock, SystemClock
 from sandbox.consul_double.catalog import (
     CRITICAL,
     PASSING,
-    SERF_HEALTH,
     WARNING,
     Catalog,
     Check,
@@ -26,6 +26,7 @@ from sandbox.consul_double.indexes import Indexes
 from sandbox.consul_double.kv import KeyValues
 from sandbox.consul_double.poller import Poller, Prober
 from sandbox.consul_double.refusal import RefusalError
+from sandbox.faults import Fault, Faults
 
 VERSION: Final = "1.8.7"
 """The release whose behaviour this is."""
@@ -73,6 +74,9 @@ class ConsulDouble:
         self.indexes = Indexes()
         self.catalog = Catalog(self.indexes, Node(str(uuid.uuid4()), node, "127.0.0.1", DATACENTER))
         self.kv = KeyValues(self.indexes, self.catalog, self.clock.monotonic)
+        self.faults = Faults()
+        self.stale: dict[int, ConsulDouble] = {}
+        """By fault id: what this double was when the fault was set."""
         self._services: dict[str, Service] = {}
         self._checks: dict[str, _Local] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
@@ -83,9 +87,9 @@ class ConsulDouble:
 
     # --- the agent's API
 
-    def register(self, body: object) -> None:
-        """Take a service with its checks. Raises RefusalError."""
-        service, definitions = service_definition(body)
+    def register(self, body: object, node: str = "") -> None:
+        """Take a service with its checks, as the agent of `node` ("" for the double's own). Raises RefusalError."""
+        service, definitions = service_definition(body, "" if node == self.catalog.node.name else node)
         if self._is_frozen(service.id):
             return
         self._kept.pop(service.id, None)
@@ -104,8 +108,13 @@ class ConsulDouble:
             self._drop_check(check_id)
         self._later(lambda: None if service_id in self._services else self.catalog.remove(service_id))
 
-    def deregister_in_catalog(self, service_id: str) -> None:
-        """Remove it behind its agent's back, who puts it back at the next full synchronisation (1 min)."""
+    def deregister_in_catalog(self, service_id: str, node: str = "") -> None:
+        """Remove it behind its agent's back, who puts it back at the next full synchronisation (1 min).
+
+        `node` must be the one that holds it; on another one there is nothing to remove.
+        """
+        if node and self.catalog.node_name_of(service_id) != node:
+            return
         self.catalog.remove(service_id)
         self._due.append((self.clock.monotonic() + _ANTI_ENTROPY_S, lambda: self._push(service_id)))
 
@@ -156,6 +165,8 @@ class ConsulDouble:
         local = self._checks.get(check_id)
         if local is None or self._is_frozen(local.check.service_id):
             return
+        if local.check.node and not self.catalog.is_alive(local.check.node):
+            return
         changed = local.check.status != status
         local.check = msgspec.structs.replace(local.check, status=status, output=output)
         if status != CRITICAL:
@@ -203,10 +214,27 @@ class ConsulDouble:
             del self._kept[service_id]
             self.deregister(service_id)
 
-    def set_serf_health(self, status: str) -> None:
-        """`critical`: the other agents no longer hear this one, so all of its instances leave `?passing`."""
-        output = "Agent alive and reachable" if status == PASSING else "Agent not live or unreachable"
-        self.catalog.put_check(Check(SERF_HEALTH, "Serf Health Status", status, output))
+    def set_serf_health(self, status: str, node: str = "") -> None:
+        """`critical`: the other agents no longer hear this one, so all of its instances leave `?passing`.
+
+        What such an agent sees of its checks reaches nobody: they stay as they were.
+        """
+        self.catalog.node_of(node)
+        self.catalog.put_serf_health(status, node)
+
+    def add_fault(self, fault: Fault) -> Fault:
+        """Set a fault; a `stale` one remembers the catalog of this moment."""
+        self.faults.add(fault)
+        if fault.kind == "stale":
+            self.stale[fault.id] = self.frozen_copy()
+        return fault
+
+    def frozen_copy(self) -> ConsulDouble:
+        """The double with its catalog as it is now, for reading only."""
+        frozen = copy.copy(self)
+        frozen.indexes = self.indexes.frozen_copy()
+        frozen.catalog = self.catalog.frozen_copy(frozen.indexes)
+        return frozen
 
     def invalidate_sessions(self) -> None:
         for session in self.kv.sessions()[1]:

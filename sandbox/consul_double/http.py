@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from sandbox.consul_double.refusal import RefusalError, duration_s
+from sandbox.faults import Fault, Faults, cut_connection
 
 WAIT_DEFAULT_S: Final = 300.0
 WAIT_MOST_S: Final = 600.0
@@ -32,6 +33,7 @@ class Request(msgspec.Struct, frozen=True):
     query: dict[str, list[str]]
     body: bytes
     argument: str = ""
+    headers: dict[str, str] = {}
 
     def get(self, name: str) -> str:
         return self.query.get(name, [""])[0]
@@ -101,7 +103,15 @@ class Changes:
 class App:
     """Routes requests, holds reads until there is news, and turns refusals into replies."""
 
-    def __init__(self, changes: Changes, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        changes: Changes,
+        monotonic: Callable[[], float],
+        faults: Faults | None = None,
+        stale: Callable[[int], App] | None = None,
+    ) -> None:
+        self._faults = faults or Faults()
+        self._stale = stale
         self._exact: dict[str, tuple[tuple[str, ...], Handler]] = {}
         self._prefixes: list[Route] = []
         self._changes = changes
@@ -125,8 +135,23 @@ class App:
             path=unquote(raw_path),
             query=parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True),
             body=body,
+            headers={
+                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
+            },
         )
-        work = asyncio.create_task(self._answer(request))
+        fault = None
+        if not request.path.startswith("/double/"):
+            fault = self._faults.of_request(request.method, request.path, "", body)
+        if fault is not None and fault.kind == "slow":
+            await asyncio.sleep(fault.seconds)
+        if fault is not None and fault.kind == "cut":
+            await cut_connection(receive)
+            return
+        if fault is not None and fault.kind == "lose-reply":
+            await self._answer(request)
+            await cut_connection(receive)
+            return
+        work = asyncio.create_task(self._answered(request, fault))
         gone = asyncio.create_task(_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -166,6 +191,19 @@ class App:
             return await self._handle(request)
         except RefusalError as refusal:
             return _text(refusal.status, refusal.text)
+
+    async def _answered(self, request: Request, fault: Fault | None) -> Reply:
+        """The answer, as a fault bends it."""
+        if fault is None:
+            return await self._answer(request)
+        if fault.kind == "refuse":
+            return _text(fault.status, fault.text)
+        if fault.kind == "stale" and self._stale is not None:
+            return await self._stale(fault.id)._answer(request)
+        reply = await self._answer(request)
+        if fault.kind == "empty" and isinstance(reply.value, list | dict):
+            reply = msgspec.structs.replace(reply, value=type(reply.value)())
+        return reply
 
     async def _handle(self, request: Request) -> Reply:
         found = self._exact.get(request.path)

@@ -37,6 +37,12 @@ class Indexes:
         self._index = 1
         self._tables = dict.fromkeys(self._tables, 1)
 
+    def frozen_copy(self) -> Indexes:
+        """The counters as they are now; nobody listens to the copy."""
+        frozen = Indexes()
+        frozen.restore(self.snapshot())
+        return frozen
+
     def snapshot(self) -> tuple[int, dict[str, int]]:
         return self._index, dict(self._tables)
 

@@ -49,7 +49,7 @@ class Surface:
         self._address = address
         self.changes = Changes()
         double.indexes.listen(self.changes.announce)
-        self.app = App(self.changes, double.clock.monotonic)
+        self.app = App(self.changes, double.clock.monotonic, double.faults, self._stale_app)
         self.app.serve(self._routes())
 
     def _routes(self) -> list[Route]:
@@ -78,6 +78,9 @@ class Surface:
             *KeyRoutes(self._double, self.app).routes(),
             *KnobRoutes(self._double).routes(),
         ]
+
+    def _stale_app(self, fault_id: int) -> App:
+        return Surface(self._double.stale[fault_id], self._address).app
 
     # --- status and the agent
 
@@ -117,7 +120,8 @@ class Surface:
         return Reply({key: one for key, one in checks.items() if keep is None or keep(one)})
 
     async def register(self, request: Request) -> Reply:
-        self._double.register(request.json())
+        # Real agents register what runs beside them; the double plays the agents of all hosts.
+        self._double.register(request.json(), node=request.headers.get("x-double-node", ""))
         return NOTHING
 
     async def deregister(self, request: Request) -> Reply:
@@ -194,7 +198,7 @@ class Surface:
         return await self._list(
             request,
             _CHECK,
-            lambda: (catalog.table_index("checks"), catalog.checks() if node == catalog.node.name else []),
+            lambda: (catalog.table_index("checks"), catalog.checks(node=node)),
         )
 
     async def catalog_services(self, request: Request) -> Reply:
@@ -220,13 +224,13 @@ class Surface:
         asked = {str(key).lower(): value for key, value in body.items()} if isinstance(body, dict) else {}
         if not asked.get("node"):
             raise RefusalError(400, "Missing node")
-        if asked["node"] == self._double.catalog.node.name and asked.get("serviceid"):
-            self._double.deregister_in_catalog(str(asked["serviceid"]))
+        if asked.get("serviceid"):
+            self._double.deregister_in_catalog(str(asked["serviceid"]), str(asked["node"]))
         return Reply(True)
 
     async def nodes(self, request: Request) -> Reply:
         catalog = self._double.catalog
-        return await self._list(request, _NODE, lambda: (catalog.table_index("nodes"), [catalog.node.view()]))
+        return await self._list(request, _NODE, lambda: (catalog.table_index("nodes"), catalog.nodes()))
 
     async def datacenters(self, _: Request) -> Reply:
         return Reply([DATACENTER])

@@ -7,6 +7,7 @@ import msgspec
 from sandbox.consul_double.double import ConsulDouble
 from sandbox.consul_double.http import NOTHING, Reply, Request, Route
 from sandbox.consul_double.refusal import RefusalError
+from sandbox.faults import Fault
 
 
 class _Turned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,6 +30,7 @@ class KnobRoutes:
             ("/double/reset-index", put, self.reset_index),
             ("/double/invalidate-sessions", put, self.invalidate_sessions),
             ("/double/forget", put, self.forget),
+            ("/double/faults", ("GET", "PUT", "DELETE"), self.faults),
         ]
 
     async def knobs(self, request: Request) -> Reply:
@@ -56,11 +58,25 @@ class KnobRoutes:
         self._double.thaw(beginning)
         return NOTHING
 
+    async def faults(self, request: Request) -> Reply:
+        """GET: those that are set. PUT: set one (its fields in sandbox/faults.py). DELETE: remove all."""
+        faults = self._double.faults
+        if request.method == "DELETE":
+            return Reply({"removed": faults.remove(None)})
+        if request.method == "GET":
+            return Reply(faults.listed())
+        try:
+            fault = msgspec.convert(request.json(), Fault)
+        except msgspec.ValidationError as error:
+            raise RefusalError(400, f"A fault has kind, path, method, count, ...: {error}.") from error
+        return Reply(msgspec.to_builtins(self._double.add_fault(fault)))
+
     async def serf_health(self, request: Request) -> Reply:
+        """`PUT /double/serf-health/<passing|critical>?node=NAME`; without a name the double's own node."""
         status = request.argument
         if status not in ("passing", "critical"):
             raise RefusalError(400, "serfHealth is passing or critical.")
-        self._double.set_serf_health(status)
+        self._double.set_serf_health(status, request.get("node"))
         return NOTHING
 
     async def reset_index(self, _: Request) -> Reply:

@@ -76,6 +76,11 @@ class AllocRunner:
         return any(task.alive for task in self.tasks.values())
 
     @property
+    def registered(self) -> list[str]:
+        """Ids of the services it has made known."""
+        return [*self._registered, *(i for task in self.tasks.values() for i in task.registered)]
+
+    @property
     def done(self) -> bool:
         return self._life is not None and self._life.done()
 
@@ -261,7 +266,7 @@ class AllocRunner:
         services = self._services()
         wanted = [service["ID"] for service in services]
         self._context.registrar.deregister([i for i in self._registered if i not in wanted])
-        self._context.registrar.register(services)
+        self._context.registrar.register(services, self._node.name)
         self._registered = wanted
 
     def _deregister(self) -> None:

@@ -43,6 +43,7 @@ class Client:
         self._servers = servers
         self._runners: dict[str, AllocRunner] = {}
         self._left_behind: dict[str, dict[str, TaskState]] = {}
+        self._orphaned: list[str] = []
         self._dirty: dict[str, None] = {}
         self._flusher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -108,15 +109,17 @@ class Client:
         self._heartbeat.kill()
 
     def kill_host(self) -> None:
-        """The host dies: every task ends at once and nobody hears of it."""
+        """The host dies: every task ends at once and nobody hears of it. Its Consul agent dies as well."""
         self.agent.turn("dead")
         self._heartbeat.kill()
         for alloc_id, runner in list(self._runners.items()):
             if not runner.done:
                 self._left_behind[alloc_id] = runner.report().task_states
+                self._orphaned += runner.registered
             runner.abandon()
         self._runners.clear()
         self._dirty.clear()
+        self._host_is(alive=False)
 
     def back(self) -> None:
         """Whatever was wrong is over: the servers are heard, and what they decided meanwhile is done."""
@@ -124,6 +127,8 @@ class Client:
         if before == "up":
             return
         self.agent.turn("up")
+        if before == "dead":
+            self._host_is(alive=True)
         if before in ("agent dead", "dead"):
             for runner in self._runners.values():
                 runner.taken_over()
@@ -134,6 +139,16 @@ class Client:
         for alloc_id in self._runners:
             self._report(alloc_id)
         self._catch_up()
+
+    def _host_is(self, *, alive: bool) -> None:
+        registrar, node = self._context.registrar, self.node
+        if registrar is None or node is None:
+            return
+        registrar.host_is(node.name, alive=alive)
+        if alive:
+            # What a Consul agent still knows from before its host died, and nobody runs any more.
+            registrar.deregister(self._orphaned)
+            self._orphaned = []
 
     def _catch_up(self) -> None:
         """See what the servers want of this node by now."""

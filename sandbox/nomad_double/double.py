@@ -10,13 +10,13 @@ from random import Random
 
 import msgspec
 
+from sandbox.faults import Fault, Faults
 from sandbox.nomad_double.alloc_runner import AllocRunner, ClientReport
 from sandbox.nomad_double.client import Client
 from sandbox.nomad_double.clock import Clock, SystemClock
 from sandbox.nomad_double.commit import Commit
 from sandbox.nomad_double.drivers import ProcessDriver, TaskDriver
 from sandbox.nomad_double.events import EventBroker
-from sandbox.nomad_double.faults import Fault, Faults
 from sandbox.nomad_double.heartbeats import Heartbeats
 from sandbox.nomad_double.model import Allocation, Json
 from sandbox.nomad_double.nodes import NodeOperations, fingerprint, register_nodes

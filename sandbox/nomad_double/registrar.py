@@ -30,11 +30,18 @@ class ServiceRegistrar(Protocol):
     consul_version: str
     """What nodes show as `consul.version`; jobs with Consul services are placed only where it is present."""
 
-    def register(self, services: list[Json]) -> None:
-        """Make these registrations known soon; returns at once, as in Nomad nothing waits for Consul."""
+    def register(self, services: list[Json], host: str = "") -> None:
+        """Make these registrations known soon, at the Consul agent of `host`.
+
+        Returns at once, as in Nomad nothing waits for Consul.
+        """
         ...
 
     def deregister(self, service_ids: list[str]) -> None: ...
+
+    def host_is(self, host: str, *, alive: bool) -> None:
+        """The whole host died, its Consul agent with it, or is back."""
+        ...
 
     async def start(self) -> None: ...
 
@@ -48,13 +55,20 @@ class NullServiceRegistrar:
 
     def __init__(self) -> None:
         self.services: dict[str, Json] = {}
+        self.dead_hosts: set[str] = set()
 
-    def register(self, services: list[Json]) -> None:
+    def register(self, services: list[Json], host: str = "") -> None:  # noqa: ARG002 - one list for all
         self.services |= {service["ID"]: service for service in services}
 
     def deregister(self, service_ids: list[str]) -> None:
         for service_id in service_ids:
             self.services.pop(service_id, None)
+
+    def host_is(self, host: str, *, alive: bool) -> None:
+        if alive:
+            self.dead_hosts.discard(host)
+        else:
+            self.dead_hosts.add(host)
 
     async def start(self) -> None:
         pass
@@ -80,13 +94,16 @@ class HttpServiceRegistrar:
         self._clock = clock
         self._delays = delays
         self._wanted: dict[str, Json] = {}
+        self._host_of: dict[str, str] = {}
+        self._host_news: dict[str, bool] = {}
         self._dirty: dict[str, None] = {}
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._http: httpx.AsyncClient | None = None
 
-    def register(self, services: list[Json]) -> None:
+    def register(self, services: list[Json], host: str = "") -> None:
         for service in services:
+            self._host_of[service["ID"]] = host
             if self._wanted.get(service["ID"]) != service:
                 self._wanted[service["ID"]] = service
                 self._dirty[service["ID"]] = None
@@ -96,6 +113,10 @@ class HttpServiceRegistrar:
         for service_id in service_ids:
             if self._wanted.pop(service_id, None) is not None:
                 self._dirty[service_id] = None
+        self._news.set()
+
+    def host_is(self, host: str, *, alive: bool) -> None:
+        self._host_news[host] = alive
         self._news.set()
 
     async def start(self) -> None:
@@ -134,6 +155,7 @@ class HttpServiceRegistrar:
 
     async def _flush(self) -> None:
         assert self._http is not None
+        await self._flush_hosts(self._http)
         while self._dirty:
             service_id = next(iter(self._dirty))
             service = self._wanted.get(service_id)
@@ -143,10 +165,24 @@ class HttpServiceRegistrar:
                 if response.status_code != 404:
                     response.raise_for_status()
             else:
-                response = await self._http.put("/v1/agent/service/register", json=service)
+                host = {"X-Double-Node": self._host_of.get(service_id, "")}
+                response = await self._http.put("/v1/agent/service/register", json=service, headers=host)
                 response.raise_for_status()
             if self._wanted.get(service_id) == service:
                 self._dirty.pop(service_id, None)
+
+    async def _flush_hosts(self, http: httpx.AsyncClient) -> None:
+        """Tell the Consul double which hosts are gone. At a real agent somebody else has to end the host's own."""
+        while self._host_news:
+            host, alive = next(iter(self._host_news.items()))
+            status = "passing" if alive else "critical"
+            response = await http.put(f"/double/serf-health/{status}", params={"node": host})
+            if response.status_code == 404:
+                log.info("consul_is_no_double", host=host)
+            else:
+                response.raise_for_status()
+            if self._host_news.get(host) == alive:
+                del self._host_news[host]
 
     async def _sync_for_ever(self) -> None:
         while True:

@@ -329,13 +329,18 @@ class TaskRunner:
     def _dir(self) -> Path:
         return self._context.data_dir / "alloc" / self._alloc.id / self.name
 
+    @property
+    def registered(self) -> list[str]:
+        """Ids of the services of its own that are known while it runs."""
+        return [service["ID"] for service in self._services()] if self._process_runs else []
+
     def _services(self) -> list[Json]:
         return task_services(self._alloc, self._node, self._task, self.env)
 
     def _register_services(self) -> None:
         services = self._services()
         if services and self._context.registrar is not None:
-            self._context.registrar.register(services)
+            self._context.registrar.register(services, self._node.name)
 
     async def _ended(self, handle: TaskHandle) -> ExitResult:
         result = await handle.wait()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from sandbox.faults import Fault, cut_connection
 from sandbox.nomad_double.api.agent import AgentRoutes
 from sandbox.nomad_double.api.client import ClientRoutes
 from sandbox.nomad_double.api.control import ControlRoutes
@@ -20,7 +21,6 @@ from sandbox.nomad_double.api.variables import VariableRoutes
 from sandbox.nomad_double.api.web import Reply, Request, parse_query
 from sandbox.nomad_double.double import LoggedWrite, NomadDouble
 from sandbox.nomad_double.errors import ApiError
-from sandbox.nomad_double.faults import Fault
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +105,8 @@ class NomadApp:
             else:
                 reply = await handler(request)
             self._log(request, reply)
+            if fault is not None and fault.kind == "empty" and isinstance(reply.value, list):
+                reply = msgspec.structs.replace(reply, value=[])
         except ApiError as error:
             plain = {"Content-Type": "text/plain; charset=utf-8"} if error.text else {}
             headers = {**plain, **error.headers}
@@ -201,21 +203,6 @@ class NomadApp:
                 job_modify_index=register.job_modify_index if register is not None else None,
             )
         )
-
-
-async def cut_connection(receive: Receive) -> None:
-    """Close the client's connection without a word, as a server that dies does.
-
-    Raises:
-        ConnectionResetError: there is no connection: the application is called directly, by a test.
-    """
-    # ASGI knows no such thing, but uvicorn's `receive` belongs to the object that holds the connection.
-    transport = getattr(getattr(receive, "__self__", None), "transport", None)
-    if transport is None:
-        raise ConnectionResetError("connection reset by peer")
-    transport.abort()
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _read_request(scope: Scope, receive: Receive) -> Request:

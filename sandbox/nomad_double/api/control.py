@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from sandbox.faults import Fault
 from sandbox.nomad_double.api.web import Reply, Request
 from sandbox.nomad_double.client import Client
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.durations import iso_time
 from sandbox.nomad_double.errors import ApiError
-from sandbox.nomad_double.faults import Fault
 from sandbox.nomad_double.model import Json, Node
 
 _VERBS: dict[str, Callable[[Client], None]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from sandbox.faults import Fault
 from sandbox.nomad_double.api.web import Reply, Request
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.errors import ApiError
 from sandbox.nomad_double.events import Event, Subscription, SubscriptionClosed, parse_topics
-from sandbox.nomad_double.faults import Fault
 from sandbox.nomad_double.views import event_line
 
 

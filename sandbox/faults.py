@@ -1,4 +1,5 @@
-"""Trouble on demand: refusals, cut connections, lost replies, slow and stale answers, and an unreliable stream.
+"""Trouble on demand for both doubles: refusals, cut connections, lost replies, slow, stale and empty answers, and
+an unreliable event stream.
 
 Each fault is aimed by method, a pattern of paths and a count, so that a test can hit one call of many.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
 
 import msgspec
 
-from sandbox.nomad_double.model import Json
+Json = dict[str, Any]
 
 FaultKind = Literal[
     "refuse",
@@ -19,6 +21,7 @@ FaultKind = Literal[
     "lose-reply",
     "slow",
     "stale",
+    "empty",
     "drop-events",
     "duplicate-events",
     "delay-events",
@@ -34,9 +37,10 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     Attributes:
         kind: refuse: answer `status` with `text` instead of doing anything. cut: close the connection unread.
             lose-reply: do it, then close the connection. slow: wait `seconds` first. stale: answer reads from
-            the state as it was when the fault was set. drop-, duplicate-, delay-events: lines of event
-            streams, by `topic`; delays are `seconds`. cut-stream: end a stream in place of its next line, with
-            `text` as the server's last word when there is one.
+            the state as it was when the fault was set. empty: answer a list or a map with an empty one.
+            drop-, duplicate-, delay-events: lines of event streams, by `topic`; delays are `seconds`.
+            cut-stream: end a stream in place of its next line, with `text` as the server's last word when
+            there is one.
         path: pattern of paths, `*` for anything (also slashes): `/v1/job/*/evaluate`. Faults of events match
             `/v1/event/stream`.
         method: "" for any.
@@ -106,7 +110,7 @@ class Faults:
         for fault in self._faults:
             if fault.kind in EVENT_KINDS or not _fits(fault, method, path, namespace):
                 continue
-            if fault.kind == "stale" and method != "GET":
+            if fault.kind in ("stale", "empty") and method != "GET":
                 continue
             named = fault.job in ("", _job_of(path)) or (fault.job and fault.job.encode() in body)
             if named and fault.strikes():
@@ -125,6 +129,21 @@ class Faults:
             if fault.strikes():
                 return fault
         return None
+
+
+async def cut_connection(receive: Callable[[], Awaitable[Any]]) -> None:
+    """Close the client's connection without a word, as a server that dies does.
+
+    Raises:
+        ConnectionResetError: there is no connection: the application is called directly, by a test.
+    """
+    # ASGI knows no such thing, but uvicorn's `receive` belongs to the object that holds the connection.
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    if transport is None:
+        raise ConnectionResetError("connection reset by peer")
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _fits(fault: Fault, method: str, path: str, namespace: str) -> bool:
