@@ -17,7 +17,7 @@ At no time do two allocations of one user hold a lease that has not run out. Wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -25,8 +25,11 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
+    Boolean,
     and_,
+    any_,
     bindparam,
     case,
     column,
@@ -35,10 +38,8 @@ from sqlalchemy import (
     insert,
     or_,
     select,
-    true,
     tuple_,
     update,
-    values,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -206,7 +207,7 @@ async def _batch(
 ) -> tuple[Answer, ...]:
     asked = {ask.allocation_id: ask for ask in asks}
     locked = (
-        select(placements.c.id)
+        select(placements.c.id, placements.c.allocation_id)
         .where(
             placements.c.allocation_id.in_(sorted(asked)),
             placements.c.node_id == node_id,
@@ -215,36 +216,43 @@ async def _batch(
         .order_by(placements.c.id)
         .with_for_update()
     )
-    ids = list((await connection.execute(locked)).scalars())
+    current = {row.allocation_id: row.id for row in await connection.execute(locked)}
     given: dict[str, Any] = {}
-    if ids:
+    if current:
         # Another statement, so another snapshot: it sees everything that was committed before the locks.
-        statement = _grant(ids, [(ask.allocation_id, ask.grant) for ask in asked.values()])
-        rows = await connection.execute(statement, {"ttl_s": ttl_s, "granting": granting})
-        given = {row.allocation_id: row for row in rows}
-        current = set(
-            (
-                await connection.execute(select(placements.c.allocation_id).where(placements.c.id.in_(ids)))
-            ).scalars()
+        rows = await connection.execute(
+            _GRANT,
+            {
+                "ids": list(current.values()),
+                "allocations": list(current),
+                "grants": [asked[id_].grant or 0 for id_ in current],
+                "ttl_s": ttl_s,
+                "granting": granting,
+            },
         )
-    else:
-        current = set()
+        given = {row.allocation_id: row for row in rows}
     return tuple(_answer(ask.allocation_id, given, current, ttl_s) for ask in asks)
 
 
-def _answer(allocation_id: str, given: dict[str, Any], current: set[str], ttl_s: float) -> Answer:
+def _answer(allocation_id: str, given: dict[str, Any], current: Collection[str], ttl_s: float) -> Answer:
     row = given.get(allocation_id)
     if row is not None:
         return Answer(allocation_id, Standing.GRANTED, row.grant_number, row.epoch, ttl_s)
     return Answer(allocation_id, Standing.WAITING if allocation_id in current else Standing.REVOKED)
 
 
-def _grant(ids: list[int], asked: list[tuple[str, int | None]]) -> Any:
-    asks = values(
-        column("allocation_id", placements.c.allocation_id.type),
-        column("grant_number", BigInteger),
-        name="asks",
-    ).data(asked)
+def _grant() -> Any:
+    # Numbers of grants begin at 1, so 0 is a guard that holds none.
+    asks = (
+        func.unnest(
+            bindparam("allocations", type_=ARRAY(placements.c.allocation_id.type)),
+            bindparam("grants", type_=ARRAY(BigInteger)),
+        )
+        .table_valued(
+            column("allocation_id", placements.c.allocation_id.type), column("grant_number", BigInteger)
+        )
+        .render_derived("asks")
+    )
     other = placements.alias("other")
     now = func.clock_timestamp()
     holds = and_(placements.c.lease_until > now, asks.c.grant_number == placements.c.grant_number)
@@ -259,10 +267,10 @@ def _grant(ids: list[int], asked: list[tuple[str, int | None]]) -> Any:
     return (
         update(placements)
         .where(
-            placements.c.id.in_(ids),
+            placements.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
             placements.c.is_current,
             asks.c.allocation_id == placements.c.allocation_id,
-            or_(renews, and_(bindparam("granting") == true(), ~others_hold)),
+            or_(renews, and_(bindparam("granting", type_=Boolean), ~others_hold)),
         )
         .values(
             lease_until=now + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s")),
@@ -270,3 +278,6 @@ def _grant(ids: list[int], asked: list[tuple[str, int | None]]) -> Any:
         )
         .returning(placements.c.allocation_id, placements.c.grant_number, placements.c.epoch)
     )
+
+
+_GRANT: Final = _grant()

@@ -88,6 +88,12 @@ class Wishes(Database):
         else:
             self.reconnect_chip(user_id, chip_id)
 
+    def force_wish(self, chip: Chip, wanted: Wanted) -> None:
+        """The wish as a row alone, without event and without asking whether it may be."""
+        now = self.clock.now()
+        self._wish(chip, now, wanted)
+        chip.deleted_at = now if wanted is Wanted.DELETED else None
+
     def pin(self, user_id: str, *, pinned: bool = True) -> None:
         """See core/store/containers_admin.py. Raises NotFound for an unknown user."""
         self.up()

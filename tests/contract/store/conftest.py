@@ -11,6 +11,7 @@ from core.store.engine import engine_for, transaction
 from core.store.tables import metadata
 from sandbox.postgres import EmbeddedPostgres
 from tests.contract.store.harness import Harness, PostgresHarness
+from tests.contract.store.memory_harness import MemoryHarness
 from tests.integration.conftest import postgres, template_database
 
 __all__ = ["postgres", "template_database"]
@@ -24,9 +25,12 @@ def contract_database_url(postgres: EmbeddedPostgres, template_database: str) ->
     return postgres.create_database("contract_store", template=template_database)
 
 
-@pytest.fixture(params=["postgres"])
+@pytest.fixture(params=["postgres", "memory"])
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """One store with nothing in it but the plans."""
+    if request.param == "memory":
+        yield MemoryHarness()
+        return
     # Asked for by name: an implementation without PostgreSQL shall not wait for one.
     engine = engine_for(request.getfixturevalue("contract_database_url"), pool_size=10)
     async with transaction(engine) as connection:

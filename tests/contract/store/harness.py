@@ -14,12 +14,25 @@ from cryptography.fernet import Fernet
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.clock import Clock
 from core.crypto import Sealer
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import reading, transaction
+from core.store.guard_leases import GuardLeases, PostgresGuardLeases
+from core.store.housekeeping import Housekeeping as Housekeeper
+from core.store.housekeeping import PostgresHousekeeping
 from core.store.interface import Lease, ReconcileStore
 from core.store.reconcile import PostgresReconcileStore
-from core.store.tables import chip_events, chips, containers, leases, placements, port_ledger, users
+from core.store.tables import (
+    chip_events,
+    chips,
+    containers,
+    guard_grants,
+    leases,
+    placements,
+    port_ledger,
+    users,
+)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -35,6 +48,8 @@ class Placement(msgspec.Struct, frozen=True):
     allocation_id: str
     epoch: int
     is_current: bool
+    lease_until: datetime | None = None
+    grant_number: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -49,7 +64,11 @@ class Harness(Protocol):
     """Wishes are accepted as the API accepts them; columns are read as they stand."""
 
     store: ReconcileStore
+    housekeeping: Housekeeper
 
+    def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases: ...
+    async def restart_server(self) -> None: ...
+    async def age(self, seconds: float) -> None: ...
     async def user(self, plan: str = "enterprise") -> str: ...
     async def container(self, user_id: str, *, pinned: bool = False) -> None: ...
     async def chip(self, user_id: str, alias: str = "") -> str: ...
@@ -70,6 +89,30 @@ class PostgresHarness:
         self.engine = engine
         self.sealer = Sealer((Fernet.generate_key().decode(),))
         self.store: ReconcileStore = PostgresReconcileStore(engine, self.sealer)
+        self.housekeeping: Housekeeper = PostgresHousekeeping(engine)
+
+    def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases:
+        return PostgresGuardLeases(self.engine, ttl_s=ttl_s, clock=clock)
+
+    async def restart_server(self) -> None:
+        """What the store would see after a restart, a failover or a restore."""
+        async with transaction(self.engine) as connection:
+            earlier = guard_grants.c.server_started_at - func.make_interval(0, 0, 0, 0, 0, 0, 5)
+            await connection.execute(update(guard_grants).values(server_started_at=earlier))
+
+    async def age(self, seconds: float) -> None:
+        """Everything stored is that much older."""
+        step = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        async with transaction(self.engine) as connection:
+            for column in (
+                port_ledger.c.opened_at,
+                port_ledger.c.closed_at,
+                placements.c.created_at,
+                placements.c.lease_until,
+                chip_events.c.created_at,
+                guard_grants.c.granted_after,
+            ):
+                await connection.execute(update(column.table).values({column.name: column - step}))
 
     async def user(self, plan: str = "enterprise") -> str:
         user_id = str(uuid.uuid4())
@@ -146,7 +189,10 @@ class PostgresHarness:
 
     async def placements(self, user_id: str) -> list[Placement]:
         query = select(placements).where(placements.c.user_id == user_id).order_by(placements.c.epoch)
-        return [Placement(row.allocation_id, row.epoch, row.is_current) for row in await self._all(query)]
+        return [
+            Placement(row.allocation_id, row.epoch, row.is_current, row.lease_until, row.grant_number)
+            for row in await self._all(query)
+        ]
 
     async def ledger(self) -> list[Entry]:
         query = select(port_ledger).order_by(port_ledger.c.id)

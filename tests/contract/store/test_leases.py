@@ -145,6 +145,7 @@ async def test_a_short_life_ends_by_itself(harness: Harness) -> None:
         answer = await harness.store.claim("fleet", "two", 60)
         if isinstance(answer, Lease):
             break
+        assert isinstance(answer, Busy)
         assert answer.retry_after_s <= 0.05
         await asyncio.sleep(answer.retry_after_s)
     assert isinstance(answer, Lease)
