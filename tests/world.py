@@ -37,11 +37,12 @@ from core.domain.facts import (
     WahaStatus,
 )
 from core.domain.ports import Holding, HostPorts, Ledger, Taken, record
+from tests.world_accidents import Accidents
 from tests.world_rows import DEAD, SPEC, START, STOP_S, Allocation, Job, Session
 
 
 @dataclass
-class World:
+class World(Accidents):
     """All outside systems together with the store's rows."""
 
     hosts: dict[str, HostPorts]
@@ -52,7 +53,11 @@ class World:
     sessions: dict[str, dict[str, Session]] = field(default_factory=dict)
     storage: dict[str, set[str]] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
+    hung: set[str] = field(default_factory=set)  # users whose WAHA passes its check and answers nothing else
+    stuck: set[str] = field(default_factory=set)  # users whose sessions never get past STARTING
+    shared: set[str] = field(default_factory=set)  # users whose image stores nothing under their namespace
     desired: dict[str, Desired] = field(default_factory=dict)
     statuses: dict[str, act.ContainerStatus] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=dict)
@@ -85,7 +90,7 @@ class World:
     # --- what is seen --------------------------------------------------------------------------------
     def observe(self, user: str) -> Observation:
         job = self.jobs.get(user)
-        mine = [a for a in self.allocations if a.user == user]
+        mine = [a for a in self.allocations if a.user == user and a.listed]
         nomad = "nomad" in self.blind
         unknown = Unknown("dependency_nomad")
         evaluation = (
@@ -129,11 +134,17 @@ class World:
     def _storage_fact(self, user: str) -> Fact[tuple[str, ...]]:
         if "storage" in self.blind:
             return Unknown("dependency_storage")
+        if user in self.shared:
+            return Known((), self.now)
         return Known(tuple(sorted(self.storage.get(user, ()))), self.now)
 
     def _sessions_fact(self, user: str) -> Fact[Mapping[str, SessionFact]]:
         if "waha" in self.blind or not any(a.user == user and a.passing for a in self.allocations):
             return Unknown("dependency_waha")
+        if user in self.hung:
+            return Unknown("dependency_waha")
+        if any(a.user == user and a.passing and a.refuses_key for a in self.allocations):
+            return Unknown("waha_key_rejected")
         held = self.sessions.get(user, {})
         return Known({name: SessionFact(name, s.status, me=s.me) for name, s in held.items()}, self.now)
 
@@ -172,12 +183,18 @@ class World:
                 self._container(user, registered=Registered(hashes, self.index))
                 if container.registered is not None and container.registered.hashes.restart != hashes.restart:
                     self._stop_allocations(user)
+            case act.ReplaceAllocation(allocation_id=allocation_id, key_refused=key_refused):
+                if key_refused:
+                    self._container(user, key_renewed_for=allocation_id)
+                self.replace(allocation_id)
             case act.StopJob():
+                if user not in self.jobs:
+                    return
                 self.index += 1
                 self.jobs[user] = replace(self.jobs[user], stopped=True, modify_index=self.index)
                 self._stop_allocations(user)
             case act.PurgeJob():
-                self.jobs.pop(user, None)
+                self.purge(user)
                 self._container(user, registered=None)
             case act.DeleteVariables():
                 self.variables.pop(user, None)
@@ -222,6 +239,20 @@ class World:
                 held.pop(name, None)
                 self.storage.get(user, set()).discard(name)
 
+    def replace(self, allocation_id: str) -> None:
+        """Nomad's "stop this allocation": another is placed at once and starts when this one is dead."""
+        for a in self.allocations:
+            if a.id == allocation_id and a.listed and a.client is ClientStatus.RUNNING:
+                a.desired = "stop"
+
+    def purge(self, user: str) -> None:
+        """The job goes with everything that lists its allocations; containers are killed behind that."""
+        self.jobs.pop(user, None)
+        self._stop_allocations(user)
+        for a in self.allocations:
+            if a.user == user:
+                a.listed = False
+
     def running_sessions(self, user: str) -> int:
         return sum(s.status is not WahaStatus.STOPPED for s in self.sessions.get(user, {}).values())
 
@@ -252,7 +283,7 @@ class World:
             outcome = record(self.ledger, placed.address, placed.port, claim, dead)
             if isinstance(outcome, Taken):
                 holder = next((a for a in self.allocations if a.id == outcome.holder.allocation_id), None)
-                if holder is None or holder.client in DEAD:
+                if holder is None or not holder.listed or holder.client in DEAD:
                     dead.add(outcome.holder.allocation_id)
                     outcome = record(self.ledger, placed.address, placed.port, claim, dead)
             if isinstance(outcome, Taken):
@@ -267,6 +298,8 @@ class World:
             phase=status.phase,
             reason=status.reason,
             empty_since=status.empty_since,
+            isolated=before.isolated or status.isolated,
+            key_renewed_for=None if status.key_accepted else before.key_renewed_for,
             since=self.now if moved else before.since,
             current_allocation=self.current.get(user),
         )
@@ -304,6 +337,7 @@ class World:
             a
             for a in self.allocations
             if a.user == user
+            and a.listed
             and a.desired == "run"
             and a.client not in DEAD
             and a.client is not ClientStatus.LOST
@@ -315,9 +349,13 @@ class World:
         if job.stopped or alive or waits:
             return
         for host in self.hosts.values():
-            if host.address in self.down:
+            if host.address in self.down or host.address in self.draining:
                 continue
-            taken = {a.port for a in self.allocations if a.host == host.address and a.client not in DEAD}
+            taken = {
+                a.port
+                for a in self.allocations
+                if a.host == host.address and a.listed and a.client not in DEAD
+            }
             free = [p for p in range(host.first, host.last + 1) if host.allows(p) and p not in taken]
             if free:
                 self.index += 1
@@ -365,7 +403,7 @@ class World:
         elif a.client is ClientStatus.RUNNING:
             a.passing = True
             for session in self.sessions.get(a.user, {}).values():
-                if session.status is WahaStatus.STARTING:
+                if session.status is WahaStatus.STARTING and a.user not in self.stuck:
                     session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
         if a.client is not before:
             a.modified = self.now
@@ -375,23 +413,6 @@ class World:
         if not any(o.really_runs for o in self.allocations if o.user == a.user):
             for session in self.sessions.get(a.user, {}).values():
                 session.status = WahaStatus.STOPPED
-
-    def fail(self, a: Allocation) -> None:
-        if a.client is ClientStatus.RUNNING and a.host not in self.down:
-            a.client, a.modified = ClientStatus.FAILED, self.now
-            self._end(a)
-
-    def lose(self, host: str) -> None:
-        """A host falls silent; its containers stop themselves after S and their kill timeout, unseen."""
-        self.down.add(host)
-        for a in self.allocations:
-            if a.host == host and a.client not in DEAD:
-                if a.really_runs:
-                    a.dies_at = self.now + timedelta(seconds=105)
-                a.client, a.desired, a.modified, a.passing = ClientStatus.LOST, "stop", self.now, False
-
-    def restore(self, host: str) -> None:
-        self.down.discard(host)
 
     def scan(self, user: str, chip: str) -> None:
         session = self.sessions.get(user, {}).get(names.session_name(chip))

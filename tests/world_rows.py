@@ -31,6 +31,8 @@ class Allocation:
     waits: bool = True
     dies_at: datetime | None = None
     stops_at: datetime | None = None
+    listed: bool = True  # a purge takes it out of every list while its container may still run
+    refuses_key: bool = False
 
 
 @dataclass
