@@ -44,6 +44,15 @@ from sandbox.nomad_double.settings import Delays, DoubleSettings, HeartbeatSetti
 )
 @click.option("--heartbeat-ttl", default=10.0, show_default=True, help="min_heartbeat_ttl, in seconds.")
 @click.option("--heartbeat-grace", default=10.0, show_default=True, help="heartbeat_grace, in seconds.")
+@click.option("--token", default="", envvar="NOMAD_DOUBLE_TOKEN", help="Management token; switches ACLs on.")
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    type=(str, click.Path(exists=True, dir_okay=False, path_type=Path)),
+    metavar="TOKEN FILE",
+    help="A further token and the HCL policy of what it may do; repeatable.",
+)
 @click.option("--seed", type=int, default=None, help="Seed of every random choice.")
 def main(
     port: int,
@@ -61,6 +70,8 @@ def main(
     speed: float,
     heartbeat_ttl: float,
     heartbeat_grace: float,
+    token: str,
+    policies: tuple[tuple[str, Path], ...],
     seed: int | None,
 ) -> None:
     """Run a double of Nomad."""
@@ -72,6 +83,8 @@ def main(
         atomic_cas=atomic_cas,
         speed=speed,
         heartbeats=HeartbeatSettings(min_ttl_s=heartbeat_ttl, grace_s=heartbeat_grace),
+        token=token,
+        tokens=_tokens(policies),
         seed=seed,
     )
     problems = settings.problems()
@@ -85,6 +98,13 @@ def main(
         raise click.ClickException(
             f"cannot listen on {bind}:{port} ({error.strerror}); choose another --port"
         ) from error
+
+
+def _tokens(policies: tuple[tuple[str, Path], ...]) -> dict[str, tuple[str, ...]]:
+    tokens: dict[str, tuple[str, ...]] = {}
+    for token, file in policies:
+        tokens[token] = (*tokens.get(token, ()), file.read_text())
+    return tokens
 
 
 async def _serve(

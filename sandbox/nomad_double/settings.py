@@ -6,6 +6,8 @@ import re
 
 import msgspec
 
+from sandbox.nomad_double.policy import PolicyError, parse_policy
+
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True):
     """How long the double takes for what a real cluster takes time for."""
@@ -81,7 +83,9 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Between two `{}` frames on a silent event stream."""
     tracked_versions: int = 6
     token: str = ""
-    """Non-empty: ACLs are on, and this is the only (management) token."""
+    """Non-empty: ACLs are on, and this is the management token."""
+    tokens: dict[str, tuple[str, ...]] = {}
+    """Further tokens: the policies of each, in HCL. They count only while ACLs are on."""
     seed: int | None = None
     """Seed of every random choice (ports, ids, node order); None draws from the system."""
 
@@ -106,6 +110,14 @@ class DoubleSettings(msgspec.Struct, frozen=True, kw_only=True):
                     f"host {host.name}: the dynamic ports {host.min_dynamic_port}-{host.max_dynamic_port} "
                     "are not a range within 1-65535"
                 )
+        for policies in self.tokens.values():
+            for text in policies:
+                try:
+                    parse_policy(text)
+                except PolicyError as error:
+                    found.append(f"a policy cannot be read: {error}")
+        if self.tokens and not self.token:
+            found.append("further tokens need a management token beside them")
         if "default" not in self.namespaces:
             found.append("the namespace default always exists and cannot be left out")
         if not re.fullmatch(r"\d+\.\d+\.\d+", self.version):

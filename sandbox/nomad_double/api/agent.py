@@ -98,7 +98,14 @@ class AgentRoutes:
 
     async def namespaces(self, request: Request) -> Reply:
         request.allow("GET")
-        return read_reply(1, [_namespace(name) for name in sorted(self._double.settings.namespaces)])
+        return read_reply(
+            1,
+            [
+                _namespace(name)
+                for name in sorted(self._double.settings.namespaces)
+                if request.rights.any_in_namespace(name)
+            ],
+        )
 
     async def namespace(self, request: Request) -> Reply:
         request.allow("GET")

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from sandbox.faults import Fault, cut_connection
+from sandbox.nomad_double.api.access import Access
 from sandbox.nomad_double.api.agent import AgentRoutes
 from sandbox.nomad_double.api.client import ClientRoutes
 from sandbox.nomad_double.api.control import ControlRoutes
@@ -21,6 +22,7 @@ from sandbox.nomad_double.api.variables import VariableRoutes
 from sandbox.nomad_double.api.web import Reply, Request, parse_query
 from sandbox.nomad_double.double import LoggedWrite, NomadDouble
 from sandbox.nomad_double.errors import ApiError
+from sandbox.nomad_double.policy import parse_policy
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Request], Awaitable[Reply]]
 
 MAX_BODY = 32 * 1024 * 1024
-_OPEN = frozenset({"/v1/status/leader", "/v1/status/peers", "/v1/agent/health"})
 _DRY = ("/plan", "/v1/jobs/parse", "/v1/validate/job")
 
 
@@ -39,6 +40,11 @@ class NomadApp:
 
     def __init__(self, double: NomadDouble) -> None:
         self._double = double
+        settings = double.settings
+        policies = {
+            token: tuple(parse_policy(text) for text in texts) for token, texts in settings.tokens.items()
+        }
+        self._access = Access(settings.token, policies, double.state)
         jobs, objects = JobRoutes(double), ObjectRoutes(double)
         variables, client, agent = VariableRoutes(double), ClientRoutes(double), AgentRoutes(double)
         control = ControlRoutes(double)
@@ -96,6 +102,7 @@ class NomadApp:
             await cut_connection(receive)
             return
         try:
+            request = msgspec.structs.replace(request, rights=self._access.rights_of(request))
             handler = self._chosen(request, fault)
             if request.method == "GET":
                 answer = await self._until_gone(handler(request), receive)
@@ -134,7 +141,7 @@ class NomadApp:
         if fault is not None and fault.kind == "refuse":
             raise ApiError(fault.status, fault.text)
         handler = self._handler(request)
-        self._authorise(request)
+        self._access.check(request)
         if fault is not None and fault.kind == "stale":
             return NomadApp(self._double.stale[fault.id])._handler(request)
         return handler
@@ -144,19 +151,6 @@ class NomadApp:
         if request.path.startswith("/v1/double/"):
             return None
         return self._double.faults.of_request(request.method, request.path, request.namespace, request.body)
-
-    def _authorise(self, request: Request) -> None:
-        wanted = self._double.settings.token
-        if not wanted or request.path in _OPEN:
-            return
-        given = request.headers.get("x-nomad-token") or ""
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        if not given and scheme.lower() == "bearer":
-            given = bearer.strip()
-        if not given:
-            raise ApiError(403, "Permission denied")
-        if given != wanted:
-            raise ApiError(403, "ACL token not found")
 
     async def _until_gone(self, work: Awaitable[Reply], receive: Receive) -> Reply | None:
         """Answer a read, but stop waiting (a blocking query) when the client hangs up."""

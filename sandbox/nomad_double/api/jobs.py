@@ -61,7 +61,7 @@ class JobRoutes:
         if request.method in ("PUT", "POST"):
             return await self._register(request, None)
         request.allow("GET")
-        prefix, wildcard = request.get("prefix"), request.namespace == "*"
+        prefix = request.get("prefix")
         meta = request.flag("meta")
 
         def look() -> Outcome:
@@ -72,7 +72,7 @@ class JobRoutes:
             jobs = [
                 job
                 for (namespace, job_id), job in sorted(self._state.jobs.items())
-                if (wildcard or namespace == request.namespace) and job_id.startswith(prefix)
+                if request.sees(namespace, "list-jobs") and job_id.startswith(prefix)
             ]
             found, token = page(
                 request,
@@ -138,8 +138,10 @@ class JobRoutes:
         request.allow("GET")
 
         def make() -> list[Json]:
-            # Nomad finds them by the beginning of their job's id (measured on 1.10.5): also those of `job_id-2`.
-            evals = self._state.evals_of_jobs(request.namespace, job_id)
+            # 1.10.5 finds them by the beginning of their job's id, also those of `job_id-2`; 2.0.5 does not.
+            exact = self._double.settings.release >= (2,)
+            find = self._state.evals_of_job if exact else self._state.evals_of_jobs
+            evals = find(request.namespace, job_id)
             return [eval_view(evaluation) for evaluation in sorted(evals, key=lambda e: e.id)]
 
         return await self._table(request, "evals", make)

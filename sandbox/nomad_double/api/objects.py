@@ -279,7 +279,7 @@ def _found(index: int, value: Json | None, text: str) -> Reply:
 
 
 def _in(request: Request, namespace: str) -> bool:
-    return request.namespace in ("*", namespace)
+    return request.sees(namespace, "read-job")
 
 
 def _prefixed(request: Request, object_id: str) -> bool:

@@ -28,7 +28,7 @@ class StatusRoutes:
             jobs = [
                 job
                 for key, job in self._state.jobs.items()
-                if (key in wanted if wanted is not None else request.namespace in ("*", key[0]))
+                if (key in wanted if wanted is not None else request.sees(key[0], "read-job"))
             ]
             found, token = page(
                 request,

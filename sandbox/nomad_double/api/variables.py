@@ -31,7 +31,7 @@ class VariableRoutes:
 
     async def list(self, request: Request) -> Reply:
         request.allow("GET")
-        prefix, wildcard = request.get("prefix"), request.namespace == "*"
+        prefix, everywhere = request.get("prefix"), request.namespace == "*"
 
         def look() -> Outcome:
             index = self._state.table_index["variables"]
@@ -41,7 +41,9 @@ class VariableRoutes:
             variables = [
                 variable
                 for (namespace, path), variable in sorted(self._state.variables.items())
-                if (wildcard or namespace == request.namespace) and path.startswith(prefix)
+                if (everywhere or namespace == request.namespace)
+                and path.startswith(prefix)
+                and request.rights.on_variable(namespace, path, "list")
             ]
             found, token = page(
                 request,

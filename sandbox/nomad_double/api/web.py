@@ -16,6 +16,7 @@ from sandbox.nomad_double.durations import parse_go_duration
 from sandbox.nomad_double.errors import ApiError
 from sandbox.nomad_double.filters import compile_filter
 from sandbox.nomad_double.model import Json
+from sandbox.nomad_double.policy import Rights
 
 MAX_WAIT_S = 300.0
 """Longer waits are cut; Nomad's documentation says ten minutes, its code five."""
@@ -31,6 +32,14 @@ class Request(msgspec.Struct, frozen=True):
     query: dict[str, list[str]]
     headers: dict[str, str]
     body: bytes
+    rights: Rights = Rights(management=True)
+    """What the token it came with may do."""
+
+    def sees(self, namespace: str, capability: str) -> bool:
+        """Does a list show what stands in `namespace`: the one that was asked for, or any with the right for `*`."""
+        if self.namespace == "*":
+            return self.rights.in_namespace(namespace, capability)
+        return self.namespace == namespace
 
     def get(self, name: str, default: str = "") -> str:
         return self.query.get(name, [default])[0]

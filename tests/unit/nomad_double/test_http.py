@@ -56,7 +56,7 @@ async def test_tokens(build: Build, clock: Any, tasks: Tasks, registrar: Any) ->
     world = World(double, clock, tasks, registrar)
     for headers, status, text in (
         ({}, 403, "Permission denied"),
-        ({"X-Nomad-Token": "wrong"}, 403, "ACL token not found"),
+        ({"X-Nomad-Token": "wrong"}, 403, "Permission denied"),
         ({"X-Nomad-Token": "secret"}, 200, "[]"),
         ({"Authorization": "Bearer secret"}, 200, "[]"),
     ):
