@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Final
 
 import click
 
+from cli.failures import CommandError
 from cli.target import Target
 
 _ROWS: Final = (
@@ -51,6 +53,47 @@ def show(target: Target, user: str, *, secrets: bool, output: str) -> None:
         if name in found:
             value = found[name]
             click.echo(f"{name:<15} {'-' if value is None else value}")
+
+
+@container.command()
+@click.argument("user")
+@click.pass_obj
+def pause(target: Target, user: str) -> None:
+    """Stop all sessions of USER (a user id) and start none until `resume`; nothing is logged out."""
+    _pause(target, user, paused=True)
+
+
+@container.command()
+@click.argument("user")
+@click.pass_obj
+def resume(target: Target, user: str) -> None:
+    """End the pause of USER (a user id): its chips connect again by themselves."""
+    _pause(target, user, paused=False)
+
+
+def _pause(target: Target, user: str, *, paused: bool) -> None:
+    from core.domain.names import parse_id
+
+    user_id = parse_id(user)
+    if user_id is None:
+        raise CommandError(f"{user} is no user id; `wahafleet user` verbs and the API show ids.")
+    word = "paused" if paused else "resumed"
+    if not asyncio.run(_set_paused(target.database_url, user_id, paused=paused)):
+        raise CommandError(
+            f"{user_id} has no container or is {word} already; see `wahafleet container show`."
+        )
+    click.echo(f"{user_id} {word}")
+
+
+async def _set_paused(url: str, user_id: str, *, paused: bool) -> bool:
+    from core.store.containers_pause import pause_container
+    from core.store.engine import engine_for
+
+    engine = engine_for(url, pool_size=2, application_name="wahafleet container")
+    try:
+        return await pause_container(engine, user_id, paused=paused)
+    finally:
+        await engine.dispose()
 
 
 def path_part(text: str) -> str:

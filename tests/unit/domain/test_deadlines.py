@@ -109,7 +109,9 @@ def test_nothing_lasts_past_its_deadline_without_a_reason(
         if one_pass(world, user) is None or user not in world.desired:
             return
         entry = world.desired[user]
-        standing = [("container", ContainerPhase(entry.container.phase), entry.container.reason)]
+        standing: list[tuple[str, ContainerPhase | ChipPhase, str | None]] = [
+            ("container", ContainerPhase(entry.container.phase), entry.container.reason)
+        ]
         standing += [(c.id, ChipPhase(c.phase), c.reason) for c in entry.chips]
         for who, phase, reason in standing:
             row = row_of(phase)
