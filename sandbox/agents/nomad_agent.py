@@ -73,6 +73,7 @@ class NomadAgent:
         host: Host | None = None,
         env: Mapping[str, str] | None = None,
         heartbeat_s: float | None = None,
+        acl: bool = False,
         timeout_s: float = 60.0,
     ) -> Self:
         """Start `nomad` of PATH with its data below `folder`; blocks until it does its work.
@@ -83,6 +84,7 @@ class NomadAgent:
             join: `rpc` of the server of this host; None makes the agent the one server of a cluster.
             host: what the agent offers to jobs; None for a server that carries none.
             env: what its tasks find in their environment beside what their jobs say (raw_exec).
+            acl: a server without a host that answers nobody without a token.
             heartbeat_s: of a server: how soon it gives a silent host up, 2 to 3 times this; None for Nomad's own.
 
         Raises:
@@ -106,6 +108,7 @@ class NomadAgent:
             join=join,
             host=host,
             heartbeat_s=heartbeat_s,
+            acl=acl,
             **ports,
         )
         config = write_config(plan)

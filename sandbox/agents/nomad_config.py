@@ -30,7 +30,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """One agent: its name, folder, address and ports. `join`: host:port of its server, None for a server.
 
-    `heartbeat_s` shortens a server's min_heartbeat_ttl and heartbeat_grace (10 s each by default).
+    `heartbeat_s` shortens a server's min_heartbeat_ttl and heartbeat_grace (10 s each by default). `acl`: calls
+    need tokens, the first of which the one who started the agent has to ask for (/v1/acl/bootstrap).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     join: str | None
     host: Host | None
     heartbeat_s: float | None = None
+    acl: bool = False
 
 
 _LOOPBACK: Final = "lo0" if sys.platform == "darwin" else "lo"
@@ -80,6 +82,8 @@ def write_config(agent: Agent) -> Path:
         if agent.heartbeat_s is not None:
             beat = f"{agent.heartbeat_s}s"
             config["server"] |= {"min_heartbeat_ttl": beat, "heartbeat_grace": beat}
+    if agent.acl:
+        config["acl"] = {"enabled": True}
     if host is not None:
         config["client"] = _client(agent, host)
         config["plugin"] = [_PLUGINS[host.driver]]
