@@ -183,7 +183,9 @@ def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:
         registered is None or registered.hashes != container.wanted_hashes or registered.modify_index != index
     )
     register = RegisterJob(expected_index=index, hashes=container.wanted_hashes)
-    if drift and _queues_behind_another(seen.allocations):
+    if drift and any(a.desired != "run" for a in seen.alive):
+        # Nomad lets a placement wait for its direct predecessor alone: replacing one that still waits for an
+        # older allocation's end would start the next beside it (Nomad source, allocwatcher, 1.10).
         return ()
     if drift:
         return (write, register) if stale_secrets else (register,)
