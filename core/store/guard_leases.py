@@ -35,12 +35,12 @@ from sqlalchemy import (
     column,
     exists,
     func,
-    insert,
     or_,
     select,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.clock import Clock, SystemClock
@@ -194,11 +194,15 @@ _STATE: Final = select(
     func.pg_postmaster_start_time().label("started_at"),
 )
 # A store that never gave a lease has none to forget.
-_FIRST: Final = insert(guard_grants).from_select(
-    ["id", "granted_after", "server_started_at", "clock"],
-    select(1, func.clock_timestamp(), func.pg_postmaster_start_time(), func.clock_timestamp()).where(
-        ~exists(select(guard_grants.c.id))
-    ),
+_FIRST: Final = (
+    insert(guard_grants)
+    .values(
+        id=1,
+        granted_after=func.clock_timestamp(),
+        server_started_at=func.pg_postmaster_start_time(),
+        clock=func.clock_timestamp(),
+    )
+    .on_conflict_do_nothing()
 )
 
 
