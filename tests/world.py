@@ -239,6 +239,14 @@ class World(Accidents):
                 held.pop(name, None)
                 self.storage.get(user, set()).discard(name)
 
+    def apply_late(self, user: str, action: act.Action) -> None:
+        """The outside half of an effect whose daemon has lost its lease: the store takes none of its records."""
+        before, statuses, current = dict(self.desired), dict(self.statuses), dict(self.current)
+        store = (act.RemoveContainer, act.RemoveChip, act.DeleteVariables, act.DeleteStorage)
+        if user in self.desired and not isinstance(action, store):
+            self.apply(user, action)
+        self.desired, self.statuses, self.current = before, statuses, current
+
     def replace(self, allocation_id: str) -> None:
         """Nomad's "stop this allocation": another is placed at once and starts when this one is dead."""
         for a in self.allocations:

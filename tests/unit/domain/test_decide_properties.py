@@ -24,7 +24,9 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     for chip in CHIPS[: draw(st.integers(1, 4))]:
         machine.add_chip(user, chip, max_chips=draw(st.integers(1, 4)))
     for _ in range(draw(st.integers(0, 12))):
-        match draw(st.integers(0, 7)):
+        if user not in machine.desired:
+            break
+        match draw(st.integers(0, 11)):
             case 0 | 1 | 2:
                 one_pass(machine, user)
             case 3 | 4:
@@ -33,6 +35,15 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
                 machine.scan(user, draw(st.sampled_from(CHIPS[:4])))
             case 6 if machine.allocations:
                 machine.fail(machine.allocations[-1])
+            case 8:
+                machine._container(user, paused=draw(st.booleans()))
+            case 9:
+                machine.refuse_key(user)
+            case 10:
+                draw(st.sampled_from([machine.purge, machine.edit_job, machine.stop_job]))(user)
+            case 11:
+                host = draw(st.sampled_from(list(machine.hosts)))
+                draw(st.sampled_from([machine.lose, machine.silence, machine.restore, machine.drain]))(host)
             case 7:
                 chips = machine.desired[user].chips if user in machine.desired else ()
                 if chips:
@@ -45,6 +56,7 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
 FIELDS = ("job", "allocations", "evaluation", "instances", "sessions", "storage")
 # What each destructive action depends on: planned only when all of these are known.
 DEPENDS = {
+    act.ReplaceAllocation: ("job", "allocations", "instances"),
     act.StopJob: ("job", "allocations"),
     act.PurgeJob: ("job", "allocations"),
     act.DeleteVariables: ("job", "allocations"),
@@ -52,7 +64,15 @@ DEPENDS = {
     act.RemoveContainer: ("job", "allocations", "storage"),
     act.StopSession: ("job", "allocations", "instances", "sessions"),
     act.DeleteSession: ("job", "allocations", "instances", "sessions"),
+    # What WAHA is told rests on what WAHA said, at an endpoint that counts.
+    act.CreateSession: ("job", "allocations", "instances", "sessions"),
+    act.StartSession: ("job", "allocations", "instances", "sessions"),
+    act.RestartSession: ("job", "allocations", "instances", "sessions"),
 }
+
+
+def test_every_destructive_action_has_its_facts_here() -> None:
+    assert set(act.DESTRUCTIVE) - set(DEPENDS) == {act.RemoveChip}
 
 
 @given(situations(), st.sets(st.sampled_from(FIELDS)))
@@ -106,3 +126,37 @@ def test_nothing_but_its_owner_deletes_a_chip(case: tuple[World, str]) -> None:
             if isinstance(action, act.DeleteSession | act.RemoveChip):
                 assert wanted[action.chip_id] is Wanted.DELETED
         world.tick(5.0)
+
+
+@given(situations(), st.sets(st.sampled_from(FIELDS)))
+@settings(max_examples=examples(150))
+def test_nobody_rests_on_what_could_not_be_seen(case: tuple[World, str], hidden: set[str]) -> None:
+    """At rest means: everything that matters was seen, and nothing runs out."""
+    world, user = case
+    if user not in world.desired:
+        return
+    seen = world.observe(user)
+    blinded = msgspec.structs.replace(seen, **{name: Unknown(Reason.DEPENDENCY_NOMAD) for name in hidden})
+    decision = decide(world.desired[user], blinded, world.now, POLICY)
+    if decision.requeue_after is None:
+        assert not hidden & {"job", "allocations", "instances", "sessions"}
+        assert decision.actions == ()
+        assert decision.container.phase == "ready"
+        rests = {"connected", "disconnected", "parked", "unlinked", "failed", "paused"}
+        assert {status.phase for status in decision.chips.values()} <= rests
+
+
+@given(situations())
+@settings(max_examples=examples(150))
+def test_a_refused_key_is_never_a_missing_session(case: tuple[World, str]) -> None:
+    """401 stops, deletes and creates no session, and stops no job; at most it replaces what refuses."""
+    world, user = case
+    if user not in world.desired or world.desired[user].container.deleted:
+        return
+    observation = msgspec.structs.replace(world.observe(user), sessions=Unknown(Reason.WAHA_KEY_REJECTED))
+    decision = decide(world.desired[user], observation, world.now, POLICY)
+    if decision.container.endpoint is None:
+        return
+    allowed = (act.WriteVariables, act.RegisterJob, act.ReplaceAllocation)
+    if any(chip.wanted is not Wanted.DELETED for chip in world.desired[user].chips):
+        assert all(isinstance(action, allowed) for action in decision.actions), decision.actions

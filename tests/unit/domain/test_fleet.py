@@ -29,6 +29,7 @@ class Fleet(RuleBasedStateMachine):
     )
     def start(self, ports: int, count: int, limits: tuple[int, int], ticks: int) -> None:
         self.world = World(hosts(ports, count))
+        self.late: list[tuple[str, act.Action]] = []
         for user, chip, limit in zip(USERS, CHIPS, limits, strict=False):
             if limit:
                 self.world.add_chip(user, chip, max_chips=limit)
@@ -91,6 +92,72 @@ class Fleet(RuleBasedStateMachine):
     @rule(host=st.sampled_from(HOSTS))
     def restore_host(self, host: str) -> None:
         self.world.restore(host)
+
+    @rule(host=st.sampled_from(HOSTS))
+    def drain_host(self, host: str) -> None:
+        if host in self.world.hosts and host not in self.world.down:
+            self.world.drain(host)
+
+    @rule()
+    def end_drains(self) -> None:
+        self.world.draining.clear()
+
+    @rule(host=st.sampled_from(HOSTS))
+    def silence_host(self, host: str) -> None:
+        if host in self.world.hosts and host not in self.world.down:
+            self.world.silence(host)
+
+    @rule(
+        user=users, what=st.sampled_from(["edit", "stop", "purge", "kill", "key", "pause", "hung", "stuck"])
+    )
+    def meddle(self, user: str, what: str) -> None:
+        """An operator, or an image, does something to one user's container."""
+        world = self.world
+        if user not in world.desired or any(a.user == user and a.dies_at for a in world.allocations):
+            return  # an evaluation by hand during Nomad's wait is a second container by that hand, not ours
+        match what:
+            case "edit":
+                world.edit_job(user)
+            case "stop":
+                world.stop_job(user)
+            case "purge":
+                self.by_hand(user)
+            case "kill":
+                world.kill_container(user)
+            case "key":
+                world.refuse_key(user)
+            case "pause":
+                world._container(user, paused=not world.desired[user].container.paused)
+            case _:
+                getattr(world, what).symmetric_difference_update({user})
+
+    def by_hand(self, user: str) -> None:
+        """A purge that the passes must find out about. What was placed and never seen cannot be missed."""
+        known = self.world.desired[user].container.current_allocation
+        alive = [a for a in self.world.allocations if a.user == user and a.listed and a.client not in DEAD]
+        if all(a.id == known for a in alive):
+            self.world.purge(user)
+
+    @rule(user=users, pick=st.integers(0, 9))
+    def decide_and_freeze(self, user: str, pick: int) -> None:
+        """A daemon stops dead between its decision and an effect, which leaves later all the same."""
+        if user not in self.world.desired:
+            return
+        world = self.world
+        actions = decide(world.desired[user], world.observe(user), world.now, POLICY).actions
+        if actions:
+            self.late.append((user, actions[pick % len(actions)]))
+
+    @precondition(lambda self: getattr(self, "late", None))
+    @rule(pick=st.integers(0, 9))
+    def late_effect(self, pick: int) -> None:
+        """P4: whatever was decided from an older look, at most one container runs."""
+        user, action = self.late.pop(pick % len(self.late))
+        if isinstance(action, act.RegisterJob | act.ReplaceAllocation) and any(
+            a.user == user and a.dies_at for a in self.world.allocations
+        ):
+            return  # a host lost between a look and its effect: what leases at the egress are for (section 6)
+        self.world.apply_late(user, action)
 
     @rule(what=st.sets(st.sampled_from(["nomad", "consul", "waha", "storage"])))
     def go_blind(self, what: set[str]) -> None:
@@ -164,7 +231,7 @@ class Fleet(RuleBasedStateMachine):
     def ports_are_never_shared(self) -> None:
         if not hasattr(self, "world"):
             return
-        live = [(a.host, a.port) for a in self.world.allocations if a.client not in DEAD]
+        live = [(a.host, a.port) for a in self.world.allocations if a.listed and a.client not in DEAD]
         assert len(live) == len(set(live))
         for address, port in self.world.ledger:
             assert self.world.hosts[address].allows(port)
@@ -191,12 +258,15 @@ class Fleet(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         world = self.world
-        world.blind = set()
+        for faults in (world.blind, world.hung, world.stuck, world.draining):
+            faults.clear()
         for host in list(world.down):
             world.restore(host)
         for address, host in world.hosts.items():
             world.hosts[address] = msgspec.structs.replace(host, last=3199)
-        for _ in range(120):
+        for user in world.desired:
+            world._container(user, paused=False)
+        for _ in range(150):
             for user in USERS:
                 self.check(user, one_pass(world, user))
             world.tick(4.0)
@@ -209,6 +279,7 @@ class Fleet(RuleBasedStateMachine):
                 continue
             decision = decide(world.desired[user], world.observe(user), world.now, POLICY)
             assert decision.actions == (), (user, decision)
+            assert decision.container.phase == "ready", (user, decision)
             for chip in world.desired[user].chips:
                 assert chip.wanted is not Wanted.DELETED
                 assert chip.phase in ("qr", "connected", "disconnected", "parked", "unlinked", "failed"), chip
