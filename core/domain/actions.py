@@ -164,6 +164,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
         status: the API's word, upper case (`WAITING_QR`, `CONNECTED`, ...).
         waha_status: WAHA's word, None when there is no session to ask.
         connected_now: it was seen WORKING in this pass.
+        held_port: `host:port` that a process unknown to Nomad holds, with reason `port_in_use`.
     """
 
     phase: str
@@ -176,6 +177,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
     unlinked_generation: int | None = None
     activity_at: datetime | None = None
     tries: Tries = Tries()
+    held_port: str | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):

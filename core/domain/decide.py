@@ -38,7 +38,10 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     looks = [container.next_s]
     for chip in desired.chips:
         plan = plan_chip(chip, scene, may_start=room > 0)
-        chips[chip.id] = plan.status
+        told = plan.status
+        if told.reason == Reason.PORT_IN_USE:
+            told = msgspec.structs.replace(told, held_port=_newest_port(observation))
+        chips[chip.id] = told
         looks.append(plan.next_s)
         if plan.action is None:
             continue
@@ -57,6 +60,14 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     requeue_after = min((look for look in looks if look is not None), default=None)
     status = msgspec.structs.replace(container.status, at_rest=requeue_after is None)
     return Decision(tuple(actions), status, chips, requeue_after)
+
+
+def _newest_port(observation: Observation) -> str | None:
+    """`host:port` of the newest allocation, as far as it is known."""
+    if not isinstance(observation.allocations, Known) or not observation.allocations.value:
+        return None
+    newest = max(observation.allocations.value, key=lambda a: a.create_index)
+    return None if newest.port is None else f"{newest.node_name}:{newest.port}"
 
 
 def _starts(action: Action) -> bool:

@@ -67,8 +67,19 @@ class ChipEvent(msgspec.Struct, frozen=True):
     extra_data: dict[str, str | int | None]
 
 
-def status_event(before: Standing, after: Standing, generation: int) -> ChipEvent | None:
+# For whoever runs the host; its owner can do nothing about it.
+_RESERVE: Final = (
+    " Operador: para que o Nomad não use mais a porta {held}, reserve-a no client.hcl do host com "
+    'client {{ reserved {{ reserved_ports = "{port}" }} }}.'
+)
+
+
+def status_event(
+    before: Standing, after: Standing, generation: int, *, held_port: str | None = None
+) -> ChipEvent | None:
     """The event of going from `before` to `after`; None when people would learn nothing from it.
+
+    `held_port`: `host:port` that the event of reason `port_in_use` names.
 
     A new status or phase is news. A new reason alone is news unless it is an outage's that passes.
     """
@@ -77,6 +88,9 @@ def status_event(before: Standing, after: Standing, generation: int) -> ChipEven
     if not moved and (not new_reason or after.reason in _PASSING_REASONS):
         return None
     text = reason_text(after.reason) or PHASE_TEXT[ChipPhase(after.phase)]
+    if after.reason == Reason.PORT_IN_USE:
+        held = held_port or "ocupada"
+        text += _RESERVE.format(held=held, port=held.rsplit(":", 1)[-1] if held_port else "PORTA")
     return ChipEvent(
         type=STATUS_CHANGE,
         code=after.reason or after.phase,

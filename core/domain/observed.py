@@ -173,7 +173,9 @@ def merge_chip(
         # Its credentials are gone: the account that it had is nobody's here any more.
         after = msgspec.structs.replace(after, phone_number=None, push_name=None)
     after = msgspec.structs.replace(after, health_score=_health(after, drops, now))
-    return ChipMove(after, status_event(before.standing, after.standing, loaded_generation))
+    return ChipMove(
+        after, status_event(before.standing, after.standing, loaded_generation, held_port=seen.held_port)
+    )
 
 
 def _facts(before: ChipColumns, seen: ChipStatus, now: datetime) -> ChipColumns:

@@ -151,6 +151,9 @@ def test_what_ends_by_itself_is_told_and_left_to_nomad(reason: str, events: list
         assert w.container() == ("failing", reason)
         assert w.phase() == ("queued", reason)
         assert writes(w) == []
+        lines = [event.description for event in w.store.chips[C1].events if event.code == reason]
+        assert lines
+        assert ('reserved_ports = "3100"' in lines[0]) == (reason == "port_in_use")
         edited_by_hand(w)  # and a failed allocation freezes nothing
         await daemon.one_pass()
         assert writes(w) == ["nomad.register"]
