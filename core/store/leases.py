@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.errors import StaleWrite
 from core.store.engine import SYSTEM
-from core.store.interface import Lease
+from core.store.interface import Answered, Busy, Lease
 from core.store.tables import leases
 
 _CLOCK: Final = func.clock_timestamp()
@@ -70,7 +70,9 @@ def _answered(owner: Any) -> Any:
 
 _CLAIM: Final = _claim()
 _LEFT: Final = select(
-    func.extract("epoch", leases.c.expires_at - _CLOCK), _answered(bindparam("owner", type_=String))
+    func.extract("epoch", leases.c.expires_at - _CLOCK),
+    _answered(bindparam("owner", type_=String)),
+    leases.c.owner,
 ).where(leases.c.key == bindparam("key"))
 
 _MATCHES: Final = (
@@ -83,8 +85,8 @@ _GUARD: Final = select(leases.c.key).where(*_MATCHES).with_for_update(read=True)
 
 async def claim(
     connection: AsyncConnection, key: str, owner: str, ttl_s: float, news_age_s: float | None = None
-) -> int | float | None:
-    """The new token (int), for how many seconds the key is taken (float, not negative), or None: answered.
+) -> int | Busy | Answered:
+    """The new token, or why there is none.
 
     One statement inserts the row, takes an expired one or renews the owner's own.
     """
@@ -95,9 +97,9 @@ async def claim(
     seen = {"key": key, "owner": owner, "news_age_s": news_age_s}
     row = (await connection.execute(_LEFT, seen)).one_or_none()
     if row is None:
-        return 0.0
-    left, answered = row
-    return None if answered else max(0.0, float(left))
+        return Busy(retry_after_s=0.0)
+    left, answered, holder = row
+    return Answered() if answered else Busy(retry_after_s=max(0.0, float(left)), owner=holder)
 
 
 async def extend(connection: AsyncConnection, lease: Lease) -> bool:

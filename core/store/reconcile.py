@@ -39,11 +39,9 @@ class PostgresReconcileStore:
         sent_at = self._clock.monotonic()
         async with reading(self._engine) as connection:
             answer = await leases.claim(connection, key, owner, ttl_s, news_age_s)
-        if answer is None:
-            return Answered()
         if isinstance(answer, int):
             return Lease(key=key, owner=owner, token=answer, sent_at=sent_at, ttl_s=ttl_s)
-        return Busy(retry_after_s=answer)
+        return answer
 
     async def extend(self, lease: Lease) -> Lease | None:
         sent_at = self._clock.monotonic()
