@@ -44,6 +44,7 @@ bench: setup ## From POST /chips to port and QR, as JSON (ARGS="--rounds 30")
 
 soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
+	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) tests/simulation/test_simulation.py $(ARGS)
 
 lock: ## Pin all dependencies anew (needs uv on PATH)
 	@command -v uv >/dev/null || { echo "uv is not on PATH; install it with: pip install uv"; exit 1; }

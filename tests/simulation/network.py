@@ -483,7 +483,7 @@ class _WahaCall(Call):
     def answer(self, result: Any) -> None:
         if self._method == "sessions":
             record = self._wire.daemon.record(self._user)
-            if record is not None and self._fate is None:
+            if record is not None and self._fate != "lost":
                 record.sessions_seen(result)
         error = Unavailable("waha", "connection reset") if self._fate == "lost" else None
         self._wire._end(self._future, result, error)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JOBS", "SETTINGS", "run"]
 
-SETTINGS: LoopSettings = msgspec.structs.replace(LOOP, empty_grace_s=120, workers=3)
+SETTINGS: LoopSettings = msgspec.structs.replace(LOOP, empty_grace_s=120, workers=2)
 
 
 class NoCaches:

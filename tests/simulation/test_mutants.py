@@ -1,0 +1,97 @@
+"""Planted bugs: each patch in `mutants/` breaks a rule of the product, and the simulation must find it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
+_PARTS = ("core", "daemon", "jobspecs", "tests", "typings")
+_SEEDS = 500
+_TIMEOUT_S = 900
+
+
+class DoesNotApply(Exception):
+    """The product changed where the patch wants to change it."""
+
+
+def apply(patch: Path, root: Path) -> int:
+    """Put the patch's replacements into the tree below `root`; the seed that found it before.
+
+    A patch is a unified diff after a line `# seed: N`. Its hunks are matched by their text alone, once in the
+    file, so that lines moving elsewhere do not make it stale.
+    """
+    seed, target, old, new = 0, None, [], []
+    hunks: list[tuple[Path, str, str]] = []
+
+    def finish() -> None:
+        if target is not None and (old or new):
+            hunks.append((target, "".join(old), "".join(new)))
+
+    for line in patch.read_text().splitlines(keepends=True):
+        if line.startswith("# seed:"):
+            seed = int(line.split(":")[1])
+        elif line.startswith("--- "):
+            finish()
+            target, old, new = None, [], []
+        elif line.startswith("+++ "):
+            target = root / line.split()[1].removeprefix("b/")
+        elif line.startswith("@@"):
+            finish()
+            old, new = [], []
+        elif target is not None and line[:1] in (" ", "-", "+"):
+            if line[0] != "+":
+                old.append(line[1:])
+            if line[0] != "-":
+                new.append(line[1:])
+    finish()
+    for path, before, after in hunks:
+        text = path.read_text() if path.exists() else ""
+        if text.count(before) != 1:
+            raise DoesNotApply(
+                f"{patch.name} does not apply any more: {path.name} has its lines {text.count(before)} times; "
+                "write the patch anew for the code as it is."
+            )
+        path.write_text(text.replace(before, after))
+    return seed
+
+
+def finds(root: Path, seeds: str) -> bool:
+    command = [sys.executable, "-m", "tests.simulation", "--first", "--seeds", seeds]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert '"seeds":' in done.stdout, done.stderr
+    return done.returncode != 0
+
+
+def test_there_are_twelve_at_least() -> None:
+    assert len(MUTANTS) >= 12
+
+
+@pytest.mark.timeout(2 * _TIMEOUT_S)
+@pytest.mark.parametrize("patch", MUTANTS, ids=lambda path: path.stem)
+def test_a_planted_bug_is_found(patch: Path, tmp_path: Path) -> None:
+    for part in _PARTS:
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests" / "__init__.py").touch()
+    hint = apply(patch, tmp_path)
+    if not finds(tmp_path, str(hint)):
+        assert finds(tmp_path, f"0-{_SEEDS - 1}"), f"{patch.stem} was not found within {_SEEDS} seeds"
+
+
+def test_a_stale_patch_is_told(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "a.py").write_text("x = 2\n")
+    patch = tmp_path / "stale.patch"
+    patch.write_text("# seed: 3\n--- a/core/a.py\n+++ b/core/a.py\n@@\n-x = 1\n+x = 3\n")
+    with pytest.raises(DoesNotApply, match="does not apply any more"):
+        apply(patch, tmp_path)
