@@ -266,7 +266,8 @@ def _removal(
         case Known(value=databases) if databases:
             return (DeleteStorage(),)
         case _:
-            return (RemoveContainer(),)
+            # Once more, unseen: a daemon that died after its write never said that there is something.
+            return (DeleteVariables(), RemoveContainer())
 
 
 def _sessions_left(desired: Desired, now: datetime, policy: Policy) -> bool:
