@@ -1,0 +1,96 @@
+"""`python -m bench.doubles`: the doubles of Nomad, Consul and WAHA in one process that counts requests by kind.
+
+Prints one line of JSON with their addresses when they answer. A line on standard input is answered with the
+counts since the line before; the end of the input ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from sandbox.consul_double import running_consul_double
+from sandbox.nomad_double.inline_simulators import inline_simulators
+from sandbox.nomad_double.running import running_nomad_double
+from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_hosts
+from sandbox.waha.routes import Api
+
+_ID = re.compile(r"(waha_plus_user_|chip_)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_counts: Counter[str] = Counter()
+
+
+class _Counting:
+    """An ASGI application that counts what another one is asked. Watches are told apart from plain reads."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        # What the Nomad double itself registers at Consul is no request of the daemon.
+        if scope["type"] == "http" and not scope["path"].startswith("/v1/agent"):
+            system = "consul" if scope["path"].startswith(("/v1/health", "/v1/catalog")) else "nomad"
+            watch = " (watch)" if b"index=" in scope["query_string"] else ""
+            own = b"filter=" in scope["query_string"]  # of one user, not of all
+            watch = " (one user)" if own else watch
+            _counts[f"{system} {scope['method']} {_ID.sub(':id', scope['path'])}{watch}"] += 1
+        await self._app(scope, receive, send)
+
+
+class _Config(uvicorn.Config):
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(_Counting(app), **options)
+
+
+async def _run(hosts: int, first: int, last: int, data: Path) -> None:
+    uvicorn.Config = _Config  # type: ignore[misc,assignment]  # both doubles take it from there
+    handle = Api.handle
+
+    def counted(self: Api, request: Any, answer: Any) -> None:
+        if request.path != "/ping":  # Consul's check, as with any other container
+            _counts[f"waha {request.method} {_ID.sub(':id', request.path)}"] += 1
+        handle(self, request, answer)
+
+    Api.handle = counted  # type: ignore[method-assign]
+    settings = DoubleSettings(
+        hosts=simulated_hosts(hosts, min_dynamic_port=first, max_dynamic_port=last), delays=Delays.none()
+    )
+    os.environ["WAHA_SIM_START_DELAY_S"] = "0"
+    with inline_simulators() as driver:
+        async with (
+            running_consul_double() as consul,
+            running_nomad_double(
+                settings, data_dir=data / "nomad", consul_url=consul.url, drivers={"raw_exec": driver}
+            ) as nomad,
+        ):
+            _say({"nomad": nomad.url, "consul": consul.url})
+            while await asyncio.to_thread(sys.stdin.readline):
+                _say(dict(_counts))
+                _counts.clear()
+
+
+def _say(value: Any) -> None:
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.doubles")
+    parser.add_argument("--hosts", type=int, required=True)
+    parser.add_argument("--ports", type=int, nargs=2, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    given = parser.parse_args()
+    first, last = given.ports
+    asyncio.run(_run(given.hosts, first, last, given.data))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,396 @@
+"""`python -m bench.fleet`: what many users cost, at rest and on their way, on doubles without delays.
+
+    converge    all users and one chip each stand in the store when the daemon starts; time until every chip
+                shows its QR. Beside it: a plain script that sends the doubles the same calls, as many of each
+                kind, with as many users at a time, and does nothing else. `ratio` is the one by the other.
+    at rest     every chip was scanned; requests a minute at the doubles by kind, and the daemon's CPU, while
+                nothing happens. Calls of the sweep and its looks are told apart from all others.
+
+Prints JSON. Exit code 1 when a user at rest cost a request outside the sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+from cryptography.fernet import Fernet
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import sandbox.waha
+from bench.sides import Bare
+from core import crypto
+from core.crypto import Sealer
+from core.domain import names
+from core.jobs import wanted_job
+from core.settings import load
+from core.store.containers import container_secrets
+from core.store.engine import engine_for, reading, transaction
+from core.store.intents import create_chip
+from core.store.interface import ContainerSecrets
+from core.store.migrate import upgrade
+from core.store.tables import chips, containers, users
+from sandbox.postgres import EmbeddedPostgres, scratch_folder
+from sandbox.up.machine import free_port
+from sandbox.waha import phone
+
+WORKERS: Final = 16
+USERS_A_HOST: Final = 100
+TICK: Final = os.sysconf("SC_CLK_TCK")
+# What the sweep reads for all users at once; watches are the sources'.
+BULK: Final = (
+    "nomad GET /v1/jobs",
+    "nomad GET /v1/allocations",
+    "nomad GET /v1/vars",
+    "consul GET /v1/health/service/waha-plus",
+)
+
+
+class Doubles:
+    """The counting process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        found = msgspec.json.decode(self._line())
+        self.nomad, self.consul = found["nomad"], found["consul"]
+
+    def counts(self) -> dict[str, int]:
+        """Requests by kind since the last call."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        found: dict[str, int] = msgspec.json.decode(self._line())
+        return found
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@contextmanager
+def doubles(folder: Path, count: int) -> Iterator[Doubles]:
+    hosts = -(-count // USERS_A_HOST)
+    command = [
+        *(sys.executable, "-m", "bench.doubles", "--hosts", str(hosts)),
+        *("--ports", "21000", str(21000 + USERS_A_HOST - 1), "--data", str(folder)),
+    ]
+    with (folder / "doubles.log").open("w") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            yield Doubles(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(60)
+
+
+def environment(found: Doubles, database_url: str, key: str, folder: Path) -> dict[str, str]:
+    return {
+        "WAHAFLEET_DATABASE_URL": database_url,
+        "WAHAFLEET_SECRET_KEYS": key,
+        "NOMAD_ADDR": found.nomad,
+        "CONSUL_HTTP_ADDR": found.consul,
+        "WAHAFLEET_JOBSPEC": "waha-simulator",
+        "WAHAFLEET_SIMULATOR_COMMAND": sys.executable,
+        "WAHAFLEET_SIMULATOR_ARGS": str(Path(sandbox.waha.__file__).with_name("__main__.py")),
+        "WAHAFLEET_STORAGE_DSN": str(folder / "waha"),
+        # Webhooks go nowhere: what they would hasten is not what is measured.
+        "WAHAFLEET_HOOK_BASE_URL": f"http://127.0.0.1:{free_port()}",
+        "WAHAFLEET_EGRESS": "direct",
+        "WAHAFLEET_WORKERS": str(WORKERS),
+        "WAHAFLEET_JANITOR_S": "3600",
+    }
+
+
+async def people(engine: AsyncEngine, sealer: Sealer, count: int) -> dict[str, str]:
+    """`count` new users with one chip each: user id -> chip id."""
+    made = {str(uuid.uuid4()): str(uuid.uuid4()) for _ in range(count)}
+    rows = [
+        {
+            "id": one,
+            "email": f"{one}@bench.example",
+            "name": "Bench",
+            "phone": "+5511999999999",
+            "plan_slug": "enterprise",
+        }
+        for one in made
+    ]
+    async with transaction(engine) as connection:
+        await connection.execute(insert(users), rows)
+    for user_id, chip_id in made.items():
+        await create_chip(engine, sealer, "main", user_id=user_id, chip_id=chip_id, alias="bench")
+    return made
+
+
+async def in_phase(engine: AsyncEngine, phase: str) -> int:
+    query = select(func.count()).select_from(chips).where(chips.c.phase == phase)
+    async with reading(engine) as connection:
+        return int((await connection.execute(query)).scalar_one())
+
+
+async def until_all(engine: AsyncEngine, phase: str, count: int, limit_s: float) -> float:
+    began = time.perf_counter()
+    while await in_phase(engine, phase) < count:
+        if time.perf_counter() - began > limit_s:
+            sys.exit(f"only {await in_phase(engine, phase)} of {count} chips are {phase} after {limit_s:g} s")
+        await asyncio.sleep(0.1)
+    return time.perf_counter() - began
+
+
+@asynccontextmanager
+async def daemon(env: dict[str, str], log: Path) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """A running daemon, from the moment at which its sources run."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here meanwhile
+            [sys.executable, "-m", "cli.main", "daemon"],
+            env={**os.environ, **env},
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            while b"daemon_started" not in log.read_bytes():  # noqa: ASYNC240
+                if process.poll() is not None:
+                    sys.exit(f"the daemon did not start:\n{log.read_text()}")  # noqa: ASYNC240
+                await asyncio.sleep(0.01)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+async def scan_all(engine: AsyncEngine, sealer: Sealer, made: dict[str, str]) -> None:
+    gate = asyncio.Semaphore(8)
+
+    async def scan(user_id: str, chip_id: str, number: int) -> None:
+        async with gate:
+            async with reading(engine) as connection:
+                query = select(containers.c.endpoint_address, containers.c.endpoint_port)
+                address, port = (await connection.execute(query.where(containers.c.user_id == user_id))).one()
+            keys = await container_secrets(engine, user_id, sealer)
+            assert keys is not None
+            session = names.session_name(chip_id)
+            await phone.scan(f"http://{address}:{port}", keys.api_key, session, f"55119{number:08d}")
+
+    await asyncio.gather(*(scan(*one, number) for number, one in enumerate(made.items())))
+
+
+async def plain(
+    found: Doubles, env: dict[str, str], count: int, calls: Counter[str]
+) -> tuple[float, dict[str, int]]:
+    """Seconds that the same calls take when nobody thinks, stores or waits in between, and what was not sent."""
+    settings = load(env, part="daemon")
+    left = Counter(calls)
+    gate = asyncio.Semaphore(WORKERS)
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with Bare(settings) as bare, httpx.AsyncClient(timeout=60, trust_env=False, limits=limits) as http:
+
+        async def call(kind: str, method: str, url: str, **more: Any) -> httpx.Response | None:
+            left[kind] -= 1
+            return await http.request(method, url, **more)
+
+        async def one(number: int) -> None:
+            async with gate:
+                share = {
+                    kind: calls[kind] * (number + 1) // count - calls[kind] * number // count
+                    for kind in calls
+                }
+                secrets = ContainerSecrets(crypto.new_api_key(), crypto.new_hook_key())
+                row = bare._row(secrets)
+                job, path = names.job_id(row.user_id), names.variable_path(row.user_id)
+                wanted = wanted_job(bare._template, row, settings.job)
+                reads = [
+                    ("nomad GET /v1/job/:id", f"{found.nomad}/v1/job/{job}"),
+                    ("nomad GET /v1/job/:id/allocations", f"{found.nomad}/v1/job/{job}/allocations?all=true"),
+                    ("nomad GET /v1/job/:id/evaluations", f"{found.nomad}/v1/job/{job}/evaluations"),
+                    (
+                        "consul GET /v1/health/service/waha-plus (one user)",
+                        f'{found.consul}/v1/health/service/waha-plus?filter=Service.Meta.user=="{row.user_id}"',
+                    ),
+                ]
+
+                async def look() -> None:
+                    """One round of the reads that are still this user's share, side by side as a pass sends them."""
+                    due = [(kind, url) for kind, url in reads if share.get(kind, 0) > 0]
+                    for kind, _ in due:
+                        share[kind] -= 1
+                    await asyncio.gather(*(call(kind, "GET", url) for kind, url in due))
+
+                await look()
+                kind = "nomad PUT /v1/var/nomad/jobs/:id"
+                await call(kind, "PUT", f"{found.nomad}/v1/var/{path}", json={"Items": wanted.variables})
+                body = {
+                    "Job": wanted.job,
+                    "EnforceIndex": True,
+                    "JobModifyIndex": 0,
+                    "Submission": wanted.submission,
+                }
+                await call("nomad PUT /v1/jobs", "PUT", f"{found.nomad}/v1/jobs", json=body)
+                await look()
+            # Nobody waits at a worker for Nomad: the daemon hears of it by its stream, the script from one list.
+            allocation = await placed.of(job)
+            async with gate:
+                whole = await call(
+                    "nomad GET /v1/allocation/:id", "GET", f"{found.nomad}/v1/allocation/{allocation}"
+                )
+                assert whole is not None
+                (port,) = whole.json()["AllocatedResources"]["Shared"]["Ports"]
+                while any(share.get(kind, 0) > 0 for kind, _ in reads):
+                    await look()
+                base, headers = f"http://{port['HostIP']}:{port['Value']}", {"X-Api-Key": secrets.api_key}
+                session = {"name": names.session_name(str(uuid.uuid4())), "start": True, "config": {}}
+                await call(
+                    "waha POST /api/sessions", "POST", f"{base}/api/sessions", json=session, headers=headers
+                )
+                for _ in range(share.get("waha GET /api/sessions", 0)):
+                    await call(
+                        "waha GET /api/sessions", "GET", f"{base}/api/sessions?all=true", headers=headers
+                    )
+
+        placed = _Placed(http, f"{found.nomad}/v1/allocations?task_states=false")
+        listing = asyncio.create_task(placed.run())
+        began = time.perf_counter()
+        await asyncio.gather(*map(one, range(count)))
+        took_s = time.perf_counter() - began
+        listing.cancel()
+        await asyncio.gather(listing, return_exceptions=True)
+    return took_s, {kind: n for kind, n in left.items() if n > 0}
+
+
+class _Placed:
+    """Who runs by now, from one blocking list for everybody."""
+
+    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+        self._http = http
+        self._url = url
+        self._running: dict[str, str] = {}
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        index = "0"
+        while True:
+            answer = await self._http.get(f"{self._url}&index={index}&wait=5s")
+            index = answer.headers["X-Nomad-Index"]
+            for stub in answer.json():
+                if stub["ClientStatus"] == "running":
+                    self._running[stub["JobID"]] = stub["ID"]
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+            await asyncio.sleep(0.2)  # such a list grows with the fleet; more of it would burden the double
+
+    async def of(self, job: str) -> str:
+        while job not in self._running:
+            await self._news.wait()
+        return self._running[job]
+
+
+def told(counts: dict[str, int], seconds: float) -> dict[str, float]:
+    return {kind: round(number * 60 / seconds, 1) for kind, number in sorted(counts.items())}
+
+
+async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
+    """One fleet of `count` users: converge, come to rest, rest."""
+    folder = scratch_folder()
+    key = Fernet.generate_key().decode()
+    report: dict[str, Any] = {"users": count}
+    with EmbeddedPostgres.start(folder / "postgres", durable=False) as postgres:
+        url = await asyncio.to_thread(postgres.ensure_database, "bench")
+        await asyncio.to_thread(upgrade, url)
+        engine, sealer = engine_for(url, pool_size=10), Sealer((key,))
+        (folder / "a").mkdir()
+        (folder / "b").mkdir()
+        with doubles(folder / "a", count) as found:
+            env = environment(found, url, key, folder / "a") | {"WAHAFLEET_WAHA_LOOK_S": str(look_s)}
+            made = await people(engine, sealer, count)
+            found.counts()
+            async with daemon(env, folder / "daemon.log") as process:
+                before = cpu_s(process.pid)
+                took_s = await until_all(engine, "qr", count, 600)
+                calls = Counter(found.counts())
+                report["converge"] = {
+                    "seconds": round(took_s, 2),
+                    "daemon_cpu_s": round(cpu_s(process.pid) - before, 2),
+                    "calls_a_user": {kind: round(n / count, 2) for kind, n in sorted(calls.items())},
+                }
+                await scan_all(engine, sealer, made)
+                await until_all(engine, "connected", count, 300)
+                await asyncio.sleep(20)
+                report["at_rest"] = await rest(found, process.pid, rest_s)
+        with doubles(folder / "b", count) as found:
+            env = environment(found, url, key, folder / "b")
+            plain_s, not_sent = await plain(found, env, count, calls)
+            report["converge"] |= {
+                "plain_seconds": round(plain_s, 2),
+                "plain_left_out": not_sent,
+                "ratio": round(took_s / plain_s, 2),
+            }
+        await engine.dispose()
+    return report
+
+
+async def rest(found: Doubles, pid: int, rest_s: float) -> dict[str, Any]:
+    found.counts()
+    began, before = time.perf_counter(), cpu_s(pid)
+    await asyncio.sleep(rest_s)
+    seconds, used = time.perf_counter() - began, cpu_s(pid) - before
+    counts = found.counts()
+    looks = counts.get("waha GET /api/sessions", 0)
+    # A look is one pass: it reads the job, its allocations, Consul's instances, and WAHA.
+    swept = {kind: n for kind, n in counts.items() if kind in BULK or kind.endswith("(watch)")}
+    of_users = {kind: n for kind, n in counts.items() if kind not in swept}
+    return {
+        "seconds": round(seconds, 1),
+        "requests_a_minute": told(counts, seconds),
+        "of_the_sweep_a_minute": told(swept, seconds),
+        "of_users_a_minute": told(of_users, seconds),
+        "looks_a_minute": round(looks * 60 / seconds, 1),
+        "daemon_cpu_percent": round(100 * used / seconds, 2),
+        # With looks in the measured time nothing tells their requests from those of others.
+        "requests_of_users": sum(of_users.values()) if not looks else None,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__.partition("\n")[0])
+    parser.add_argument("--users", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--rest", type=float, default=120.0, help="seconds of rest that are measured")
+    parser.add_argument(
+        "--looks", type=float, default=86400.0, help="WAHAFLEET_WAHA_LOOK_S; the default leaves looks out"
+    )
+    given = parser.parse_args()
+    fleets = [asyncio.run(measure(count, given.rest, given.looks)) for count in given.users]
+    report = {
+        "benchmark": "fleet",
+        "machine": {"python": platform.python_version(), "processors": os.cpu_count()},
+        "workers": WORKERS,
+        "fleets": fleets,
+    }
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(report), indent=2).decode() + "\n")
+    outside = [fleet["users"] for fleet in fleets if fleet["at_rest"]["requests_of_users"]]
+    for count in outside:
+        sys.stderr.write(f"{count} users at rest cost requests outside the sweep.\n")
+    return 1 if outside else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
