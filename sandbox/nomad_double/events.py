@@ -49,6 +49,7 @@ class EventBroker:
         self._entries: deque[_Entry] = deque()
         self._next_number = 0
         self._arrived = asyncio.Event()
+        self._cut = asyncio.Event()
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, index: int, events: list[Event]) -> None:
@@ -70,7 +71,10 @@ class EventBroker:
         self._subscriptions.discard(subscription)
 
     def close_all(self, reason: str) -> None:
-        """End every open stream; readers see `reason` as its last words."""
+        """End every open stream; `reason` is the server's last word, "" for a connection that just ends."""
+        if not reason:
+            cut, self._cut = self._cut, asyncio.Event()
+            cut.set()
         for subscription in list(self._subscriptions):
             subscription.close(reason)
         arrived, self._arrived = self._arrived, asyncio.Event()
@@ -82,6 +86,10 @@ class EventBroker:
             self._entries.clear()
         self._next_number += 1
         self.close_all(DROPPED)
+
+    async def until_cut(self) -> None:
+        """Wait until connections just end."""
+        await self._cut.wait()
 
     @property
     def subscribers(self) -> int:

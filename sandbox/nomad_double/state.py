@@ -136,16 +136,12 @@ class StateStore:
         for observer in self._observers:
             observer(commit)
 
-    def restore(self, index: int, *, close_streams: bool = True) -> None:
-        """Lower every index to at most `index`, as restoring an old snapshot does; objects stay.
-
-        Streams end with a last word up to 1.10.5; on 2.0.5 they stay open and say nothing (measured).
-        """
+    def restore(self, index: int) -> None:
+        """Lower every index to at most `index`, as restoring an old snapshot does; objects stay."""
         self.index = min(self.index, index)
         for table, value in self.table_index.items():
             self.table_index[table] = min(value, index)
-        if close_streams:
-            self.broker.close_all(RESUBSCRIBE)
+        self.broker.close_all(RESUBSCRIBE)
         self.wake_watchers()
 
     def close(self) -> None:

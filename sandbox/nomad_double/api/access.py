@@ -9,7 +9,8 @@ from __future__ import annotations
 from sandbox.nomad_double.api.web import Request
 from sandbox.nomad_double.errors import ApiError
 from sandbox.nomad_double.model import Json
-from sandbox.nomad_double.policy import Policy, Rights
+from sandbox.nomad_double.policy import Rights, parse_policy
+from sandbox.nomad_double.settings import DoubleSettings
 from sandbox.nomad_double.state import StateStore
 
 DENIED = "Permission denied"
@@ -32,9 +33,12 @@ _AGENT_READS = {"/v1/agent/self": "agent", "/v1/agent/members": "node"}
 class Access:
     """The tokens of one cluster. Without a management token there are no ACLs and everything is allowed."""
 
-    def __init__(self, management: str, policies: dict[str, tuple[Policy, ...]], state: StateStore) -> None:
-        self._management = management
-        self._policies = policies
+    def __init__(self, settings: DoubleSettings, state: StateStore) -> None:
+        self._management = settings.token
+        self._release = settings.release
+        self._policies = {
+            token: tuple(parse_policy(text) for text in texts) for token, texts in settings.tokens.items()
+        }
         self._state = state
 
     def rights_of(self, request: Request) -> Rights:
@@ -52,10 +56,12 @@ class Access:
             return Rights(management=True)
         if token in self._policies:
             return Rights(self._policies[token])
-        if request.path in _OPEN - {"/v1/namespaces", "/v1/vars"}:
+        # The stream says no in its own way.
+        if request.path in _OPEN - {"/v1/namespaces", "/v1/vars"} or request.path == "/v1/event/stream":
             return Rights()
         # Most calls do not tell an unknown token from one that may not.
-        raise ApiError(403, "ACL token not found" if request.path == "/v1/agent/self" else DENIED)
+        told = request.path == "/v1/agent/self" and self._release < (2,)
+        raise ApiError(403, "ACL token not found" if told else DENIED)
 
     def check(self, request: Request) -> None:
         """Refuse what the token may not do.
@@ -77,7 +83,7 @@ class Access:
         elif path.startswith(("/v1/client/", "/v1/allocation/")):
             allowed = self._allocation(request, rights)
         elif path == "/v1/event/stream":
-            allowed = _stream(request, rights)
+            allowed = True  # its handler asks `may_stream`
         elif path in _AGENT_READS:
             allowed = rights.on(_AGENT_READS[path], "read")
         elif path.startswith(("/v1/allocations", "/v1/evaluation", "/v1/deployment")):
@@ -147,7 +153,11 @@ def _variable(request: Request, rights: Rights) -> bool:
     return rights.on_variable(request.namespace, path, needed)
 
 
-def _stream(request: Request, rights: Rights) -> bool:
+def may_stream(request: Request) -> bool:
+    """May the token read every topic of an event stream that it asks for."""
+    rights = request.rights
+    if rights.management:
+        return True
     topics = {topic.partition(":")[0] for topic in request.query.get("topic", ("*",))}
     for topic in topics:
         if topic in _JOB_TOPICS:

@@ -22,7 +22,6 @@ from sandbox.nomad_double.api.variables import VariableRoutes
 from sandbox.nomad_double.api.web import Reply, Request, parse_query
 from sandbox.nomad_double.double import LoggedWrite, NomadDouble
 from sandbox.nomad_double.errors import ApiError
-from sandbox.nomad_double.policy import parse_policy
 
 log = structlog.get_logger(__name__)
 
@@ -40,11 +39,7 @@ class NomadApp:
 
     def __init__(self, double: NomadDouble) -> None:
         self._double = double
-        settings = double.settings
-        policies = {
-            token: tuple(parse_policy(text) for text in texts) for token, texts in settings.tokens.items()
-        }
-        self._access = Access(settings.token, policies, double.state)
+        self._access = Access(double.settings, double.state)
         jobs, objects = JobRoutes(double), ObjectRoutes(double)
         variables, client, agent = VariableRoutes(double), ClientRoutes(double), AgentRoutes(double)
         control = ControlRoutes(double)

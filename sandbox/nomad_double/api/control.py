@@ -97,8 +97,7 @@ class ControlRoutes:
     async def restore(self, request: Request) -> Reply:
         """`PUT /v1/double/restore?index=N`: all indexes go back to N, as after restoring an old snapshot."""
         request.allow("PUT", "POST")
-        closes = self._double.settings.release < (2,)
-        self._double.state.restore(request.number("index"), close_streams=closes)
+        self._double.state.restore(request.number("index"))
         return Reply({"index": self._double.state.index})
 
     async def cas(self, request: Request) -> Reply:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from sandbox.faults import Fault
+from sandbox.nomad_double.api.access import DENIED, may_stream
 from sandbox.nomad_double.api.web import Reply, Request
 from sandbox.nomad_double.double import NomadDouble
 from sandbox.nomad_double.errors import ApiError
@@ -21,6 +22,11 @@ class StreamRoutes:
 
     async def stream(self, request: Request) -> Reply:
         request.allow("GET")
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
+        if not may_stream(request):
+            if self._tells_errors:
+                raise ApiError(403, DENIED)
+            return Reply(stream=self._silence(), headers=headers)
         text = request.get("index") or "0"
         if not text.lstrip("-").isdigit():
             raise ApiError(400, f'Unable to parse index: strconv.Atoi: parsing "{text}": invalid syntax')
@@ -29,8 +35,20 @@ class StreamRoutes:
         except ValueError as error:
             raise ApiError(400, f"Invalid topic query: error parsing topics: {error}") from error
         subscription = self._double.broker.subscribe(max(0, int(text)), topics, request.namespace)
-        headers = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
         return Reply(stream=self._lines(subscription), headers=headers)
+
+    @property
+    def _tells_errors(self) -> bool:
+        """Is the reader of a stream told why it ends, as on 1.10.5.
+
+        2.0.5 leaves the connection open and sends nothing any more, not even `{}` (measured with a token that
+        may not, and with a restored snapshot).
+        """
+        return self._double.settings.release < (2,)
+
+    async def _silence(self) -> AsyncIterator[bytes]:
+        await self._double.broker.until_cut()
+        yield b""
 
     def _fault(self, events: list[Event]) -> Fault | None:
         topics = {event.topic for event in events}
@@ -57,7 +75,10 @@ class StreamRoutes:
                 except SubscriptionClosed as closed:
                     # The headers are gone, so its last word stands in the body, as no JSON and without an end
                     # of line (measured on Nomad 1.10.5).
-                    yield str(closed).encode()
+                    if str(closed) and not self._tells_errors:
+                        await self._double.broker.until_cut()
+                    elif str(closed):
+                        yield str(closed).encode()
                     return
                 finally:
                     waiting = None

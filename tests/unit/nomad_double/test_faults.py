@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,29 @@ async def test_all_streams_end(served: Any, word: str, last: str) -> None:
             rest = [line async for line in lines]
         words = [line for line in rest if not line.startswith("{")]
         assert words == ([last] if last else [])
+
+
+async def test_a_stream_of_2_0_goes_silent_where_1_10_says_why_it_ends(tmp_path: Path) -> None:
+    settings = DoubleSettings(delays=Delays.none(), version="2.0.5", heartbeat_s=0.1)
+    async with (
+        running_nomad_double(settings, data_dir=tmp_path, registrar=NullServiceRegistrar()) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=10, trust_env=False) as http,
+    ):
+        patience = httpx.Timeout(10, read=1.0)
+        async with http.stream(
+            "GET", "/v1/event/stream", params={"topic": "Job"}, timeout=patience
+        ) as stream:
+            lines = stream.aiter_lines()
+            assert [await anext(lines), await anext(lines)] == ["{}", "{}"]
+            await http.put("/v1/double/restore", params={"index": 1})
+            with pytest.raises(httpx.ReadTimeout):
+                await _last_of(lines)
+
+
+async def _last_of(lines: AsyncIterator[str]) -> None:
+    """Read to the end; nothing but heartbeats may come before it."""
+    async for line in lines:
+        assert line == "{}"
 
 
 async def test_a_connection_is_really_cut(served: Any) -> None:
