@@ -9,13 +9,14 @@ import msgspec
 from core.domain.actions import (
     Action,
     ChipStatus,
+    ContainerStatus,
     CreateSession,
     Decision,
     StartSession,
 )
 from core.domain.chip import Scene, plan_chip
 from core.domain.container import Aim, ContainerPlan, plan_container
-from core.domain.desired import Desired
+from core.domain.desired import Desired, DesiredChip, DesiredContainer
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
 from core.domain.isolation import isolation_failure, isolation_is_open
 from core.domain.names import chip_of_session
@@ -36,6 +37,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     actions: list[Action] = list(container.actions)
     chips: dict[str, ChipStatus] = {}
     looks = [container.next_s]
+    stands_s = [_stands_s(desired.container, container.status, now)] if container.next_s is not None else []
     for chip in desired.chips:
         plan = plan_chip(chip, scene, may_start=room > 0)
         told = plan.status
@@ -43,6 +45,8 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             told = msgspec.structs.replace(told, held_port=_newest_port(observation))
         chips[chip.id] = told
         looks.append(plan.next_s)
+        if plan.next_s is not None:
+            stands_s.append(_stands_s(chip, told, now))
         if plan.action is None:
             continue
         actions.append(plan.action)
@@ -58,8 +62,21 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
         looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
     requeue_after = min((look for look in looks if look is not None), default=None)
+    if requeue_after is not None:
+        # News come by themselves; polling finds those that got lost, and who waited long can wait a bit more.
+        patience_s = policy.poll_patience * min(stands_s, default=0.0)
+        requeue_after = max(requeue_after, min(patience_s, policy.poll_slowest_s))
     status = msgspec.structs.replace(container.status, at_rest=requeue_after is None)
     return Decision(tuple(actions), status, chips, requeue_after)
+
+
+def _stands_s(
+    before: DesiredContainer | DesiredChip, told: ContainerStatus | ChipStatus, now: datetime
+) -> float:
+    """Seconds for which phase and reason have stood as they are told now; 0 when they change."""
+    if before.since is None or (before.phase, before.reason) != (told.phase, told.reason):
+        return 0.0
+    return (now - before.since).total_seconds()
 
 
 def _newest_port(observation: Observation) -> str | None:
