@@ -27,7 +27,10 @@ def apply(patch: Path, root: Path) -> int:
     A patch is a unified diff after a line `# seed: N`. Its hunks are matched by their text alone, once in the
     file, so that lines moving elsewhere do not make it stale.
     """
-    seed, target, old, new = 0, None, [], []
+    seed = 0
+    target: Path | None = None
+    old: list[str] = []
+    new: list[str] = []
     hunks: list[tuple[Path, str, str]] = []
 
     def finish() -> None:

@@ -64,7 +64,7 @@ class World:
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
-        self.loop = VirtualLoop()
+        self.loop = VirtualLoop()  # type: ignore[abstract]  # asyncio asks for no more than it has
         self.random = Random(seed)
         self.trace = Trace(self.loop, verbose=verbose)
         self.hosts: list[Host] = []
