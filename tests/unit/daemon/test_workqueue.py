@@ -285,3 +285,23 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueue = QueueMachine.TestCase
 TestQueue.settings = settings(max_examples=examples(80), stateful_step_count=30)
+
+
+def test_of_several_news_the_newest_counts_and_those_that_come_during_the_work_are_kept_apart() -> None:
+    agenda = Agenda()
+    agenda.put("k", 10.0, 1.0)
+    agenda.put("k", 4.0, 4.0, news_at=2.0)  # asked for again, for news of then
+    assert agenda.take(4.0) == "k"
+    assert agenda.news_at("k") == 2.0
+    agenda.put("k", 6.0, 6.0)
+    agenda.put("k", 7.0, 7.0, bulk=True)
+    assert agenda.news_at("k") == 2.0
+    assert agenda.keys() == frozenset()
+    agenda.done("k", 8.0)
+    assert agenda.keys() == {"k"}
+    assert agenda.take(8.0) == "k"
+    assert agenda.news_at("k") == 7.0
+    agenda.done("k", 9.0)
+    assert "k" not in agenda
+    with pytest.raises(KeyError):
+        agenda.news_at("k")
