@@ -24,6 +24,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    cast,
     exists,
     func,
     insert,
@@ -221,6 +222,9 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
     if (await connection.execute(_UPDATE_CONTAINER, values)).one_or_none() is None:
         raise _WishCame
     closed = await port_ledger.close(connection, plan.ledger.closes)
+    if closed and seen.release_ports_of:
+        others = sorted(set(closed) & set(seen.release_ports_of))
+        await connection.execute(_WITHDRAW, {"whose": user_id, "released": others, "channel": OBSERVED})
     for claim in plan.ledger.opens:
         await port_ledger.open_(connection, user_id, claim)
     epoch = plan.epoch
@@ -374,6 +378,17 @@ _LOCK_CHIPS: Final = (
 )
 _UPDATE_CONTAINER: Final = _update_container()
 _INSERT_EVENT: Final = insert(chip_events)
+# The one write into another user's row: from now on another's container answers on that port.
+_WITHDRAW: Final = (
+    update(containers)
+    .where(
+        containers.c.user_id != bindparam("whose"),
+        containers.c.endpoint_allocation_id
+        == any_(bindparam("released", type_=ARRAY(containers.c.endpoint_allocation_id.type))),
+    )
+    .values(endpoint_address=None, endpoint_port=None, endpoint_allocation_id=None, at_rest=False)
+    .returning(containers.c.user_id, func.pg_notify(bindparam("channel"), cast(containers.c.user_id, Text)))
+)
 
 
 def _container_columns(row: Row[Any]) -> ContainerColumns:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+import msgspec
+
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Wanted
 from core.domain.health import DROP_WINDOW
@@ -61,6 +63,7 @@ class StatusWrites(Leases):
         now: datetime,
     ) -> Written:
         self.settle_ledger(row.user_id, change, now)
+        self._withdraw_endpoints(row.user_id, change.closes)
         placed = seen.placed
         moves = placed is not None and (
             row.current is None or placed.allocation_id != row.current.allocation_id
@@ -145,6 +148,17 @@ class StatusWrites(Leases):
                 self.open_ports.pop((row.entry.address, row.entry.port), None) if row.entry.is_open else None
                 row.entry, row.opened_at, row.closed_at = entry, now, None
             self.open_ports[claim.address, claim.port] = row
+
+    def _withdraw_endpoints(self, user_id: str, allocation_ids: tuple[str, ...]) -> None:
+        """Other users' endpoints on ports that are given on: another's container answers there from now."""
+        for allocation_id in allocation_ids:
+            other = self.containers.get(self.entries[allocation_id].entry.user_id)
+            if other is None or other.user_id == user_id:
+                continue
+            endpoint = other.observed.endpoint
+            if endpoint is not None and endpoint.allocation_id == allocation_id:
+                other.observed = msgspec.structs.replace(other.observed, endpoint=None, at_rest=False)
+                self.tell(OBSERVED, other.user_id)
 
     def hold_port(self, user_id: str, allocation_id: str, address: str, port: int) -> None:
         """An entry that an earlier pass opened and that nothing closed since."""
