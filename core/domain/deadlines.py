@@ -186,5 +186,7 @@ def overdue(phase: ContainerPhase | ChipPhase, before: Stood, now: datetime, pol
         return None
     if before.reason == row.reason:
         return row.reason
+    if before.reason is not None:
+        return None  # it stood for another cause, which is over; its own time begins now
     late = before.since is not None and now - before.since >= timedelta(seconds=row.after_s(policy))
     return row.reason if late else None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.domain.deadlines import CHIP, CONTAINER, Deadline, Kind, Stood, overdue
 from core.domain.desired import Wanted
-from core.domain.states import REASON_TEXT, ChipPhase, ContainerPhase
+from core.domain.states import REASON_TEXT, ChipPhase, ContainerPhase, Reason
 from tests.passes import CHIPS, POLICY, USERS, hosts, one_pass
 from tests.scale import examples
 from tests.world import World
@@ -60,6 +60,8 @@ def test_the_reason_comes_at_the_deadline_and_stays(phase: ContainerPhase | Chip
     assert overdue(phase, stood, end, POLICY) is row.reason
     assert overdue(phase, Stood(phase, row.reason, end), end, POLICY) is row.reason
     assert overdue(phase, Stood("elsewhere", None, START), end, POLICY) is None
+    # A wait for a cut-off host is over: what comes now has its whole time.
+    assert overdue(phase, Stood(phase, Reason.POSSIBLY_ALIVE, START), end, POLICY) is None
 
 
 # What goes wrong and stays wrong, in the middle of whatever was going on.
