@@ -13,7 +13,7 @@ from core.domain.actions import ContainerStatus
 from core.domain.desired import Wanted
 from core.domain.facts import ClientStatus, WahaStatus
 from core.domain.names import JOB_PREFIX, SESSION_PREFIX
-from core.store.interface import Written
+from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, UNKNOWN, Daemon
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
@@ -30,6 +30,7 @@ _TOLERANCE_S = 0.1  # what drift adds up to within a lease
 _ON_ITS_WAY_S = 30.0
 # Longer than any deadline of a phase, with the slack of a sweep and a pass.
 _SILENT_S = 420.0
+_CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
 
 
@@ -39,6 +40,7 @@ class Checker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.states: Counter[str] = Counter()
+        self.refused: dict[tuple[str, str], float] = {}
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
 
@@ -225,10 +227,28 @@ class Checker:
             record = daemon.record(args[0])
             if record is not None:
                 record.snapshot = result
+        elif name == "claim" and args[0] != fleet.KEY:
+            self.refused.pop((daemon.name, args[0]), None)
+            if isinstance(result, Busy):
+                self.refused[daemon.name, args[0]] = self.world.now
+                self.world.loop.after(_CLAIMED_AGAIN_S, self._claimed_again, daemon, args[0], self.world.now)
         elif name == "write_status" and isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])
         elif name == "remove_container" and result:
             self._endpoint_of(args[0].key, None)
+
+    def _claimed_again(self, daemon: Daemon, user: str, since: float) -> None:
+        """A key that somebody else held is tried again, whatever anybody else finds meanwhile."""
+        hindered = (
+            daemon.process.dead
+            or daemon.process.held is not None
+            or daemon not in self.world.daemons
+            or daemon.cut_from
+            or self.world.network.down
+            or (daemon.stop is not None and daemon.stop.is_set())
+        )
+        if not hindered and self.refused.get((daemon.name, user)) == since:
+            self._fail(f"queue: {daemon.name} dropped user {short(user)} when its claim was refused")
 
     def _status(self, daemon: Daemon, user: str, seen: ContainerStatus, chips: Any) -> None:
         self.states[f"container.{seen.phase}"] += 1
