@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.daemon.conftest import Fleet, has, until
+from tests.integration.daemon.fleet import Fleet, has, until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -1,100 +1,122 @@
-"""The daemon as a process of its own: killed with SIGKILL at a named step, started again, the same end."""
+"""The daemon killed with SIGKILL at every named step of every story; a new one brings the world to its end.
+
+The daemon announces each step (daemon/announce.py) and stands still until it may go on, so that the kill
+happens at that step and at no other. PostgreSQL is the real one; Nomad and Consul are the doubles, whose
+insides are looked at for what must not be there.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 
-import httpx
 import pytest
+import pytest_asyncio
 
-from core.domain.names import job_id
-from tests.integration.daemon.conftest import Fleet, has, until
+from sandbox.postgres import EmbeddedPostgres
+from tests.integration.daemon.fleet import Fleet, running_fleet, until
+from tests.integration.daemon.process import DaemonProcess
+from tests.integration.daemon.stories import STORIES, Mark, Story, host
+from tests.integration.daemon.traces import User, problems_gone, strangers
 
-pytestmark = pytest.mark.timeout(90)
-
-RUN = "from core.settings import load; from daemon.main import run; run(load(part='daemon'))"
-ROOT = Path(__file__).parents[3]
+pytestmark = [pytest.mark.timeout(90), pytest.mark.asyncio(loop_scope="module")]
 
 
-@asynccontextmanager
-async def process(fleet: Fleet, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A daemon, told to end at the end of the block."""
-    fds = tuple(int(value) for name, value in env.items() if name.endswith("_FD"))
-    running = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        RUN,
-        cwd=ROOT,
-        env={**os.environ, **fleet.env, **env},
-        pass_fds=fds,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield running
-    finally:
-        if running.returncode is None:
-            running.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(running.wait(), 10)
-            except TimeoutError:
-                running.kill()
-        await running.wait()
+class Stage:
+    """One system for all cases, and the daemon that works in it: the one that took over is the next one's."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.users: list[User] = []
+        self._daemon: DaemonProcess | None = None
+
+    async def daemon(self) -> DaemonProcess:
+        if self._daemon is None:
+            self._daemon = await DaemonProcess.start(self.fleet)
+        return self._daemon
+
+    async def take_over(self) -> DaemonProcess:
+        """Another daemon in the place of one that was killed."""
+        if self._daemon is not None and self._daemon.alive:
+            await self._daemon.kill()
+        self._daemon = None
+        return await self.daemon()
+
+    async def converged(self, story: Story, user: User, mark: Mark, kills: int) -> None:
+        """Waits until everything is as it must be, and was done as often as it had to be."""
+
+        async def problems() -> list[str]:
+            found = await story.problems(self.fleet, user)
+            return found + await mark.problems(self.fleet, user, story, kills)
+
+        await until(problems, lambda problems: not problems, 30)
+
+    async def clear(self, user: User) -> None:
+        """Everything of the user goes again; this is a story of its own, and it too must leave nothing."""
+        for name in ("host-1", "host-2"):
+            await host(self.fleet, name, "back")
+        for chip in user.chips:
+            if await self.fleet.chip_row(chip) is not None:
+                await self.fleet.delete(user.id, chip)
+        await until(lambda: problems_gone(self.fleet, user), lambda problems: not problems, 30)
+        assert strangers(self.fleet, []) == []
+
+    async def close(self) -> None:
+        if self._daemon is not None and self._daemon.alive:
+            await self._daemon.end()
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(postgres: EmbeddedPostgres, template_database: str) -> Iterator[str]:
+    url = postgres.create_database("test_kill", template=template_database)
+    yield url
+    postgres.drop_database("test_kill")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(shared_database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    speed: float = request.param
+    async with running_fleet(shared_database_url, hosts=2, inline=True, speed=speed) as fleet:
+        made = Stage(fleet)
+        yield made
+        await made.close()
 
 
 @pytest.mark.parametrize(
-    "step",
-    [
-        "effect_done {user} WriteVariables",
-        "effect_done {user} RegisterJob",
-        "effect_recorded {user} RegisterJob",
-        "tries_recorded {user}",
-        "effect_done {user} CreateSession",
-        "status_written {user}",
-    ],
+    ("stage", "name"), [(s.speed, n) for n, s in STORIES.items()], ids=list(STORIES), indirect=["stage"]
 )
-async def test_killed_in_the_middle_of_a_create_the_chip_still_gets_its_qr(fleet: Fleet, step: str) -> None:
-    user = await fleet.user()
-    chip = await fleet.chip(user)
-    step_out, step_in = os.pipe()
-    ack_out, ack_in = os.pipe()
-    env = {"WAHAFLEET_TEST_STEP_FD": str(step_in), "WAHAFLEET_TEST_ACK_FD": str(ack_out)}
-    wanted = step.format(user=user).encode()
-    async with process(fleet, **env) as killed:
-        os.close(step_in)
-        os.close(ack_out)
-        with os.fdopen(step_out, "rb") as steps:
-            while line := await asyncio.to_thread(steps.readline):
-                if line.strip() == wanted:
-                    break
-                os.write(ack_in, b".")
-            assert line, "the daemon never came to this step"
-            killed.kill()
-            assert await killed.wait() == -signal.SIGKILL
-        os.close(ack_in)
-    await fleet.expire_leases()
-    async with process(fleet):
-        await until(lambda: fleet.chip_row(chip), has(phase="qr"), 40)
-    async with httpx.AsyncClient(base_url=fleet.nomad.url, trust_env=False) as client:
-        allocations = (await client.get(f"/v1/job/{job_id(user)}/allocations?all=true")).json()
-    assert [a["ClientStatus"] for a in allocations] == ["running"]
-    starts = [hook for hook in fleet.hooks if hook["payload"].get("status") == "STARTING"]
-    assert len({hook["id"] for hook in starts}) == 1
+async def test_no_step_of_a_story_is_left_out(stage: Stage, name: str) -> None:
+    """What the daemon announces when nobody kills it: each of it has a case below."""
+    story = STORIES[name]
+    daemon = await stage.daemon()
+    user = await story.prepare(stage.fleet)
+    mark = Mark.now(stage.fleet, user)
+    before = len(daemon.seen)
+    user = await story.trigger(stage.fleet, user)
+    await stage.converged(story, user, mark, 0)
+    announced = {step for key, step in daemon.seen[before:] if key == user.id}
+    assert announced - set(story.steps) == set(), "add them to tests/integration/daemon/stories.py"
+    await stage.clear(user)
 
 
-async def test_sigterm_ends_in_order_and_gives_leases_back(fleet: Fleet) -> None:
-    user = await fleet.user()
-    chip = await fleet.chip(user)
-    async with process(fleet) as first:
-        await until(lambda: fleet.chip_row(chip), has(phase="qr"))
-        first.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(first.wait(), 10) == 0
-    second_chip = await fleet.chip(user)
-    async with process(fleet):
-        # With a lease left behind this would take a minute.
-        await until(lambda: fleet.chip_row(second_chip), has(phase="qr"), 15)
+CASES = [(story.speed, name, step) for name, story in STORIES.items() for step in story.steps]
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "step"),
+    CASES,
+    ids=[f"{name}-{step}".replace(" ", "-") for _, name, step in CASES],
+    indirect=["stage"],
+)
+async def test_killed_at_a_step_the_world_converges(stage: Stage, name: str, step: str) -> None:
+    story = STORIES[name]
+    daemon = await stage.daemon()
+    user = await story.prepare(stage.fleet)
+    mark = Mark.now(stage.fleet, user)
+    daemon.stop_at(user.id, step)
+    user = await story.trigger(stage.fleet, user)
+    await asyncio.wait_for(daemon.reached.wait(), 30)
+    await daemon.kill()
+    await stage.take_over()
+    await stage.converged(story, user, mark, 1)
+    await stage.clear(user)

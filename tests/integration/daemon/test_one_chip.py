@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.daemon.conftest import Fleet, has, until
+from tests.integration.daemon.fleet import Fleet, has, until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -25,7 +25,7 @@ from core.store.orphans import PostgresOrphans
 from sandbox.postgres import EmbeddedPostgres
 from sandbox.postgres_setup import PORT, SUPERUSER
 from tests.integration.daemon.conftest import Fleet, fleet, has, until
-from tests.integration.daemon.test_kill import process
+from tests.integration.daemon.process import process
 
 __all__ = ["fleet"]
 
