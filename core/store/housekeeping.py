@@ -17,7 +17,7 @@ from core.domain.health import DROP_WINDOW
 from core.store import leases
 from core.store.engine import transaction
 from core.store.interface import Lease
-from core.store.status import EVENTS_LOOKED_AT
+from core.store.status_statements import EVENTS_LOOKED_AT
 from core.store.tables import chip_events, placements, port_ledger
 
 # Younger entries are left alone, whatever a list says.

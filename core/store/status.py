@@ -13,34 +13,13 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
-    ARRAY,
-    JSON,
-    Boolean,
-    Integer,
     Row,
-    Select,
-    Text,
-    and_,
-    any_,
-    bindparam,
-    case,
-    cast,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    type_coerce,
-    union,
-    update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Tries, Wanted
-from core.domain.events import STATUS_CHANGE
 from core.domain.facts import Endpoint
-from core.domain.health import DROP_WINDOW
 from core.domain.observed import (
     ChipColumns,
     ChipMove,
@@ -50,18 +29,13 @@ from core.domain.observed import (
     touched,
 )
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
-from core.domain.states import ChipPhase, ChipStatusWord
 from core.store import leases, placements, port_ledger
+from core.store import status_statements as statements
 from core.store.engine import reading, transaction
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
-from core.store.tables import chip_events, chips, containers, users
-from core.store.tables import placements as placement_rows
-from core.store.tables import port_ledger as ledger_rows
 
-# A drop of the connection counts for the health score; these phases are the owner's own doing.
-_WISHED: Final = (ChipPhase.DISCONNECTING, ChipPhase.DISCONNECTED, ChipPhase.DELETING)
-EVENTS_LOOKED_AT: Final = 50
+_NOTHING: Final = Settled()
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -159,7 +133,7 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
 async def _lock(connection: AsyncConnection, lease: Lease) -> None:
     await leases.guard(connection, lease)
     whose = {"user_id": lease.key}
-    for statement in (_LOCK_USER, _LOCK_CONTAINER, _LOCK_CHIPS):
+    for statement in (statements.LOCK_USER, statements.LOCK_CONTAINER, statements.LOCK_CHIPS):
         await connection.execute(statement, whose)
 
 
@@ -173,7 +147,7 @@ async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Pl
         "addresses": [claim.address for claim in claims],
         "ports": [claim.port for claim in claims],
     }
-    rows = (await connection.execute(_STANDING, values | leases.as_parameters(lease))).all()
+    rows = (await connection.execute(statements.STANDING, values | leases.as_parameters(lease))).all()
     if not rows or not rows[0].is_ours:
         raise leases.stale(lease)
     row = rows[0]
@@ -219,12 +193,14 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
     )
     values = {"whose": user_id, "rests_on": plan.rests_on, "news": plan.is_news, "channel": OBSERVED}
     values |= leases.as_parameters(lease) | _container_values(now_looked)
-    if (await connection.execute(_UPDATE_CONTAINER, values)).one_or_none() is None:
+    if (await connection.execute(statements.UPDATE_CONTAINER, values)).one_or_none() is None:
         raise _WishCame
     closed = await port_ledger.close(connection, plan.ledger.closes)
     if closed and seen.release_ports_of:
         others = sorted(set(closed) & set(seen.release_ports_of))
-        await connection.execute(_WITHDRAW, {"whose": user_id, "released": others, "channel": OBSERVED})
+        await connection.execute(
+            statements.WITHDRAW, {"whose": user_id, "released": others, "channel": OBSERVED}
+        )
     for claim in plan.ledger.opens:
         await port_ledger.open_(connection, user_id, claim)
     epoch = plan.epoch
@@ -234,161 +210,11 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
         await placements.free_leases(connection, user_id, plan.free_leases)
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
-        await connection.execute(_UPDATE_CHIP, [_chip_values(chip) for chip in moved])
+        await connection.execute(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])
     told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
     if told:
-        await connection.execute(_INSERT_EVENT, told)
+        await connection.execute(statements.INSERT_EVENT, told)
     return Written(epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=closed)
-
-
-def _drops() -> Any:
-    newest = (
-        select(chip_events.c.type, chip_events.c.code, chip_events.c.extra_data, chip_events.c.created_at)
-        .where(chip_events.c.chip_id == chips.c.id)
-        .order_by(chip_events.c.id.desc())
-        .limit(EVENTS_LOOKED_AT)  # history grows for ever, the score cannot fall below its floor
-        .subquery()
-    )
-    connected = ChipStatusWord.CONNECTED.value
-    drops = select(func.count()).where(
-        newest.c.type == STATUS_CHANGE,
-        newest.c.created_at > func.clock_timestamp() - DROP_WINDOW,
-        newest.c.code.not_in([phase.value for phase in _WISHED]),
-        newest.c.extra_data["from"].astext == connected,
-        newest.c.extra_data["to"].astext != connected,
-    )
-    return drops.scalar_subquery()
-
-
-def _entries() -> Any:
-    """The open entries of these allocations and on these ports."""
-    ids = bindparam("allocations", type_=ARRAY(ledger_rows.c.allocation_id.type))
-    addresses = bindparam("addresses", type_=ARRAY(Text))
-    ports = bindparam("ports", type_=ARRAY(Integer))
-    place = func.unnest(addresses, ports).table_valued("address", "port").render_derived("place")
-    still_open = ledger_rows.c.closed_at.is_(None)
-    columns = [ledger_rows.c[name] for name in ("user_id", "allocation_id", "address", "port")]
-    found = union(
-        select(*columns).where(still_open, ledger_rows.c.allocation_id == any_(ids)),
-        select(*columns).join(
-            place,
-            and_(still_open, ledger_rows.c.address == place.c.address, ledger_rows.c.port == place.c.port),
-        ),
-    ).subquery("found")
-    listed = func.json_build_array(found.c.user_id, found.c.allocation_id, found.c.address, found.c.port)
-    return func.coalesce(select(func.json_agg(listed)).scalar_subquery(), literal_column("'[]'::json"))
-
-
-def _leased() -> Any:
-    """Those of the ended allocations that a guard may still hold a lease for."""
-    ended = bindparam("ended", type_=ARRAY(placement_rows.c.allocation_id.type))
-    found = select(placement_rows.c.allocation_id).where(
-        placement_rows.c.user_id == bindparam("user_id"),
-        placement_rows.c.allocation_id == any_(ended),
-        placement_rows.c.lease_until.is_not(None),
-    )
-    return type_coerce(func.array(found.scalar_subquery()), ARRAY(placement_rows.c.allocation_id.type))
-
-
-_CHIP_COLUMNS: Final = (
-    *("id", "wanted", "generation", "phase", "reason", "status", "status_since", "waha_status"),
-    *("phone_number", "push_name", "connected_at", "last_activity_at", "unlinked_generation"),
-    *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
-    *("health_score", "observed_generation"),
-)
-
-
-def _standing() -> Select[Any]:
-    current = and_(placement_rows.c.user_id == containers.c.user_id, placement_rows.c.is_current)
-    return (
-        select(
-            *_STORED,
-            placement_rows.c.epoch,
-            placement_rows.c.allocation_id.label("current_allocation"),
-            leases.is_ours().label("is_ours"),
-            func.clock_timestamp().label("now"),
-            type_coerce(_entries(), JSON).label("entries"),
-            _leased().label("leased"),
-            *(chips.c[name].label(f"chip_{name}") for name in _CHIP_COLUMNS),
-            _drops().label("chip_drops"),
-        )
-        .select_from(containers)
-        .outerjoin(placement_rows, current)
-        .outerjoin(chips, chips.c.user_id == containers.c.user_id)
-        .where(containers.c.user_id == bindparam("user_id"))
-        .order_by(chips.c.id)
-    )
-
-
-_STORED: Final = tuple(
-    containers.c[name]
-    for name in (
-        *("generation", "phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
-        *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
-        *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
-    )
-)
-
-
-def _update_container() -> Any:
-    owner = select(users.c.id).where(users.c.id == bindparam("whose"))
-    # Foreign keys look at this row: taken here, in the order in which wishes take it too.
-    known = owner.with_for_update(read=True, key_share=True).cte("owner")
-    held = leases.held_by_parameters()
-    told = case(
-        (
-            bindparam("news", type_=Boolean),
-            func.pg_notify(bindparam("channel"), bindparam("whose", type_=Text)),
-        )
-    )
-    return (
-        update(containers)
-        .where(
-            containers.c.user_id == bindparam("whose"),
-            containers.c.generation == bindparam("rests_on"),
-            exists(select(held.c.key)),
-            exists(select(known.c.id)),
-        )
-        .values({name: bindparam(name) for name in _CONTAINER_VALUES})
-        .returning(containers.c.user_id, told)
-    )
-
-
-_CONTAINER_VALUES: Final = (
-    *("phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
-    *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
-    *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
-)
-# Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
-_NOTHING: Final = Settled()
-_STANDING: Final = _standing()
-_LOCK_USER: Final = (
-    select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update(read=True, key_share=True)
-)
-_LOCK_CONTAINER: Final = (
-    select(containers.c.user_id)
-    .where(containers.c.user_id == bindparam("user_id"))
-    .with_for_update(key_share=True)
-)
-_LOCK_CHIPS: Final = (
-    select(chips.c.id)
-    .where(chips.c.user_id == bindparam("user_id"))
-    .order_by(chips.c.id)
-    .with_for_update(key_share=True)
-)
-_UPDATE_CONTAINER: Final = _update_container()
-_INSERT_EVENT: Final = insert(chip_events)
-# The one write into another user's row: from now on another's container answers on that port.
-_WITHDRAW: Final = (
-    update(containers)
-    .where(
-        containers.c.user_id != bindparam("whose"),
-        containers.c.endpoint_allocation_id
-        == any_(bindparam("released", type_=ARRAY(containers.c.endpoint_allocation_id.type))),
-    )
-    .values(endpoint_address=None, endpoint_port=None, endpoint_allocation_id=None, at_rest=False)
-    .returning(containers.c.user_id, func.pg_notify(bindparam("channel"), cast(containers.c.user_id, Text)))
-)
 
 
 def _container_columns(row: Row[Any]) -> ContainerColumns:
@@ -495,24 +321,6 @@ def _chip_values(chip: _Chip) -> dict[str, Any]:
         "health_score": after.health_score,
         "observed_generation": after.observed_generation,
     }
-
-
-_COLUMNS: Final = (
-    *("phase", "reason", "status", "status_since", "waha_status", "phone_number", "push_name"),
-    *("connected_at", "last_activity_at", "unlinked_generation"),
-    *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
-    *("health_score", "observed_generation"),
-)
-_BUMP: Final = bindparam("bump", type_=chips.c.revision.type)
-_UPDATE_CHIP: Final = (
-    update(chips)
-    .where(chips.c.id == bindparam("chip_id"))
-    .values(
-        **{name: bindparam(name) for name in _COLUMNS},
-        revision=chips.c.revision + _BUMP,
-        updated_at=case((_BUMP == 1, func.clock_timestamp()), else_=chips.c.updated_at),
-    )
-)
 
 
 def _event_values(user_id: str, chip: _Chip, seen: Seen) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from core.domain.health import DROP_WINDOW
 from core.store.housekeeping import FORGOTTEN_AFTER_S, ClosedEntry
 from core.store.interface import Lease
-from core.store.status import EVENTS_LOOKED_AT
+from core.store.status_statements import EVENTS_LOOKED_AT
 from tests.memory_store.database import is_drop
 from tests.memory_store.status import StatusWrites
 

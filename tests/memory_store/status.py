@@ -14,7 +14,7 @@ from core.domain.observed import ChipMove, merge_chip, merge_container, touched
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
-from core.store.status import EVENTS_LOOKED_AT
+from core.store.status_statements import EVENTS_LOOKED_AT
 from tests.memory_store.database import is_drop
 from tests.memory_store.leases import Leases, stale
 from tests.memory_store.rows import Chip, Container, LedgerRow, Placement
