@@ -36,17 +36,14 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
         room = min(room, 1 - running)
     actions: list[Action] = list(container.actions)
     chips: dict[str, ChipStatus] = {}
-    looks = [container.next_s]
-    stands_s = [_stands_s(desired.container, container.status, now)] if container.next_s is not None else []
+    looks = [_patient(container.next_s, desired.container, container.status, now, policy)]
     for chip in desired.chips:
         plan = plan_chip(chip, scene, may_start=room > 0)
         told = plan.status
         if told.reason == Reason.PORT_IN_USE:
             told = msgspec.structs.replace(told, held_port=_newest_port(observation))
         chips[chip.id] = told
-        looks.append(plan.next_s)
-        if plan.next_s is not None:
-            stands_s.append(_stands_s(chip, told, now))
+        looks.append(_patient(plan.next_s, chip, told, now, policy))
         if plan.action is None:
             continue
         actions.append(plan.action)
@@ -62,21 +59,28 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
         looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
     requeue_after = min((look for look in looks if look is not None), default=None)
-    if requeue_after is not None:
-        # News come by themselves; polling finds those that got lost, and who waited long can wait a bit more.
-        patience_s = policy.poll_patience * min(stands_s, default=0.0)
-        requeue_after = max(requeue_after, min(patience_s, policy.poll_slowest_s))
     status = msgspec.structs.replace(container.status, at_rest=requeue_after is None)
     return Decision(tuple(actions), status, chips, requeue_after)
 
 
-def _stands_s(
-    before: DesiredContainer | DesiredChip, told: ContainerStatus | ChipStatus, now: datetime
-) -> float:
-    """Seconds for which phase and reason have stood as they are told now; 0 when they change."""
-    if before.since is None or (before.phase, before.reason) != (told.phase, told.reason):
-        return 0.0
-    return (now - before.since).total_seconds()
+def _patient(
+    next_s: float | None,
+    before: DesiredContainer | DesiredChip,
+    told: ContainerStatus | ChipStatus,
+    now: datetime,
+    policy: Policy,
+) -> float | None:
+    """The next look at what has stood with this phase and reason for a while.
+
+    News come by themselves and polling only finds those that got lost, so who waited long can wait a bit
+    longer. What has a moment of its own (the end of a grace, of a pause between tries) keeps it.
+    """
+    if next_s not in (policy.poll_moving_s, policy.poll_waiting_s) or before.since is None:
+        return next_s
+    if (before.phase, before.reason) != (told.phase, told.reason):
+        return next_s
+    stood_s = (now - before.since).total_seconds()
+    return max(next_s, min(policy.poll_patience * stood_s, policy.poll_slowest_s))
 
 
 def _newest_port(observation: Observation) -> str | None:
