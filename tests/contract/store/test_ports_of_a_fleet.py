@@ -175,12 +175,7 @@ class Fleet(RuleBasedStateMachine):
         for entry in closed:
             assert entry.allocation_id not in alive
             assert (now - open_before[entry.allocation_id]).total_seconds() > 299
-            if stale:  # such a listing is refused by its reader; here only the age guards
-                self._reopen(entry.user_id)
-
-    def _reopen(self, user: str) -> None:
-        if self._running(user):
-            self.look(user)
+            self.look(entry.user_id)  # whose entry was closed is looked at: its endpoint may be stored yet
 
     # --- what holds ------------------------------------------------------------------------------------
     @invariant()
