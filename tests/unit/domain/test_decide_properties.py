@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from core.domain import actions as act
 from core.domain.decide import decide
 from core.domain.desired import Wanted
-from core.domain.facts import Missing, Observation, Unknown
+from core.domain.facts import Missing, Observation, Unknown, WahaStatus
+from core.domain.names import session_name
 from core.domain.states import Reason
 from tests.passes import CHIPS, POLICY, USERS, hosts, one_pass
 from tests.scale import examples
@@ -21,12 +22,12 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     """A world in the middle of something, and one of its users."""
     machine = World(hosts(draw(st.integers(2, 4)), draw(st.integers(1, 3))))
     user = USERS[0]
-    for chip in CHIPS[: draw(st.integers(1, 4))]:
-        machine.add_chip(user, chip, max_chips=draw(st.integers(1, 4)))
+    for name in CHIPS[: draw(st.integers(1, 4))]:
+        machine.add_chip(user, name, max_chips=draw(st.integers(1, 4)))
     for _ in range(draw(st.integers(0, 12))):
         if user not in machine.desired:
             break
-        match draw(st.integers(0, 11)):
+        match draw(st.integers(0, 12)):
             case 0 | 1 | 2:
                 one_pass(machine, user)
             case 3 | 4:
@@ -35,6 +36,14 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
                 machine.scan(user, draw(st.sampled_from(CHIPS[:4])))
             case 6 if machine.allocations:
                 machine.fail(machine.allocations[-1])
+            case 12:
+                # Sessions fail, one time after the other, and passes see it.
+                for _ in range(draw(st.integers(1, 6))):
+                    for session in machine.sessions.get(user, {}).values():
+                        if session.status is not WahaStatus.STOPPED:
+                            session.status = WahaStatus.FAILED
+                    one_pass(machine, user)
+                    machine.tick(60.0)
             case 8:
                 machine._container(user, paused=draw(st.booleans()))
             case 9:
@@ -50,6 +59,27 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
                     chip = draw(st.sampled_from(chips))
                     if chip.wanted is not Wanted.DELETED:
                         machine.intend(user, chip.id, draw(st.sampled_from(list(Wanted))))
+    return machine, user
+
+
+@st.composite
+def removals(draw: st.DrawFn) -> tuple[World, str]:
+    """A user who had chips and has deleted all of them, somewhere on the way to nothing left."""
+    machine, user = World(hosts(4)), USERS[0]
+    for name in CHIPS[: draw(st.integers(1, 2))]:
+        machine.add_chip(user, name)
+    for _ in range(draw(st.integers(0, 8))):
+        one_pass(machine, user)
+        machine.tick()
+    for chip in machine.desired[user].chips:
+        machine.intend(user, chip.id, Wanted.DELETED)
+    reachable = draw(st.booleans())
+    for _ in range(draw(st.integers(0, 30))):
+        if not reachable:
+            machine.hung.add(user)
+        machine.blind = draw(st.sampled_from([set(), set(), {"storage"}]))
+        one_pass(machine, user)
+        machine.tick(draw(st.sampled_from([2.0, 10.0])))
     return machine, user
 
 
@@ -75,8 +105,8 @@ def test_every_destructive_action_has_its_facts_here() -> None:
     assert set(act.DESTRUCTIVE) - set(DEPENDS) == {act.RemoveChip}
 
 
-@given(situations(), st.sets(st.sampled_from(FIELDS)))
-@settings(max_examples=examples(300))
+@given(situations() | removals(), st.sets(st.sampled_from(FIELDS), max_size=3))
+@settings(max_examples=examples(400))
 def test_unknown_never_causes_a_destructive_act(case: tuple[World, str], hidden: set[str]) -> None:
     """P5, and registering too: it may replace what runs."""
     world, user = case
@@ -160,3 +190,43 @@ def test_a_refused_key_is_never_a_missing_session(case: tuple[World, str]) -> No
     allowed = (act.WriteVariables, act.RegisterJob, act.ReplaceAllocation)
     if any(chip.wanted is not Wanted.DELETED for chip in world.desired[user].chips):
         assert all(isinstance(action, allowed) for action in decision.actions), decision.actions
+
+
+@given(situations())
+@settings(max_examples=examples(200))
+def test_no_more_sessions_are_started_than_the_plan_allows(case: tuple[World, str]) -> None:
+    """P4, in one decision: what runs, tombstones included, and what would be started beside it."""
+    world, user = case
+    if user not in world.desired:
+        return
+    entry = world.desired[user]
+    decision = decide(entry, world.observe(user), world.now, POLICY)
+    stopped = {name for name, s in world.sessions.get(user, {}).items() if s.status is WahaStatus.STOPPED}
+    more = [
+        action
+        for action in decision.actions
+        if (isinstance(action, act.CreateSession) and action.start)
+        or (
+            isinstance(action, act.StartSession | act.RestartSession)
+            and session_name(action.chip_id) in stopped
+        )
+    ]
+    if more:
+        assert world.running_sessions(user) + len(more) <= entry.max_chips
+
+
+@given(removals())
+@settings(max_examples=examples(100))
+def test_a_tombstone_ends_with_nothing_owned(case: tuple[World, str]) -> None:
+    """P6, from anywhere on the way."""
+    world, user = case
+    world.blind = set()
+    for _ in range(120):
+        if one_pass(world, user) is None or user not in world.desired:
+            break
+        world.tick(4.0)
+    assert user not in world.desired
+    assert user not in world.jobs
+    assert user not in world.variables
+    assert not world.storage.get(user)
+    assert not [a for a in world.allocations if a.user == user and a.really_runs]

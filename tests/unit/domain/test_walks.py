@@ -106,3 +106,67 @@ def test_a_chip_unlinked_on_the_phone_waits_for_its_owner() -> None:
     world.intend(user, chip, Wanted.CONNECTED)
     settle(world, user, passes=10)
     assert (world.desired[user].chips[0].status, session.status) == ("WAITING_QR", WahaStatus.SCAN_QR_CODE)
+
+
+def test_a_qr_that_nobody_scans_and_waha_never_ends_is_stopped() -> None:
+    """Some engines show one code after the other for ever (WAHA docs, WEBJS)."""
+    world, user, chip = World(hosts(4)), USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    settle(world, user, passes=10)
+    for _ in range(40):
+        one_pass(world, user)
+        world.tick(10.0)
+    session = next(iter(world.sessions[user].values()))
+    assert session.status is WahaStatus.STOPPED
+    assert (world.desired[user].chips[0].phase, world.desired[user].chips[0].reason) == ("parked", "qr_spent")
+    world.intend(user, chip, Wanted.CONNECTED)
+    settle(world, user, passes=10)
+    assert world.desired[user].chips[0].phase == "qr"
+    assert world.desired[user].chips[0].reason is None
+
+
+def test_storage_that_is_nobody_s_own_stops_every_further_start() -> None:
+    world, user = World(hosts(4)), USERS[0]
+    world.shared.add(user)
+    for chip in CHIPS[:3]:
+        world.add_chip(user, chip)
+    settle(world, user, passes=30)
+    assert world.statuses[user].reason == Reason.STORAGE_NOT_ISOLATED
+    assert sum(session.starts for session in world.sessions[user].values()) == 1
+    assert {c.reason for c in world.desired[user].chips[1:]} == {Reason.STORAGE_NOT_ISOLATED}
+    world.shared.clear()  # another image
+    settle(world, user, passes=10)
+    assert world.running_sessions(user) == 3
+
+
+def test_a_job_that_cannot_be_rendered_is_said_and_leaves_what_runs_alone() -> None:
+    world, user, chip = World(hosts(4)), USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    world._container(user, renderable=False)
+    decision = settle(world, user, passes=10)
+    assert decision is not None
+    assert user not in world.jobs
+    assert decision.container.reason == Reason.JOB_NOT_RENDERABLE
+    assert world.desired[user].chips[0].reason == Reason.JOB_NOT_RENDERABLE
+    world._container(user, renderable=True)
+    settle(world, user, passes=10)
+    assert world.desired[user].chips[0].phase == "qr"
+    world._container(user, renderable=False)
+    decision = one_pass(world, user)
+    assert decision is not None
+    assert decision.actions == ()
+    assert decision.container.endpoint is not None
+    world.intend(user, chip, Wanted.DELETED)
+    settle(world, user, passes=40)
+    assert user not in world.desired
+
+
+def test_secrets_that_were_written_and_never_recorded_are_removed_too() -> None:
+    """A daemon that died between the write and its record, before a job was registered."""
+    world, user, chip = World(hosts(4)), USERS[0], CHIPS[0]
+    world.add_chip(user, chip)
+    world.variables[user] = "v1"
+    world.intend(user, chip, Wanted.DELETED)
+    settle(world, user, passes=40)
+    assert user not in world.desired
+    assert user not in world.variables
