@@ -207,6 +207,8 @@ class _Performance:
                     # ever. While this very allocation stands the remedy may be taken again.
                     await store.record_renewal(lease, allocation_id)
                 await scheduler.stop_allocation(allocation_id)
+            case act.EvaluateJob():
+                await scheduler.evaluate(job)
             case act.StopJob():
                 await scheduler.stop(job)
             case act.PurgeJob():
@@ -266,7 +268,8 @@ class _Performance:
             return self._actor._waha_timeout_s
         if isinstance(action, act.DeleteStorage):
             return self._actor._storage_timeout_s
-        calls = 2 if isinstance(action, act.RegisterJob) else 1  # the register, and the job read back
+        # The register and the job read back; the job read and its evaluation.
+        calls = 2 if isinstance(action, (act.RegisterJob, act.EvaluateJob)) else 1
         return self._actor._scheduler.timeout_s * calls + STORE_TIMEOUT_S
 
 

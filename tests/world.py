@@ -57,6 +57,8 @@ class World(Accidents):
     blind: set[str] = field(default_factory=set)
     hung: set[str] = field(default_factory=set)  # users whose WAHA passes its check and answers nothing else
     stuck: set[str] = field(default_factory=set)  # users whose sessions never get past STARTING
+    unready: set[str] = field(default_factory=set)  # users whose containers run and never pass their check
+    asleep: bool = False  # Nomad takes jobs and evaluates none
     shared: set[str] = field(default_factory=set)  # users whose image stores nothing under their namespace
     desired: dict[str, Desired] = field(default_factory=dict)
     statuses: dict[str, act.ContainerStatus] = field(default_factory=dict)
@@ -187,6 +189,9 @@ class World(Accidents):
                 if key_refused:
                     self._container(user, key_renewed_for=allocation_id)
                 self.replace(allocation_id)
+            case act.EvaluateJob():
+                if user in self.jobs:
+                    self.jobs[user].forgotten = False
             case act.StopJob():
                 if user not in self.jobs:
                     return
@@ -252,6 +257,14 @@ class World(Accidents):
         for a in self.allocations:
             if a.id == allocation_id and a.listed and a.client is ClientStatus.RUNNING:
                 a.desired = "stop"
+
+    def end_unnoticed(self, user: str) -> None:
+        """A client that was cut off stops its container and is back before the servers notice."""
+        for a in self.allocations:
+            if a.user == user and a.client is ClientStatus.RUNNING and a.desired == "run":
+                a.client, a.modified = ClientStatus.COMPLETE, self.now
+                self._end(a)
+                self.jobs[user].forgotten = True
 
     def purge(self, user: str) -> None:
         """The job goes with everything that lists its allocations; containers are killed behind that."""
@@ -335,8 +348,9 @@ class World(Accidents):
     def tick(self, seconds: float = 2.0) -> None:
         """Time passes; Nomad places, clients start and stop tasks, sessions come up."""
         self.now += timedelta(seconds=seconds)
-        for user, job in self.jobs.items():
-            self._place(user, job)
+        if not self.asleep:
+            for user, job in self.jobs.items():
+                self._place(user, job)
         for a in self.allocations:
             self._advance(a)
 
@@ -354,7 +368,7 @@ class World(Accidents):
             a.user == user and a.index > job.born and a.dies_at is not None and self.now < a.dies_at
             for a in self.allocations
         )
-        if job.stopped or alive or waits:
+        if job.stopped or job.forgotten or alive or waits:
             return
         for host in self.hosts.values():
             if host.address in self.down or host.address in self.draining:
@@ -409,7 +423,7 @@ class World(Accidents):
                 a.client, a.really_runs = ClientStatus.RUNNING, True
                 self.storage.setdefault(a.user, set()).add("main")
         elif a.client is ClientStatus.RUNNING:
-            a.passing = True
+            a.passing = a.user not in self.unready
             for session in self.sessions.get(a.user, {}).values():
                 if session.status is WahaStatus.STARTING and a.user not in self.stuck:
                     session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE

@@ -46,6 +46,7 @@ class Session:
 class Job:
     modify_index: int
     stopped: bool = False
+    forgotten: bool = False  # its container ended and no evaluation is made: nothing is placed before one
     evaluation_failed: bool = False
     evaluation_index: int = 0
     born: int = 0  # index of the incarnation: a stop and a new register forget older allocations

@@ -105,6 +105,12 @@ class Scheduler(Protocol):
         Nomad does that for an allocation that ended, too, so it is only for one that runs.
         """
 
+    async def evaluate(self, job_id: str) -> None:
+        """Have the job looked at again; no error when there is none.
+
+        It skips the wait of a replacement for a host that is cut off (Nomad 1.0.18 to 2.0.5), so never then.
+        """
+
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         """Create or replace the variable at `path`."""
 
@@ -199,6 +205,14 @@ class NomadScheduler:
     async def stop_allocation(self, allocation_id: str) -> None:
         try:
             await self._call("put", "allocation", allocation_id, "stop")
+        except Missing:
+            return
+
+    async def evaluate(self, job_id: str) -> None:
+        # Nomad answers 500 "job not found" for a job that is gone, so that is asked first.
+        try:
+            await self._job(job_id)
+            await self._call("post", "job", job_id, "evaluate", json={"JobID": job_id})
         except Missing:
             return
 

@@ -35,6 +35,10 @@ class ReplaceAllocation(msgspec.Struct, frozen=True, tag=True):
     key_refused: bool = False
 
 
+class EvaluateJob(msgspec.Struct, frozen=True, tag=True):
+    """Have Nomad look at the job again: its container ended and nobody places another."""
+
+
 class StopJob(msgspec.Struct, frozen=True, tag=True):
     """Stop the job; its record stays until no allocation is alive."""
 
@@ -90,6 +94,7 @@ ContainerAction: TypeAlias = (
     WriteVariables
     | RegisterJob
     | ReplaceAllocation
+    | EvaluateJob
     | StopJob
     | PurgeJob
     | DeleteVariables

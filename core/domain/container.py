@@ -12,6 +12,7 @@ from core.domain.actions import (
     ContainerStatus,
     DeleteStorage,
     DeleteVariables,
+    EvaluateJob,
     PurgeJob,
     RegisterJob,
     RemoveContainer,
@@ -23,7 +24,16 @@ from core.domain.container_status import seen_status
 from core.domain.deadlines import Stood, overdue
 from core.domain.desired import Desired, Wanted
 from core.domain.endpoints import is_cut_off, is_possibly_alive, vanished_left_s
-from core.domain.facts import NOT_ASKED, AllocationFact, JobFact, Known, Missing, Observation, Unknown
+from core.domain.facts import (
+    NOT_ASKED,
+    AllocationFact,
+    ClientStatus,
+    JobFact,
+    Known,
+    Missing,
+    Observation,
+    Unknown,
+)
 from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
 
@@ -63,6 +73,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
     job: Known[JobFact] | Missing
     alive: tuple[AllocationFact, ...]
+    newest: AllocationFact | None
     cut_off: bool
     vanished: bool
 
@@ -105,7 +116,8 @@ def plan_container(
     alive = tuple(a for a in allocations.value if is_possibly_alive(a, now, policy))
     cut_off = any(is_cut_off(a, now, policy) for a in alive)
     vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
-    seen = _Seen(job, alive, cut_off, vanished)
+    newest = max(allocations.value, key=lambda a: a.create_index, default=None)
+    seen = _Seen(job, alive, newest, cut_off, vanished)
     status = seen_status(job, allocations.value, cut_off, observation)
     status = msgspec.structs.replace(status, empty_since=empty_since)
     if aim is Aim.REMOVE:
@@ -139,7 +151,7 @@ def _run(
     change = msgspec.structs.replace
     actions = _registration(desired, seen)
     if not actions and not seen.cut_off:
-        actions = _renewal(desired, seen, status, now, policy)
+        actions = _renewal(desired, seen, status, now, policy) or _revival(seen, status, now, policy)
     if seen.stopped and (seen.alive or seen.vanished):
         # Wanted, not registered, and something of an earlier life may still run.
         reason = Reason.POSSIBLY_ALIVE if seen.alive else Reason.ALLOCATION_VANISHED
@@ -216,6 +228,22 @@ def _renewal(
         RegisterJob(expected_index=seen.job.value.modify_index, hashes=container.wanted_hashes),
         ReplaceAllocation(allocation, key_refused=True),
     )
+
+
+def _revival(seen: _Seen, status: ContainerStatus, now: datetime, policy: Policy) -> tuple[Action, ...]:
+    """An evaluation for a container that its own client has ended although it should run.
+
+    A client that was cut off for S stops its tasks. When it is back before the servers have noticed, the
+    allocation is complete, still desired to run, and nothing replaces it (measured on Nomad 1.10.5, 2.0.5).
+    """
+    ended = seen.newest
+    if seen.stopped or seen.alive or seen.vanished or status.phase == ContainerPhase.WAITING or ended is None:
+        return ()
+    if ended.desired != "run" or ended.client is not ClientStatus.COMPLETE:
+        return ()
+    # Nomad may be about to do it by itself.
+    patience = timedelta(seconds=policy.evaluate_after_s)
+    return (EvaluateJob(),) if now - ended.modified_at >= patience else ()
 
 
 def _remove(

@@ -19,6 +19,7 @@ class Policy(msgspec.Struct, frozen=True):
         key_patience_s: how long WAHA may refuse our key before the container is replaced.
         ready_deadline_s: how long a placed container may boot before that is worth a reason.
         placement_deadline_s: how long Nomad may take to say where a container goes, or why nowhere.
+        evaluate_after_s: how long a container that ended by itself may stay unplaced before Nomad is asked.
         qr_deadline_s: how long a QR code or passkey may wait for a person; a set lasts 160 s (WAHA docs).
         start_deadline_s: how long WAHA may say STARTING before the session is restarted.
         connect_deadline_s: how long a paired chip may say CONNECTING.
@@ -42,6 +43,7 @@ class Policy(msgspec.Struct, frozen=True):
     key_patience_s: float = 10
     ready_deadline_s: float = 60
     placement_deadline_s: float = 30
+    evaluate_after_s: float = 10
     qr_deadline_s: float = 300
     start_deadline_s: float = 90
     connect_deadline_s: float = 180

@@ -217,6 +217,12 @@ async def test_refusals_become_our_errors(
     assert caught.value.system == "nomad"
 
 
+async def test_a_job_that_is_gone_is_not_evaluated(nomad: Make) -> None:
+    client, wire = nomad({f"GET /v1/job/{JOB}": (404, "job not found")})
+    await client.evaluate(JOB)
+    assert [request.method for request in wire.sent] == ["GET"]
+
+
 async def test_what_is_gone_already_is_a_success_for_removals(nomad: Make) -> None:
     client, wire = nomad(
         {
@@ -390,6 +396,7 @@ CALLS: dict[str, Callable[[NomadScheduler], Any]] = {
     "newest_placement": lambda n: n.newest_placement(JOB),
     "allocation": lambda n: n.allocation(ALLOC),
     "register": lambda n: n.register({"ID": JOB}, 0),
+    "evaluate": lambda n: n.evaluate(JOB),
     "stop": lambda n: n.stop(JOB),
     "purge": lambda n: n.purge(JOB),
     "write_variables": lambda n: n.write_variables(f"nomad/jobs/{JOB}", {}),

@@ -178,6 +178,12 @@ class FakeNomad:
         await self.end(allocation_id)
         await self.place(job_id)
 
+    async def evaluate(self, job_id: str) -> None:
+        await self.faults.enter("nomad.evaluate", job_id)
+        if job_id in self.jobs and not any(a.client is ClientStatus.RUNNING for a in self.allocs[job_id]):
+            self.background(self.place(job_id))
+        self.faults.leave("nomad.evaluate")
+
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         await self.faults.enter("nomad.write_variables", path)
         self.variables[path] = dict(items)

@@ -65,12 +65,27 @@ def test_the_reason_comes_at_the_deadline_and_stays(phase: ContainerPhase | Chip
 
 
 # What goes wrong and stays wrong, in the middle of whatever was going on.
-TROUBLES = ("hung", "stuck", "shared", "nomad", "consul", "waha", "storage", "lost", "silent", "drained")
+TROUBLES = (
+    "unready",
+    "asleep",
+    "hung",
+    "stuck",
+    "shared",
+    "nomad",
+    "consul",
+    "waha",
+    "storage",
+    "lost",
+    "silent",
+    "drained",
+)
 
 
 def trouble(world: World, user: str, what: str) -> None:
     match what:
-        case "hung" | "stuck" | "shared":
+        case "asleep":
+            world.asleep = True
+        case "hung" | "stuck" | "shared" | "unready":
             getattr(world, what).add(user)
         case "lost" | "silent" | "drained":
             for host in list(world.hosts):

@@ -24,6 +24,11 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     user = USERS[0]
     for name in CHIPS[: draw(st.integers(1, 4))]:
         machine.add_chip(user, name, max_chips=draw(st.integers(1, 4)))
+    if draw(st.booleans()):
+        for _ in range(6):
+            one_pass(machine, user)
+            machine.tick()
+            machine.scan(user, CHIPS[0])
     for _ in range(draw(st.integers(0, 12))):
         if user not in machine.desired:
             break
@@ -87,6 +92,7 @@ FIELDS = ("job", "allocations", "evaluation", "instances", "sessions", "storage"
 # What each destructive action depends on: planned only when all of these are known.
 DEPENDS = {
     act.ReplaceAllocation: ("job", "allocations", "instances"),
+    act.EvaluateJob: ("job", "allocations"),
     act.StopJob: ("job", "allocations"),
     act.PurgeJob: ("job", "allocations"),
     act.DeleteVariables: ("job", "allocations"),

@@ -153,7 +153,7 @@ class Fleet(RuleBasedStateMachine):
     def late_effect(self, pick: int) -> None:
         """P4: whatever was decided from an older look, at most one container runs."""
         user, action = self.late.pop(pick % len(self.late))
-        if isinstance(action, act.RegisterJob | act.ReplaceAllocation) and any(
+        if isinstance(action, act.RegisterJob | act.ReplaceAllocation | act.EvaluateJob) and any(
             a.user == user and a.dies_at for a in self.world.allocations
         ):
             return  # a host lost between a look and its effect: what leases at the egress are for (section 6)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import msgspec
+
 from core.domain.decide import decide
 from core.domain.desired import Wanted
-from core.domain.facts import WahaStatus
+from core.domain.facts import ClientStatus, Known, WahaStatus
 from core.domain.policy import Policy
 from core.domain.ports import HostPorts
 from core.domain.states import Reason
@@ -170,3 +174,33 @@ def test_secrets_that_were_written_and_never_recorded_are_removed_too() -> None:
     settle(world, user, passes=40)
     assert user not in world.desired
     assert user not in world.variables
+
+
+def test_a_container_that_its_client_ended_unnoticed_is_placed_again() -> None:
+    world = World(hosts(4))
+    user = USERS[0]
+    world.add_chip(user, CHIPS[0])
+    settle(world, user, passes=8)
+    world.end_unnoticed(user)
+    decision = one_pass(world, user)
+    assert decision is not None
+    assert decision.actions == ()  # Nomad may be about to do it by itself
+    settle(world, user, passes=12)
+    assert world.statuses[user].endpoint is not None
+    assert len(world.allocations) == 2
+
+
+def test_nothing_is_evaluated_while_a_cut_off_container_may_still_run() -> None:
+    world = World(hosts(4))
+    user = USERS[0]
+    world.add_chip(user, CHIPS[0])
+    settle(world, user, passes=8)
+    observation = world.observe(user)
+    assert isinstance(observation.allocations, Known)
+    (alone,) = observation.allocations.value
+    ended = msgspec.structs.replace(alone, id="newer", client=ClientStatus.COMPLETE, create_index=10**6)
+    for client in (ClientStatus.LOST, ClientStatus.UNKNOWN, ClientStatus.PENDING, ClientStatus.RUNNING):
+        older = msgspec.structs.replace(alone, client=client, modified_at=world.now, desired="stop")
+        seen = msgspec.structs.replace(observation, allocations=Known((older, ended), world.now))
+        later = world.now + timedelta(seconds=60)
+        assert decide(world.desired[user], seen, later, POLICY).actions == (), client
