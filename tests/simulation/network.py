@@ -330,6 +330,16 @@ class SchedulerWire:
         self._world.checker.sent(self._daemon, job_id[len(JOB_PREFIX) :], "purge", NOMAD_TIMEOUT_S)
         await self._wire.request("nomad", "purge", execute, NOMAD_TIMEOUT_S)
 
+    async def evaluate(self, job_id: str) -> None:
+        user = job_id[len(JOB_PREFIX) :]
+
+        def execute() -> None:
+            self._world.checker.lands(self._daemon, user, "evaluate")
+            self._servers.evaluate(job_id, "job-evaluate")
+
+        self._world.checker.sent(self._daemon, user, "evaluate", 2 * NOMAD_TIMEOUT_S)
+        await self._wire.request("nomad", "evaluate", execute, NOMAD_TIMEOUT_S)
+
     async def stop_allocation(self, allocation_id: str) -> None:
         held = self._servers.by_id.get(allocation_id)
         user = held.user if held is not None else ""
