@@ -17,7 +17,8 @@ from core.domain.health import DROP_WINDOW
 from core.store import leases
 from core.store.engine import transaction
 from core.store.interface import Lease
-from core.store.status_statements import EVENTS_LOOKED_AT
+from core.store.notify import OBSERVED
+from core.store.status_statements import EVENTS_LOOKED_AT, WITHDRAW
 from core.store.tables import chip_events, placements, port_ledger
 
 # Younger entries are left alone, whatever a list says.
@@ -49,7 +50,8 @@ class Housekeeping(Protocol):
         `alive`: every allocation of ours that Nomad lists, less those whose own client reported their end.
         It must be a whole listing: a list that failed is Unknown and no reason to call. `listing_age_s`: how
         long ago the listing was *begun*, by the caller's monotonic clock. An entry opened (or opened again)
-        later than `min_age_s` before that is left alone: the list may be older than it looks.
+        later than `min_age_s` before that is left alone: the list may be older than it looks. An endpoint
+        stored on a closed entry's port is withdrawn, and its owner is no longer at rest.
         """
 
     async def prune_ledger(self, lease: Lease, *, older_than_s: float, limit: int = 1000) -> int:
@@ -100,6 +102,10 @@ class PostgresHousekeeping:
         async with transaction(self._engine) as connection:
             await leases.guard(connection, lease)
             rows = (await connection.execute(closed)).all()
+            if rows:
+                # The port is free for others from now on: nobody may be sent there any more.
+                released = [row.allocation_id for row in rows]
+                await connection.execute(WITHDRAW, {"whose": None, "released": released, "channel": OBSERVED})
         found = (ClosedEntry(row.user_id, row.allocation_id, row.address, row.port) for row in rows)
         return tuple(sorted(found, key=lambda entry: entry.allocation_id))
 

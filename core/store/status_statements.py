@@ -179,7 +179,7 @@ INSERT_EVENT: Final = insert(chip_events)
 WITHDRAW: Final = (
     update(containers)
     .where(
-        containers.c.user_id != bindparam("whose"),
+        containers.c.user_id.is_distinct_from(bindparam("whose", type_=containers.c.user_id.type)),
         containers.c.endpoint_allocation_id
         == any_(bindparam("released", type_=ARRAY(containers.c.endpoint_allocation_id.type))),
     )

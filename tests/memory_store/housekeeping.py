@@ -35,6 +35,7 @@ class Housekeeping(StatusWrites):
             self.close_entry(row, now)
             entry = row.entry
             closed.append(ClosedEntry(entry.user_id, entry.allocation_id, entry.address, entry.port))
+        self.withdraw_endpoints(None, tuple(entry.allocation_id for entry in closed))
         return tuple(sorted(closed, key=lambda entry: entry.allocation_id))
 
     async def prune_ledger(self, lease: Lease, *, older_than_s: float, limit: int = 1000) -> int:

@@ -63,7 +63,7 @@ class StatusWrites(Leases):
         now: datetime,
     ) -> Written:
         self.settle_ledger(row.user_id, change, now)
-        self._withdraw_endpoints(row.user_id, change.closes)
+        self.withdraw_endpoints(row.user_id, change.closes)
         placed = seen.placed
         moves = placed is not None and (
             row.current is None or placed.allocation_id != row.current.allocation_id
@@ -149,7 +149,7 @@ class StatusWrites(Leases):
                 row.entry, row.opened_at, row.closed_at = entry, now, None
             self.open_ports[claim.address, claim.port] = row
 
-    def _withdraw_endpoints(self, user_id: str, allocation_ids: tuple[str, ...]) -> None:
+    def withdraw_endpoints(self, user_id: str | None, allocation_ids: tuple[str, ...]) -> None:
         """Other users' endpoints on ports that are given on: another's container answers there from now."""
         for allocation_id in allocation_ids:
             other = self.containers.get(self.entries[allocation_id].entry.user_id)

@@ -175,7 +175,6 @@ class Fleet(RuleBasedStateMachine):
         for entry in closed:
             assert entry.allocation_id not in alive
             assert (now - open_before[entry.allocation_id]).total_seconds() > 299
-            self.look(entry.user_id)  # whose entry was closed is looked at: its endpoint may be stored yet
 
     # --- what holds ------------------------------------------------------------------------------------
     @invariant()
