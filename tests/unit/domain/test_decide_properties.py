@@ -236,3 +236,21 @@ def test_a_tombstone_ends_with_nothing_owned(case: tuple[World, str]) -> None:
     assert user not in world.variables
     assert not world.storage.get(user)
     assert not [a for a in world.allocations if a.user == user and a.really_runs]
+
+
+def test_a_disconnected_chip_beside_a_waha_that_does_not_answer_is_looked_at_again() -> None:
+    world, user = World(hosts(4)), USERS[0]
+    world.add_chip(user, CHIPS[0])
+    for _ in range(10):
+        one_pass(world, user)
+        world.tick()
+    world.intend(user, CHIPS[0], Wanted.DISCONNECTED)
+    for _ in range(5):
+        one_pass(world, user)
+        world.tick()
+    rests = decide(world.desired[user], world.observe(user), world.now, POLICY)
+    assert (rests.requeue_after, rests.container.at_rest) == (None, True)
+    world.hung.add(user)
+    blind = decide(world.desired[user], world.observe(user), world.now, POLICY)
+    assert blind.requeue_after is not None
+    assert not blind.container.at_rest
