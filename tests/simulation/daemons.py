@@ -15,7 +15,8 @@ from daemon.announce import Step
 from daemon.load import Loader
 from tests.simulation import wiring
 from tests.simulation.loop import Process
-from tests.simulation.network import StoreWire, Wire
+from tests.simulation.network import Wire
+from tests.simulation.storewire import StoreWire
 from tests.simulation.world import START, World, short
 
 # Clocks of daemons differ by this much at most; the design's margins are made for it.

@@ -57,6 +57,7 @@ class Host:
         self.allocs: dict[str, Alloc] = {}
         self.containers: dict[int, Container] = {}
         self._outbox: list[Callable[[], None]] = []
+        self._restarting: set[str] = set()  # allocations whose task the client is about to start again
         self._poked = False
         self._last_heard = 0.0
         self._down_timer: Any = None
@@ -102,7 +103,11 @@ class Host:
                 if before is None or before.terminal or before.id not in self.world.servers.by_id:
                     alloc.pulled = True
                     self._start(alloc)
-            elif alloc.container is None and alloc.client is ClientStatus.RUNNING:
+            elif (
+                alloc.container is None
+                and alloc.client is ClientStatus.RUNNING
+                and alloc.id not in self._restarting
+            ):
                 self._say(alloc, ClientStatus.FAILED, "Terminated", "the task was gone after a restart")
 
     def gone(self, alloc: Alloc) -> None:
@@ -190,9 +195,11 @@ class Host:
             return
         self.ended(container, None)
         alloc.restarts += 1
+        self._restarting.add(alloc.id)
         self.world.loop.after(1.0, self._restart, alloc)
 
     def _restart(self, alloc: Alloc) -> None:
+        self._restarting.discard(alloc.id)
         if self.alive and self.agent_ok and alloc.container is None and alloc.client is ClientStatus.RUNNING:
             if alloc.desired == "run" or not self.connected:
                 self._start(alloc)

@@ -16,9 +16,10 @@ from tests.simulation.faults import Faults
 from tests.simulation.fleet_of import Fleet
 from tests.simulation.hosts import Host
 from tests.simulation.invariants import Checker
-from tests.simulation.network import Network, give_methods
+from tests.simulation.network import Network
 from tests.simulation.owners import Owners
 from tests.simulation.servers import Servers
+from tests.simulation.storewire import give_methods
 from tests.simulation.waha import Sessions
 from tests.simulation.world import START, World
 

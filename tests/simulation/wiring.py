@@ -29,7 +29,8 @@ from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.sweep import Sweep
 from daemon.workqueue import WorkQueue
-from tests.simulation.network import DiscoveryWire, ListenerWire, SchedulerWire, StorageWire, WahaWire
+from tests.simulation.storewire import ListenerWire
+from tests.simulation.systems import DiscoveryWire, SchedulerWire, StorageWire, WahaWire
 from tests.unit.daemon.system import JOBS, LOOP, nothing_to_purge
 
 if TYPE_CHECKING:

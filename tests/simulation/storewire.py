@@ -1,0 +1,92 @@
+"""The store as a daemon reaches it: every coroutine is a call over the wire, and its news come by another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any
+
+from core.errors import DependencyError
+from core.store.notify import Item, Reconnected
+from tests.simulation.network import STORE_TIMEOUT_S, Wire
+
+
+class StoreWire:
+    """The store as this daemon reaches it. Methods are made below, one for each of the store's."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._sent = _SentAt()
+        self._store = wire.world.store.seen_by(self._sent)
+
+    async def _call(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        wire = self._wire
+        daemon, checker = wire.daemon, wire.world.checker
+        sent_at = daemon.clock.monotonic()
+
+        def execute() -> Any:
+            self._sent.at = sent_at
+            checker.store_write_begins(daemon, name, args)
+            result = run_now(getattr(self._store, name)(*args, **options))
+            checker.stored(daemon, name, args, result)
+            return result
+
+        return await wire.request("postgres", name, execute, STORE_TIMEOUT_S)
+
+
+class _SentAt:
+    """A clock that reads what the daemon's own clock read when it sent its request."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def _store_method(name: str) -> Any:
+    async def call(self: StoreWire, *args: Any, **options: Any) -> Any:
+        return await self._call(name, args, options)
+
+    call.__name__ = name
+    return call
+
+
+def give_methods(store: type) -> None:
+    """Every coroutine of the store becomes a call over the wire."""
+    for name in dir(store):
+        if not name.startswith("_") and asyncio.iscoroutinefunction(getattr(store, name)):
+            setattr(StoreWire, name, _store_method(name))
+
+
+def run_now(coroutine: Any) -> Any:
+    """What a coroutine returns that awaits nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the store in memory awaited something")
+
+
+class ListenerWire:
+    """`core.store.notify.Listener`."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self.is_listening = False
+
+    async def run(self, on_item: Callable[[Item], None]) -> None:
+        wire = self._wire
+        while True:
+            try:
+                await wire.request("postgres", "listen", lambda: None, STORE_TIMEOUT_S)
+            except DependencyError:
+                await wire.daemon.clock.sleep(2.0)
+                continue
+            wire.hear, wire.hear_context = on_item, contextvars.copy_context()
+            self.is_listening = True
+            on_item(Reconnected())
+            wire.hear_ended = wire.world.loop.create_future()
+            await wire.hear_ended
+            self.is_listening = False
+            wire.hear = None
