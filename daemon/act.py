@@ -212,8 +212,10 @@ class _Performance:
             case act.StopJob():
                 await scheduler.stop(job)
             case act.PurgeJob():
+                # First: a purge takes the allocations out of Nomad's lists, and a pass that still knows of a
+                # registered job but not of this purge would wait for a container whose end was seen.
+                await store.record_registered(lease, None)
                 await scheduler.purge(job)
-                return partial(store.record_registered, lease, None)
             case act.DeleteVariables():
                 await scheduler.delete_variables(variable_path(self._user_id))
                 return partial(store.record_variables, lease, None)

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,7 +255,8 @@ async def running_fleet(
     )
     hooks: list[dict[str, Any]] = []
     key = Fernet.generate_key().decode()
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.dispose)
         drivers = None
         if inline:
             stack.enter_context(_quick_simulators())
@@ -288,4 +289,3 @@ async def running_fleet(
                     "WAHAFLEET_EMPTY_GRACE_S": "0",
                 },
             )
-    await engine.dispose()

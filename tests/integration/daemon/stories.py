@@ -176,7 +176,6 @@ _DELETE = (
     "effect_done RemoveChip",
     "effect_done StopJob",
     "effect_done PurgeJob",
-    "effect_recorded PurgeJob",
     "effect_done DeleteVariables",
     "effect_recorded DeleteVariables",
     "effect_done DeleteStorage",

@@ -63,6 +63,7 @@ class Stage:
 
     async def close(self) -> None:
         if self._daemon is not None and self._daemon.alive:
+            await self._daemon.ready()  # it may have begun a moment ago: the last case can end without it
             await self._daemon.end()
 
 
@@ -78,8 +79,10 @@ async def stage(shared_database_url: str, request: pytest.FixtureRequest) -> Asy
     speed: float = request.param
     async with running_fleet(shared_database_url, hosts=2, inline=True, speed=speed) as fleet:
         made = Stage(fleet)
-        yield made
-        await made.close()
+        try:
+            yield made
+        finally:
+            await made.close()
 
 
 @pytest.mark.parametrize(

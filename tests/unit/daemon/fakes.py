@@ -163,6 +163,9 @@ class FakeNomad:
     async def purge(self, job_id: str) -> None:
         await self.faults.enter("nomad.purge", job_id)
         self.held.pop(job_id, None)
+        # Nomad lists none of them any more; what still runs stays, for tests must be able to see it.
+        alive = (ClientStatus.RUNNING, ClientStatus.PENDING)
+        self.allocs[job_id] = [a for a in self.allocs[job_id] if a.client in alive]
         self.faults.leave("nomad.purge")
 
     async def stop_allocation(self, allocation_id: str) -> None:
@@ -180,7 +183,7 @@ class FakeNomad:
 
     async def evaluate(self, job_id: str) -> None:
         await self.faults.enter("nomad.evaluate", job_id)
-        if job_id in self.jobs and not any(a.client is ClientStatus.RUNNING for a in self.allocs[job_id]):
+        if job_id in self.held and not any(a.client is ClientStatus.RUNNING for a in self.allocs[job_id]):
             self.background(self.place(job_id))
         self.faults.leave("nomad.evaluate")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,7 +78,7 @@ def test_killed_anywhere_twice_it_ends_the_same(first: int, second: int) -> None
                 w.store.wish(C1, Wanted.DELETED)
             steps = KillAt(n)
             # Time in which nobody works must not use up the time for logging out.
-            patience = {"teardown_deadline_s": 600.0}
+            patience: dict[str, Any] = {"teardown_deadline_s": 600.0}
             store = DeadStore(w, steps)
             killed = Daemon(w, owner=f"killed{n}", steps=steps, store=store, **patience)  # type: ignore[arg-type]
             if not await passes(w, killed, done):
@@ -99,3 +100,32 @@ async def test_every_kind_of_step_is_announced(w: World) -> None:
     w.store.add_chip(U1, C1)
     await passes(w, daemon, lambda: w.phase() == ("qr", None))
     assert set(steps.seen) == {step.value for step in Step}
+
+
+class KillAtEffect(KillAt):
+    """Ends the process when it announces that an effect was done, before it is recorded anywhere."""
+
+    def __init__(self, effect: str) -> None:
+        super().__init__(10_000)
+        self._effect = effect
+
+    def announce(self, step: Step, key: str, detail: str = "", /) -> None:
+        if step is Step.EFFECT_DONE and detail == self._effect:
+            self.left = 1
+        super().announce(step, key, detail)
+
+
+@scenario
+async def test_after_a_kill_right_behind_the_purge_nobody_waits_for_a_container_that_was_seen_to_end(
+    w: World,
+) -> None:
+    w.store.add_chip(U1, C1)
+    await passes(w, Daemon(w), lambda: w.phase() == ("qr", None))
+    w.store.wish(C1, Wanted.DELETED)
+    steps = KillAtEffect("PurgeJob")
+    store = DeadStore(w, steps)
+    assert not await passes(w, Daemon(w, owner="killed", steps=steps, store=store), w.nothing_left)  # type: ignore[arg-type]
+    assert w.store.containers[U1].phase == "stopping"
+    await asyncio.sleep(60)  # its lease runs out
+    # As often as what is left takes: a vanished placement would be given minutes.
+    assert await passes(w, Daemon(w, owner="after"), w.nothing_left, limit=8)
