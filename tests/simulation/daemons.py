@@ -94,6 +94,8 @@ class PassRecord:
 class Daemon:
     """One daemon process, from start to its end."""
 
+    is_janitor = False
+
     def __init__(self, world: World, name: str) -> None:
         random = world.random
         self.world = world

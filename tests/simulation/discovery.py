@@ -86,6 +86,14 @@ class Catalog:
                 self.deregister(entry.container.alloc)
         self._changed()
 
+    def forget(self, service_id: str) -> None:
+        """Taken out of the catalog by its id; an agent that still holds it puts it back as it syncs."""
+        for allocation_id, entry in list(self._entries.items()):
+            if entry.instance.service_id == service_id:
+                del self._entries[allocation_id]
+                self._changed()
+                self._later(entry.container.host, self._put, entry.container)
+
     # --- inner ------------------------------------------------------------------------------------------
     def _later(self, host: Host, act: Any, what: Any, *, least_s: float = 0.02, most_s: float = 0.6) -> None:
         self.world.loop.after(self.world.random.uniform(least_s, most_s), self._arrive, host, act, what)

@@ -53,8 +53,6 @@ def _user(world: World, user_id: str) -> list[str]:
         found.append(f"{name} is {row.phase} {row.reason}")
     elif running and (row.observed.endpoint is None or row.observed.port != running[0].alloc.port):
         found.append(f"{name} has endpoint {row.observed.endpoint}, its container another")
-    # What left Nomad's lists before its end was seen is closed by the janitor's housekeeping, not by passes.
-    entries = [e for e in entries if e[1] in world.servers.by_id]
     if len(entries) != 1:
         found.append(f"{name} holds {len(entries)} ports")
     for chip in row.chips:

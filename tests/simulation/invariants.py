@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from core.domain.actions import ContainerStatus
 from core.domain.desired import Wanted
 from core.domain.facts import ClientStatus, WahaStatus
-from core.domain.names import JOB_PREFIX, SESSION_PREFIX
+from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, main_database
 from core.store.interface import Busy, Written
 from daemon import fleet
+from tests.memory_store.rows import LeaseRow
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, UNKNOWN, Daemon
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
@@ -47,7 +48,7 @@ class Checker:
     # --- leases -----------------------------------------------------------------------------------------
     def sent(self, daemon: Daemon, user: str, effect: str, timeout_s: float) -> None:
         """An effect leaves: its lease must outlive it."""
-        row = self.world.store.leases.get(user)
+        row = self._lease(daemon, user, effect)
         now = self.world.now
         if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < now + timeout_s:
             left = "none" if row is None else f"{row.owner or 'nobody'} for {row.expires_at - now:.1f} s"
@@ -56,12 +57,26 @@ class Checker:
     def lands(self, daemon: Daemon, user: str, effect: str) -> None:
         """An effect is accepted: its lease must still be its sender's."""
         self.world.counts[f"effect.{effect}"] += 1
-        row = self.world.store.leases.get(user)
+        row = self._lease(daemon, user, effect)
         if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < self.world.now:
             self._fail(f"lease: {effect} of {daemon.name} for user {short(user)} accepted outside its lease")
+        if daemon.is_janitor:
+            self.world.counts["janitor.effects"] += 1
+            self._janitor_acts(daemon, user, effect)
+
+    def _lease(self, daemon: Daemon, user: str, effect: str) -> Any:
+        """The user's lease; for storage that no user's name is on the janitor has that of the fleet."""
+        row = self.world.store.leases.get(user)
+        if daemon.is_janitor and effect == "drop_storage" and (row is None or row.owner != daemon.name):
+            whole = self.world.store.leases.get(fleet.KEY)
+            if whole is not None and f"{whole.owner}:janitor" == daemon.name:
+                return LeaseRow(daemon.name, whole.token, whole.expires_at)
+        return row
 
     def swept(self, daemon: Daemon) -> None:
         """Lists of everything are read by the holder of the fleet's lease alone."""
+        if daemon.is_janitor:
+            return
         row = self.world.store.leases.get(fleet.KEY)
         if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < self.world.now:
             self._fail(f"lease: {daemon.name} sweeps without the lease of the fleet")
@@ -129,9 +144,29 @@ class Checker:
         self.lands(daemon, user, "delete_variables")
         self._gone(daemon, user, "deletes the variables")
 
-    def storage_goes(self, daemon: Daemon, user: str, namespace: str) -> None:
+    def storage_goes(self, daemon: Daemon, user: str, namespace: str, database: str | None) -> None:
         self.lands(daemon, user, "drop_storage")
-        self._gone(daemon, user, "drops the storage")
+        if daemon.is_janitor:
+            self._janitor_drops(daemon, user, namespace, database)
+        else:
+            self._gone(daemon, user, "drops the storage")
+
+    def _janitor_drops(self, daemon: Daemon, user: str, namespace: str, database: str | None) -> None:
+        row = next((r for r in self.world.store.containers.values() if r.namespace == namespace), None)
+        if database is None:
+            if row is not None:
+                self._fail(f"janitor: {daemon.name} drops the storage of user {short(row.user_id)}")
+            if any(c.alloc.lost_at is None for c in self.world.waha.containers_of(user)):
+                self._fail(f"janitor: {daemon.name} drops storage {namespace} under a running container")
+        elif row is not None:
+            owned = {database_name(namespace, SESSION_PREFIX + chip.id) for chip in row.chips}
+            if database in {main_database(namespace), *owned}:
+                self._fail(f"janitor: {daemon.name} drops {database}, which a row explains")
+
+    def _janitor_acts(self, daemon: Daemon, user: str, effect: str) -> None:
+        """What a row explains is never an orphan. A session's chip is asked for where it is deleted."""
+        if effect in ("stop", "purge", "delete_variables") and user in self.world.store.containers:
+            self._fail(f"janitor: {daemon.name} does {effect} for user {short(user)}, whose row is there")
 
     def _gone(self, daemon: Daemon, user: str, does: str) -> None:
         record = daemon.record(user)
@@ -185,6 +220,8 @@ class Checker:
     def waha_lands(self, daemon: Daemon, container: Container, method: str, args: tuple[Any, ...]) -> None:
         user, name = container.user, args[0]
         self.lands(daemon, user, f"waha.{method}")
+        if daemon.is_janitor and name[len(SESSION_PREFIX) :] in self.world.store.chips:
+            self._fail(f"janitor: {daemon.name} does {method} on session {short(name)}, whose chip is there")
         record = daemon.record(user)
         if record is None or record.snapshot is None:
             return

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import structlog
 
+from tests.memory_orphans import MemoryOrphans
 from tests.memory_store import MemoryStore
 from tests.simulation import ending
+from tests.simulation.caretaker import Watch
 from tests.simulation.discovery import Catalog
 from tests.simulation.faults import Faults
 from tests.simulation.fleet_of import Fleet
@@ -21,6 +23,7 @@ from tests.simulation.owners import Owners
 from tests.simulation.servers import Servers
 from tests.simulation.storewire import give_methods
 from tests.simulation.waha import Sessions
+from tests.simulation.wiring import SETTINGS
 from tests.simulation.world import START, World
 
 LENGTH_S = 7200.0
@@ -72,6 +75,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     world.store = MemoryStore(_StoreClock(world))
     give_methods(MemoryStore)
     world.network = Network(world)
+    world.orphans = MemoryOrphans(world.store)
     world.store.on_news = world.network.store_news
     world.servers, world.catalog, world.waha = Servers(world), Catalog(world), Sessions(world)
     world.checker = Checker(world)
@@ -86,7 +90,9 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     world.owners.begin(BUSY_S)
     faults = Faults(world, fleet, BUSY_S)
     faults.plan(random.randint(30, 60), _FAULTS_FROM_S)
-    world.loop.at(BUSY_S, _calm, world, fleet)
+    watch = Watch(world, SETTINGS.orphan_grace_s)
+    watch.begin()
+    world.loop.at(BUSY_S, _calm, world, fleet, watch)
     _listen_to_logs(world, verbose=verbose)
     failure = None
     try:
@@ -114,7 +120,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     )
 
 
-def _calm(world: World, fleet: Fleet) -> None:
+def _calm(world: World, fleet: Fleet, watch: Watch) -> None:
     """All faults are over; what they left behind is the daemons' business."""
     world.trace.note("calm")
     fleet.calm = True
@@ -122,6 +128,7 @@ def _calm(world: World, fleet: Fleet) -> None:
     for daemon in world.daemons:
         daemon.kill_in = None
     world.owners.come_to_rest()
+    watch.calm()
 
 
 def _take_down(world: World, fleet: Fleet) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from core.clients.scheduler import RELIST, Relist
 from core.clients.waha import READ_TIMEOUT_S, WRITE_TIMEOUT_S
 from core.domain.facts import ServiceInstance
-from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX
+from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX, database_name, main_database
 from core.errors import DependencyError, Unavailable
 from tests.simulation.hosts import Container
 from tests.simulation.network import Stream, Wire
@@ -165,6 +165,13 @@ class DiscoveryWire:
     async def leader(self) -> str:
         return "10.0.0.1:8300"
 
+    async def deregister(self, service_id: str) -> None:
+        def execute() -> None:
+            self._wire.world.trace.note("deregister", service_id[-4:], self._wire.daemon.name)
+            self._catalog.forget(service_id)
+
+        await self._wire.request("consul", "deregister", execute, CONSUL_TIMEOUT_S)
+
     async def watch(self) -> AsyncIterator[tuple[ServiceInstance, ...]]:
         wire = self._wire
         while True:
@@ -313,11 +320,13 @@ class StorageWire:
         user = world.owners.user_of_namespace(namespace)
 
         def execute() -> None:
-            world.checker.storage_goes(daemon, user, namespace)
+            world.checker.storage_goes(daemon, user, namespace, database)
             world.trace.note("drop-storage", short(user), daemon.name)
             if database is None:
                 self._waha.databases.pop(namespace, None)
                 self._waha.storage.pop(namespace, None)
+            else:
+                self._waha.drop(namespace, database)
 
         world.checker.sent(daemon, user, "drop_storage", STORAGE_TIMEOUT_S)
         await self._call("drop", execute)
@@ -329,7 +338,7 @@ class StorageWire:
         found = self._waha.databases.get(namespace)
         if found is None:
             return ()
-        return (f"waha_{namespace}", *sorted(f"waha_{namespace}_{name}" for name in found))
+        return (main_database(namespace), *sorted(database_name(namespace, name) for name in found))
 
     async def _call(self, name: str, execute: Callable[[], Any]) -> Any:
         return await self._wire.request("storage", name, execute, STORAGE_TIMEOUT_S)

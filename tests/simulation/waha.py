@@ -11,6 +11,7 @@ from typing import Any
 
 from core.clients.waha_models import AlreadyExists, WahaSession
 from core.domain.facts import WahaStatus
+from core.domain.names import database_name
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from tests.simulation.hosts import Container
 from tests.simulation.world import World, short
@@ -71,6 +72,13 @@ class Sessions:
 
     def running(self, container: Container) -> int:
         return sum(1 for live in container.sessions.values() if live.status is not WahaStatus.STOPPED)
+
+    def drop(self, namespace: str, database: str) -> None:
+        """One session's database is removed on the server."""
+        for name in sorted(self.databases.get(namespace, ())):
+            if database_name(namespace, name) == database:
+                self.databases[namespace].discard(name)
+                self.storage.get(namespace, {}).pop(name, None)
 
     # --- calls, as they arrive --------------------------------------------------------------------------
     def arrive(

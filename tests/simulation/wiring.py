@@ -29,6 +29,7 @@ from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.sweep import Sweep
 from daemon.workqueue import WorkQueue
+from tests.simulation.caretaker import caretaker
 from tests.simulation.storewire import ListenerWire
 from tests.simulation.systems import DiscoveryWire, SchedulerWire, StorageWire, WahaWire
 from tests.unit.daemon.system import JOBS, LOOP, nothing_to_purge
@@ -38,7 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["JOBS", "SETTINGS", "run"]
 
-SETTINGS: LoopSettings = msgspec.structs.replace(LOOP, empty_grace_s=120, workers=2)
+SETTINGS: LoopSettings = msgspec.structs.replace(
+    LOOP,
+    empty_grace_s=120,
+    workers=2,
+    janitor="remove",
+    janitor_s=120,
+    orphan_grace_s=300,
+)
 
 
 class NoCaches:
@@ -61,6 +69,8 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     refusals = Refusals(SETTINGS.resync_s)
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
+    policy = main.policy_of(SETTINGS)
+    keeper, strangers = caretaker(daemon, policy, SETTINGS, outages, metrics)
     reconciler = Reconciler(
         owner=daemon.name,
         store=store,
@@ -73,9 +83,10 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         refusals=refusals,
         clock=clock,
         steps=daemon,
-        policy=main.policy_of(SETTINGS),
+        policy=policy,
         settings=SETTINGS,
         metrics=metrics,
+        strangers=strangers,
     )
     controller = Controller(queue, reconciler, outages, workers=SETTINGS.workers, metrics=metrics)
     sweep = Sweep(
@@ -94,6 +105,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         store=store,
         lister=Lister(scheduler, discovery, store, clock, outages),
         sweep=sweep,
+        duties=(keeper,),
         clock=clock,
         random=random,
         metrics=metrics,

@@ -61,6 +61,7 @@ class World:
     network: Network
     checker: Checker
     store: Any
+    orphans: Any
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
