@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -195,7 +196,7 @@ def test_a_bad_start_is_one_line_and_exit_1(start: Start, env: dict[str, str], s
 def test_a_taken_port_is_said(start: Start) -> None:
     first = start()
     second = start(WHATSAPP_API_PORT=str(first.port))
-    assert second.child.wait(10) == 1
+    assert second.child.wait(10) == errno.EADDRINUSE  # what the daemon reads as `port_in_use`
     assert "in use" in json.loads(second.first_line)["problem"]
 
 
