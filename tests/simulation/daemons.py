@@ -22,6 +22,8 @@ from tests.simulation.world import START, World, short
 # Clocks of daemons differ by this much at most; the design's margins are made for it.
 SKEW_S = 5.0
 DRIFT = 0.0005
+PAUSE_S, CUT_OFF_S = 150.0, 200.0  # the longest that a daemon stands still, or misses a system
+TROUBLE_S = CUT_OFF_S + 60.0  # with the pauses that it makes by then
 
 KNOWN, MISSING, UNKNOWN = "known", "missing", "unknown"
 _LOADERS: dict[str, Loader] = {}
@@ -105,6 +107,7 @@ class Daemon:
         self.cut_from: set[str] = set()
         self.records: dict[str, PassRecord] = {}
         self.passes = 0
+        self.troubled_at = -TROUBLE_S
         self.kill_in: int | None = None  # steps until it is killed
         self.clock = Clock(world, skew_s=random.uniform(-SKEW_S, SKEW_S), drift=random.uniform(-DRIFT, DRIFT))
         self.random = Random(random.getrandbits(32))
@@ -156,6 +159,7 @@ class Daemon:
     def pause(self) -> None:
         if self.process.held is None and not self.process.dead:
             self.process.held = []
+            self.troubled_at = self.world.now
 
     def terminate(self) -> None:
         """SIGTERM."""

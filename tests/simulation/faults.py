@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.daemons import CUT_OFF_S, PAUSE_S
 from tests.simulation.hosts import Container, Host
 from tests.simulation.network import Fate
 from tests.simulation.servers import Job
@@ -124,7 +125,7 @@ class Faults:
         if daemon is None:
             return False
         daemon.pause()
-        self._later(1.0, 150.0, self.world.loop.resume, daemon.process)
+        self._later(1.0, PAUSE_S, self.world.loop.resume, daemon.process)
         return True
 
     def daemon_stopped(self) -> bool:
@@ -140,7 +141,8 @@ class Faults:
             return False
         system = self.random.choice(("nomad", "consul", "waha", "postgres"))
         daemon.cut_from.add(system)
-        self._later(5.0, 200.0, daemon.cut_from.discard, system)
+        daemon.troubled_at = self.world.now
+        self._later(5.0, CUT_OFF_S, daemon.cut_from.discard, system)
         return True
 
     # --- calls ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, main_da
 from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.memory_store.rows import LeaseRow
-from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, UNKNOWN, Daemon
+from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
 
@@ -279,6 +279,7 @@ class Checker:
         hindered = (
             daemon.process.dead
             or daemon.process.held is not None
+            or daemon.troubled_at > since - TROUBLE_S
             or daemon not in self.world.daemons
             or daemon.cut_from
             or self.world.network.down
