@@ -1,0 +1,39 @@
+"""Nothing that the daemon does is left out of the crash cases: each step and each action has a story, or a reason."""
+
+from __future__ import annotations
+
+import typing
+
+from core.domain.actions import ChipAction, ContainerAction
+from daemon.announce import Step
+from tests.integration.daemon.stories import STORIES
+
+NO_STORY = {
+    "RestartSession": (
+        "sent only when WAHA says FAILED, or STARTING for its whole deadline; like StartSession it follows "
+        "`tries_recorded`, where the restart story is killed"
+    ),
+    "ReplaceAllocation": (
+        "sent when WAHA went on refusing our key; recorded before it is sent (tests/unit/daemon/test_single_writer.py)"
+    ),
+    "EvaluateJob": "sent for a container that its own client ended; the same evaluation again changes nothing",
+}
+
+
+def _reached() -> tuple[set[str], set[str]]:
+    """Names of the steps and of the actions that some story is killed at."""
+    words = [step.split() for story in STORIES.values() for step in story.steps]
+    return {word[0] for word in words}, {word[1] for word in words if len(word) > 1}
+
+
+def test_every_kind_of_step_has_a_story() -> None:
+    assert _reached()[0] == {step.value for step in Step}
+
+
+def test_every_action_has_a_story_or_a_reason() -> None:
+    actions = {
+        action.__name__ for action in (*typing.get_args(ContainerAction), *typing.get_args(ChipAction))
+    }
+    assert len(actions) > 10
+    assert _reached()[1] | set(NO_STORY) == actions
+    assert _reached()[1] & set(NO_STORY) == set(), "it has a story: no reason is needed"
