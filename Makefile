@@ -8,6 +8,8 @@ MARK := .venv/.wahafleet-setup
 PYTEST_WORKERS ?= 2
 # How many times the quick number of examples `make soak` tries; CI asks for a tenth.
 SOAK ?= 50
+# How many seeds of the simulation `make soak` runs; a seed takes a few seconds of one core.
+SEEDS ?= 1000
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +47,7 @@ bench: setup ## A chip's way to port and QR, then fleets of 100 and 1,000, as JS
 
 soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
-	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) tests/simulation/test_simulation.py $(ARGS)
+	WAHAFLEET_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/test_simulation.py $(ARGS)
 
 lock: ## Pin all dependencies anew (needs uv on PATH)
 	@command -v uv >/dev/null || { echo "uv is not on PATH; install it with: pip install uv"; exit 1; }

@@ -302,10 +302,12 @@ def _failed(look: _Look) -> ChipPlan:
 
 def _starting(look: _Look) -> ChipPlan:
     phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
-    # A connected chip that fell back by itself has no start on record: then the time in the phase counts.
-    sent = look.tries.last_at or (look.chip.since if look.chip.phase == phase else None)
-    stuck = timedelta(seconds=look.policy.start_deadline_s)
-    if sent is not None and look.scene.now - sent >= stuck:
+    now, chip = look.scene.now, look.chip
+    # What counts is how long it was seen on its way: a session may come up and fall back by itself, unseen or
+    # with no start on record. A start sent since then begins it anew.
+    seen = chip.since if chip.phase in (phase, ChipPhase.CREATING) else None
+    since = max(seen or now, look.tries.last_at or seen or now)
+    if now - since >= timedelta(seconds=look.policy.start_deadline_s):
         return look.refusal() or look.paying_start(RestartSession(look.chip.id), phase)
     return look.plan(phase, next_s=look.policy.poll_moving_s)
 
