@@ -282,8 +282,12 @@ class Faults:
         if system in down:
             return False
         down.add(system)
-        self._later(3.0, longest_s, down.discard, system)
+        self._later(3.0, longest_s, self._back, system)
         return True
+
+    def _back(self, system: str) -> None:
+        self.world.network.down.discard(system)
+        self.world.network.back_at[system] = self.world.now
 
     def consul_away(self) -> bool:
         return self._away("consul", 200.0)

@@ -283,6 +283,8 @@ class Checker:
             or daemon not in self.world.daemons
             or daemon.cut_from
             or self.world.network.down
+            # It failed meanwhile for everybody, and the key has its pause for that.
+            or self.world.network.back_at.get("postgres", -1.0) > since
             or (daemon.stop is not None and daemon.stop.is_set())
         )
         if not hindered and self.refused.get((daemon.name, user)) == since:

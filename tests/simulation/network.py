@@ -41,6 +41,7 @@ class Network:
     def __init__(self, world: World) -> None:
         self.world = world
         self.down: set[str] = set()
+        self.back_at: dict[str, float] = {}  # when each came back last
         self.fates: list[Fate] = []
         self.drop_news = 0.0
         self.double_news = 0.0
