@@ -9,6 +9,7 @@ import click
 
 from cli import failures
 from cli.container import container
+from cli.guard import guard
 from cli.jobspec import jobspec
 from cli.orphans import orphans
 from cli.parts import api, daemon, migrate
@@ -30,7 +31,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, jobspec, container, orphans, phone, user, settings):
+for command in (up, api, daemon, migrate, jobspec, container, guard, orphans, phone, user, settings):
     wahafleet.add_command(command)
 
 
