@@ -147,4 +147,20 @@ VARIABLES: Final = (
         "WAHAFLEET_JANITOR_S", "120", "How often the janitor lists what is ours in Nomad, Consul and storage."
     ),
     _v("WAHAFLEET_ORPHAN_GRACE_S", "3600", "How long something must go unexplained before it is an orphan."),
+    _v("WAHAFLEET_EVENTS_KEEP_DAYS", "90", "Days after which a chip's events are forgotten."),
+    _v(
+        "WAHAFLEET_EVENTS_PER_CHIP",
+        "1000",
+        "Of each chip's events only so many of the newest are kept, however young the others are.",
+    ),
+    _v(
+        "WAHAFLEET_LEDGER_KEEP_DAYS",
+        "30",
+        "Days for which it stays on record who had a port that is free again.",
+    ),
+    _v(
+        "WAHAFLEET_PLACEMENTS_KEEP_DAYS",
+        "90",
+        "Days for which it stays on record which allocation spoke for a user; never the current one.",
+    ),
 )

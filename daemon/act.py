@@ -37,7 +37,7 @@ STORAGE_TIMEOUT_S: Final = 10.0
 LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
 BLOCKED: Final = "blocked"
-_STORE_ACTIONS: Final = (act.RemoveContainer, act.RemoveChip)
+_STORE_ACTIONS: Final = (act.AdoptJob, act.RemoveContainer, act.RemoveChip)
 _CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
 _UNSETTLING: Final = (act.RegisterJob, act.ReplaceAllocation, act.StopJob, act.PurgeJob)
@@ -112,7 +112,7 @@ class Actor:
             await self._store.record_tries(held.lease, tries)
             self._steps.announce(Step.TRIES_RECORDED, held.lease.key)
         attempts = (one.attempt(action) for action in sendable.values())
-        ended = await asyncio.gather(*attempts, return_exceptions=True)
+        ended = await asyncio.gather(*attempts, return_exceptions=True) if sendable else []
         results = {place: result for place, result in hindrances.items() if result is not None}
         for place, result in zip(sendable, ended, strict=True):
             # All have ended by now, so none goes on behind the back of a pass that failed.
@@ -201,6 +201,8 @@ class _Performance:
                 seen = await scheduler.register(wanted.job, expected, wanted.submission)
                 registered = Registered(wanted.hashes, seen.modify_index)
                 return partial(store.record_registered, lease, registered)
+            case act.AdoptJob(modify_index=index, hashes=hashes):
+                await store.record_registered(lease, Registered(hashes, index))
             case act.ReplaceAllocation(allocation_id=allocation_id, key_refused=key_refused):
                 if key_refused:
                     # Remembered first: a crash in between may cost the remedy's effect, never repeats it for

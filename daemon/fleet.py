@@ -35,10 +35,10 @@ import structlog
 from core.clients.discovery import Discovery
 from core.clients.scheduler import Scheduler
 from core.clock import Clock
-from core.domain.facts import Fact, Known, Unknown
+from core.domain.facts import Fact, Missing, Unknown
 from core.domain.states import Reason
 from core.domain.sweep import Listing
-from core.errors import DependencyError, Missing
+from core.errors import DependencyError
 from core.store.interface import Answered, Busy, Lease, ReconcileStore
 from daemon.lease import HeldLease, kept
 from daemon.metrics import Metrics
@@ -104,27 +104,24 @@ class Lister:
         """Raises Unavailable when the store is away; a list of others that failed is Unknown."""
         began = self._clock.monotonic()
         nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
-        jobs, allocations, instances = await asyncio.gather(
+        jobs, allocations, instances, variables = await asyncio.gather(
             self._fact(self._scheduler.jobs(), "nomad", nomad),
             self._fact(self._scheduler.all_allocations(), "nomad", nomad),
             self._fact(self._discovery.instances(), "consul", consul),
+            self._fact(self._scheduler.variable_paths(), "nomad", nomad),
         )
         # Last: a user that a pass looks at meanwhile must not be compared with an older world.
         users = await self._store.summaries()
-        return Listing(jobs, allocations, instances, users, read_s=self._clock.monotonic() - began)
+        read_s = self._clock.monotonic() - began
+        return Listing(jobs, allocations, instances, variables, users, read_s=read_s)
 
     async def _fact(self, read: Awaitable[T], system: str, why: Reason) -> Fact[T]:
-        try:
-            value = await read
-        except Missing as error:
+        fact = await self._outages.fact(read, system, why)
+        if isinstance(fact, Missing):
             # A list has no "no such thing": a 404 is not the system's own answer.
-            _log.warning("listing_failed", system=system, code=error.code, error=error.message)
+            _log.warning("listing_failed", system=system)
             return Unknown(why)
-        except DependencyError as error:
-            self._outages.failed(system, error)
-            return Unknown(why)
-        self._outages.worked(system)
-        return Known(value, self._clock.now())
+        return fact
 
 
 class Fleet:
@@ -228,16 +225,7 @@ class Fleet:
             self._metrics.forget_users()
             self._sweep.end()
             _log.info("fleet_left", lost=held.lost)
-            await self._release(held)
-
-    async def _release(self, held: HeldLease) -> None:
-        """Give the lease back, unless an effect may still be going on: then it has to run out."""
-        if held.lost or held.effects_under_way:
-            return
-        try:
-            await asyncio.shield(self._store.release(held.lease))
-        except DependencyError as error:
-            _log.warning("lease_not_released", code=error.code, error=error.message)
+            await held.give_back(self._store)
 
     async def _serve(self, held: HeldLease, alive: Callable[[], None]) -> None:
         """Run duties at their times; returns when the lease is no longer ours or should not be."""
@@ -255,10 +243,8 @@ class Fleet:
                         due[duty] = self._clock.monotonic() + duty.every_s
                         await self._run(duty, held, listing)
                 self._metrics.observe_listing(listing.read_s)
-                if _is_whole(listing):
-                    self._failures = 0
-                else:
-                    self._failures += 1
+                self._failures = self._failures + 1 if listing.unread else 0
+                if listing.unread:
                     due[self._sweep] = self._clock.monotonic() + _AFTER_FAILURE_S
                 await self._clock.sleep(_LEAST_PAUSE_S)
             else:
@@ -284,15 +270,9 @@ class Fleet:
 
     async def _pause(self, limit_s: float) -> None:
         """Wait until something may have been missed, or for a while."""
-        timer = asyncio.ensure_future(self._clock.sleep(min(limit_s, _TRY_EVERY_S)))
-        wanted = asyncio.ensure_future(self._wanted.wait())
-        try:
-            await asyncio.wait({timer, wanted}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (timer, wanted):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(limit_s, _TRY_EVERY_S)):
+                await self._wanted.wait()
 
     async def _run(self, duty: Duty, held: HeldLease, listing: Listing) -> None:
         if not held.allows(0.0):
@@ -313,9 +293,3 @@ class Fleet:
             outcome = "broke"
             _log.exception("duty_broke", duty=duty.name)
         self._metrics.count_duty(duty.name, outcome, self._clock.monotonic() - began)
-
-
-def _is_whole(listing: Listing) -> bool:
-    return not any(
-        isinstance(fact, Unknown) for fact in (listing.jobs, listing.allocations, listing.instances)
-    )

@@ -162,6 +162,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         sweep = Sweep(
             queue,
             clock,
+            store,
             every_s=settings.loop.resync_s,
             rhythm=Rhythm(look_s=settings.loop.waha_look_s),
             metrics=metrics,

@@ -1,6 +1,7 @@
 """The sweep: what was read in bulk is compared with the store, and whoever differs gets a pass.
 
-It changes nothing itself. Users at rest make no request at all between two sweeps, and a sweep's requests do
+It changes nothing outside, and one thing in the store: of users whose secrets are gone from Nomad it notes
+that, so that their next pass writes them again. Users at rest make no request at all between two sweeps, and a sweep's requests do
 not depend on their number, but for pages of lists and for the looks that are due: each user at rest has a pass
 once in `look_s`, because what only WAHA knows stands in no list. Those are spread evenly over the period.
 """
@@ -12,8 +13,8 @@ from collections import Counter
 import structlog
 
 from core.clock import Clock
-from core.domain.facts import Unknown
 from core.domain.sweep import Listing, Rhythm, by_phase, compare
+from core.store.interface import ReconcileStore
 from daemon.lease import HeldLease
 from daemon.metrics import Metrics
 from daemon.workqueue import WorkQueue
@@ -30,6 +31,7 @@ class Sweep:
         self,
         queue: WorkQueue,
         clock: Clock,
+        store: ReconcileStore,
         *,
         every_s: float,
         rhythm: Rhythm | None = None,
@@ -38,6 +40,7 @@ class Sweep:
         self.every_s = every_s
         self._queue = queue
         self._clock = clock
+        self._store = store
         self._rhythm = rhythm or Rhythm()
         self._metrics = metrics or Metrics()
         self._last_at: float | None = None
@@ -56,24 +59,25 @@ class Sweep:
         """Somebody else sweeps."""
         self._last_at = None
 
-    async def run(self, _held: HeldLease, listing: Listing) -> None:
-        """Put everybody who needs a look on the queue."""
+    async def run(self, held: HeldLease, listing: Listing) -> None:
+        """Put everybody who needs a look on the queue. Raises StaleWrite when the lease is lost, Unavailable."""
         now = self._clock.monotonic()
         # After a while without sweeps as much is due as in one period, not everything at once.
         since_s = self.every_s if self._last_at is None else now - self._last_at
         found = compare(listing, self._rhythm, since_s=since_s, takeover=self._taking_over)
-        self._queue.put_all(found.differing)
+        lacking = found.without_variables
+        self._queue.put_all(user for user in found.differing if user not in lacking)
         self._queue.put_all(found.due, spread_s=self.every_s)
+        if lacking:
+            _log.warning("variables_missing", users=len(lacking), user_ids=lacking[:10])
+            await self._store.variables_lost(held.lease, lacking)
+            self._queue.put_all(lacking)
         whys = Counter(why.value for why in found.differing.values())
         if found.due:
             whys["due"] = len(found.due)
         self._metrics.count_findings(whys)
         self._metrics.set_users(by_phase(listing.users))
-        blind = sorted(
-            name
-            for name in ("jobs", "allocations", "instances")
-            if isinstance(getattr(listing, name), Unknown)
-        )
+        blind = sorted(listing.unread)
         (_log.info if whys or blind else _log.debug)(
             "swept",
             users=len(listing.users),

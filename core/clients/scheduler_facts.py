@@ -28,9 +28,19 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_NS = 16_725_225_600 * 10**9
 
 
+class _Service(msgspec.Struct, frozen=True):
+    meta: dict[str, str] | None = msgspec.field(name="Meta", default=None)
+
+
+class _Group(msgspec.Struct, frozen=True):
+    services: list[_Service] | None = msgspec.field(name="Services", default=None)
+
+
 class Job(msgspec.Struct, frozen=True):
     id: str = msgspec.field(name="ID")
     modify_index: int = msgspec.field(name="JobModifyIndex")
+    create_index: int = msgspec.field(name="CreateIndex", default=0)
+    groups: list[_Group] | None = msgspec.field(name="TaskGroups", default=None)
     stop: bool | None = msgspec.field(name="Stop", default=None)
     status: str = msgspec.field(name="Status", default="")
 
@@ -128,7 +138,17 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def job_fact(job: Job) -> JobFact:
-    return JobFact(modify_index=job.modify_index, stopped=bool(job.stop), status=job.status)
+    """Creation sets CreateIndex and JobModifyIndex to one value; only a changed specification, or a stop, moves
+    the second (Nomad source, state store, upsertJobImpl).
+    """
+    metas = [service.meta or {} for group in job.groups or () for service in group.services or ()]
+    return JobFact(
+        modify_index=job.modify_index,
+        stopped=bool(job.stop),
+        status=job.status,
+        spec=next((meta["spec"] for meta in metas if "spec" in meta), ""),
+        first=job.create_index == job.modify_index,
+    )
 
 
 def listed_job(stub: JobStub) -> ListedJob:

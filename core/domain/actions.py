@@ -25,6 +25,13 @@ class RegisterJob(msgspec.Struct, frozen=True, tag=True):
     hashes: SpecHashes
 
 
+class AdoptJob(msgspec.Struct, frozen=True, tag=True):
+    """Book the job that stands in Nomad as the one we registered: we did, and died before we could book it."""
+
+    modify_index: int
+    hashes: SpecHashes
+
+
 class ReplaceAllocation(msgspec.Struct, frozen=True, tag=True):
     """Have Nomad stop this allocation and place another; the new one starts when the old one is dead.
 
@@ -93,6 +100,7 @@ class RemoveChip(msgspec.Struct, frozen=True, tag=True):
 ContainerAction: TypeAlias = (
     WriteVariables
     | RegisterJob
+    | AdoptJob
     | ReplaceAllocation
     | EvaluateJob
     | StopJob

@@ -114,6 +114,13 @@ class _Look:
         """Conectar was pressed after the credentials were seen lost: a QR may be shown."""
         return self.unlinked is None or self.chip.generation > self.unlinked
 
+    def overdue(self, phase: ChipPhase) -> Reason | None:
+        """Why it stood in this phase for too long; None while it may, and after a new wish."""
+        if self.fresh:
+            return None
+        stood = Stood(self.chip.phase, self.chip.reason, self.chip.since)
+        return overdue(phase, stood, self.scene.now, self.policy)
+
     def plan(
         self,
         phase: ChipPhase,
@@ -125,8 +132,7 @@ class _Look:
     ) -> ChipPlan:
         session = self.session
         if reason is None:
-            before = Stood(self.chip.phase, self.chip.reason, self.chip.since)
-            reason = overdue(phase, before, self.scene.now, self.policy) if not self.fresh else None
+            reason = self.overdue(phase)
         status = ChipStatus(
             phase=phase,
             status=self._word(phase),
@@ -324,8 +330,7 @@ def _asks_for_pairing(look: _Look) -> ChipPlan:
         return look.plan(ChipPhase.UNLINKED, Reason.UNLINKED, StopSession(chip.id))
     qr = look.session.status is WahaStatus.SCAN_QR_CODE
     phase = ChipPhase.QR if qr else ChipPhase.PASSKEY
-    stood = Stood(chip.phase, chip.reason, chip.since)
-    if not look.fresh and overdue(phase, stood, look.scene.now, look.policy) is not None:
+    if look.overdue(phase) is not None:
         return look.plan(ChipPhase.PARKED, Reason.QR_SPENT, StopSession(chip.id), tries=look.spent())
     up = msgspec.structs.replace(look.tries, failures=0, qr_rounds=max(1, look.tries.qr_rounds))
     return look.plan(phase, next_s=look.policy.poll_qr_s, tries=up)

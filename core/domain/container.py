@@ -9,6 +9,7 @@ import msgspec
 
 from core.domain.actions import (
     Action,
+    AdoptJob,
     ContainerStatus,
     DeleteStorage,
     DeleteVariables,
@@ -23,7 +24,7 @@ from core.domain.actions import (
 from core.domain.container_status import seen_status
 from core.domain.deadlines import Stood, overdue
 from core.domain.desired import Desired, Wanted
-from core.domain.endpoints import is_cut_off, is_possibly_alive, vanished_left_s
+from core.domain.endpoints import is_cut_off, is_possibly_alive, newest, vanished_left_s
 from core.domain.facts import (
     NOT_ASKED,
     AllocationFact,
@@ -116,8 +117,7 @@ def plan_container(
     alive = tuple(a for a in allocations.value if is_possibly_alive(a, now, policy))
     cut_off = any(is_cut_off(a, now, policy) for a in alive)
     vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
-    newest = max(allocations.value, key=lambda a: a.create_index, default=None)
-    seen = _Seen(job, alive, newest, cut_off, vanished)
+    seen = _Seen(job, alive, newest(allocations.value), cut_off, vanished)
     status = seen_status(job, allocations.value, cut_off, observation)
     status = msgspec.structs.replace(status, empty_since=empty_since)
     if aim is Aim.REMOVE:
@@ -187,21 +187,44 @@ def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:
             return ()
         index = 0 if isinstance(seen.job, Missing) else seen.job.value.modify_index
         return (write, RegisterJob(expected_index=index, hashes=container.wanted_hashes))
+    adoption = _adoption(desired, seen.job.value)
     if seen.cut_off:
-        return ()
+        return adoption
     registered, index = container.registered, seen.job.value.modify_index
     stale_secrets = container.variables_hash != container.wanted_variables_hash
+    if adoption:
+        return (write, *adoption) if stale_secrets else adoption
     drift = (
         registered is None or registered.hashes != container.wanted_hashes or registered.modify_index != index
     )
     register = RegisterJob(expected_index=index, hashes=container.wanted_hashes)
     if drift and any(a.desired != "run" for a in seen.alive):
-        # Nomad lets a placement wait for its direct predecessor alone: replacing one that still waits for an
-        # older allocation's end would start the next beside it (Nomad source, allocwatcher, 1.10).
+        # A client lets an allocation wait for its `PreviousAllocation` alone, the one that the scheduler
+        # replaced. One that is replaced while it still waits itself ends at once, and its successor would
+        # start beside the older one (Nomad 1.10.5, client/allocwatcher/alloc_watcher.go, NewAllocWatcher). A
+        # predecessor on another host is no longer waited for once it is `lost` or `unknown`, or was
+        # collected (remotePrevAlloc.Wait): `cut_off` and `possibly alive` are ours to judge.
         return ()
     if drift:
         return (write, register) if stale_secrets else (register,)
     return (write,) if stale_secrets else ()
+
+
+def _adoption(desired: Desired, job: JobFact) -> tuple[Action, ...]:
+    """What stands in Nomad booked as ours, where a daemon died between its register and the record of it.
+
+    Sent again the register would change nothing, but each pass under way at the death would send one. The
+    spec hash stands in the job itself. A job that was edited by hand keeps it, so it is believed only where
+    nothing was registered yet and the job is as it was created, or where a register of another
+    specification is what the record speaks of.
+    """
+    container = desired.container
+    if job.spec == "" or job.spec != container.wanted_hashes.spec:
+        return ()
+    registered = container.registered
+    if not (job.first if registered is None else registered.hashes.spec != job.spec):
+        return ()
+    return (AdoptJob(modify_index=job.modify_index, hashes=container.wanted_hashes),)
 
 
 def _renewal(

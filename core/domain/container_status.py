@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.domain.actions import ContainerStatus, Placed
-from core.domain.endpoints import CLIENT_ENDED, current_allocation, endpoint_of, newest_live
+from core.domain.endpoints import CLIENT_ENDED, current_allocation, endpoint_of, newest, newest_live
 from core.domain.facts import (
     AllocationFact,
     EvaluationFact,
@@ -79,20 +79,18 @@ def _unplaced(
     allocations: tuple[AllocationFact, ...], observation: Observation
 ) -> tuple[ContainerPhase, str | None]:
     evaluation = observation.evaluation
-    newest = max(allocations, key=lambda a: a.create_index, default=None)
-    if isinstance(evaluation, Known) and _explains(evaluation.value, newest):
+    last = newest(allocations)
+    if isinstance(evaluation, Known) and _explains(evaluation.value, last):
         assert evaluation.value.failure is not None
         return ContainerPhase.WAITING, failure_reason(evaluation.value.failure)
-    if newest is None:
+    if last is None:
         why = evaluation.why if isinstance(evaluation, Unknown) else None
         return ContainerPhase.PLACING, why
-    if newest.desired == "run":
-        return ContainerPhase.FAILING, task_failure_reason(newest) or Reason.TASK_FAILED
+    if last.desired == "run":
+        return ContainerPhase.FAILING, task_failure_reason(last) or Reason.TASK_FAILED
     return ContainerPhase.PLACING, None
 
 
-def _explains(evaluation: EvaluationFact, newest: AllocationFact | None) -> bool:
+def _explains(evaluation: EvaluationFact, last: AllocationFact | None) -> bool:
     """An evaluation that failed to place, and that is younger than the newest allocation."""
-    return evaluation.failure is not None and (
-        newest is None or evaluation.create_index > newest.create_index
-    )
+    return evaluation.failure is not None and (last is None or evaluation.create_index > last.create_index)

@@ -17,6 +17,7 @@ from core.domain.actions import (
 from core.domain.chip import Scene, plan_chip
 from core.domain.container import Aim, ContainerPlan, plan_container
 from core.domain.desired import Desired, DesiredChip, DesiredContainer
+from core.domain.endpoints import newest
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
 from core.domain.isolation import isolation_failure, isolation_is_open
 from core.domain.names import chip_of_session
@@ -85,10 +86,8 @@ def _patient(
 
 def _newest_port(observation: Observation) -> str | None:
     """`host:port` of the newest allocation, as far as it is known."""
-    if not isinstance(observation.allocations, Known) or not observation.allocations.value:
-        return None
-    newest = max(observation.allocations.value, key=lambda a: a.create_index)
-    return None if newest.port is None else f"{newest.node_name}:{newest.port}"
+    last = newest(observation.allocations.value) if isinstance(observation.allocations, Known) else None
+    return None if last is None or last.port is None else f"{last.node_name}:{last.port}"
 
 
 def _starts(action: Action) -> bool:

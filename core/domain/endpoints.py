@@ -22,20 +22,23 @@ from core.domain.states import ContainerPhase, Reason
 CLIENT_ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
 
 
+def newest(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
+    """The one that was created last."""
+    return max(allocations, key=lambda a: a.create_index, default=None)
+
+
 def current_allocation(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The one that Nomad reports desired run and running; the newest should there ever be two."""
-    running = [a for a in allocations if a.desired == "run" and a.client is ClientStatus.RUNNING]
-    return max(running, key=lambda a: a.create_index, default=None)
+    return newest(a for a in allocations if a.desired == "run" and a.client is ClientStatus.RUNNING)
 
 
 def newest_live(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The newest one that runs or is about to: its port is known although nothing may listen there yet."""
-    live = [
+    return newest(
         a
         for a in allocations
         if a.desired == "run" and a.client in (ClientStatus.RUNNING, ClientStatus.PENDING)
-    ]
-    return max(live, key=lambda a: a.create_index, default=None)
+    )
 
 
 def endpoint_of(

@@ -78,11 +78,15 @@ class JobFact(msgspec.Struct, frozen=True):
         modify_index: JobModifyIndex; moves only when the specification changes.
         stopped: the job was stopped and its record is still there.
         status: `pending`, `running` or `dead`.
+        spec: the spec hash that it was registered with, "" when it carries none.
+        first: its specification is still the one that it was created with.
     """
 
     modify_index: int
     stopped: bool
     status: str
+    spec: str = ""
+    first: bool = False
 
 
 class ListedJob(msgspec.Struct, frozen=True):

@@ -29,8 +29,9 @@ from core.domain.facts import (
     ListedAllocation,
     ListedJob,
     ServiceInstance,
+    Unknown,
 )
-from core.domain.names import job_id, user_of_job
+from core.domain.names import job_id, user_of_job, variable_path
 
 T = TypeVar("T")
 
@@ -78,7 +79,8 @@ class Listing(msgspec.Struct, frozen=True):
     """Everything read in bulk for one sweep.
 
     Attributes:
-        jobs, allocations, instances: never Missing; Unknown when the list could not be read.
+        jobs, allocations, instances, variables: never Missing; Unknown when the list could not be read.
+        variables: their paths; what stands in them is not read.
         users: read last, every container there is.
         read_s: seconds from the first list's request to the answer with the users.
     """
@@ -86,8 +88,15 @@ class Listing(msgspec.Struct, frozen=True):
     jobs: Fact[tuple[ListedJob, ...]]
     allocations: Fact[tuple[ListedAllocation, ...]]
     instances: Fact[tuple[ServiceInstance, ...]]
+    variables: Fact[tuple[str, ...]]
     users: tuple[UserSummary, ...]
     read_s: float
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The lists that could not be read."""
+        names = ("jobs", "allocations", "instances", "variables")
+        return tuple(name for name in names if isinstance(getattr(self, name), Unknown))
 
 
 class Why(StrEnum):
@@ -100,6 +109,7 @@ class Why(StrEnum):
     JOB_EDITED = "job_edited"  # JobModifyIndex is not the one that we read back after our register
     JOB_LEFT = "job_left"  # there is a job and none is on record
     ALLOCATION = "allocation"  # what runs is not the current placement
+    VARIABLES_MISSING = "variables_missing"  # they were written, the user is wanted, and they are gone
     ENDPOINT = "endpoint"  # the stored endpoint is not what the lists give
 
 
@@ -118,10 +128,15 @@ class Rhythm(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """Who needs a look and why, and who is merely due for one, longest unseen first."""
+    """Who needs a look and why, and who is merely due for one, longest unseen first.
+
+    `without_variables`: those of `differing` whose next pass has to write their secrets again. No pass reads
+    them: they are secrets, and one request more.
+    """
 
     differing: Mapping[str, Why]
     due: tuple[str, ...]
+    without_variables: tuple[str, ...] = ()
 
 
 def compare(listing: Listing, rhythm: Rhythm, *, since_s: float, takeover: bool) -> Findings:
@@ -135,13 +150,17 @@ def compare(listing: Listing, rhythm: Rhythm, *, since_s: float, takeover: bool)
     lists = _ByUser(listing)
     differing: dict[str, Why] = {}
     resting: list[UserSummary] = []
+    without_variables: list[str] = []
     for user in listing.users:
         why = _why(user, lists, listing, rhythm, takeover=takeover)
+        if _lacks_variables(user, lists, listing):
+            without_variables.append(user.user_id)
+            why = why or Why.VARIABLES_MISSING
         if why is not None:
             differing[user.user_id] = why
         elif user.at_rest:
             resting.append(user)
-    return Findings(differing, _due(resting, rhythm, since_s))
+    return Findings(differing, _due(resting, rhythm, since_s), tuple(without_variables))
 
 
 def by_phase(users: Iterable[UserSummary]) -> Mapping[tuple[str, str], int]:
@@ -174,6 +193,8 @@ class _ByUser:
             for instance in instances:
                 seen[instance.user_id].append(instance)
             self.instances = seen
+        variables = _value(listing.variables)
+        self.variables = None if variables is None else frozenset(variables)
 
 
 def _value(fact: Fact[tuple[T, ...]]) -> tuple[T, ...] | None:
@@ -208,6 +229,15 @@ def _job(user: UserSummary, lists: _ByUser) -> Why | None:
     if job.stopped:
         return Why.JOB_STOPPED if user.wanted else None
     return None if job.modify_index == user.registered.modify_index else Why.JOB_EDITED
+
+
+def _lacks_variables(user: UserSummary, lists: _ByUser, listing: Listing) -> bool:
+    """Whether its secrets are gone: without them no task starts, so a user on the way has to be found too."""
+    if lists.variables is None or user.variables_hash is None or not user.wanted:
+        return False
+    if user.looked_s is not None and user.looked_s <= listing.read_s:
+        return False
+    return variable_path(user.user_id) not in lists.variables
 
 
 def _allocation(user: UserSummary, lists: _ByUser) -> Why | None:

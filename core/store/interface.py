@@ -6,7 +6,7 @@ tested by one contract suite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -19,6 +19,9 @@ from core.domain.sweep import UserSummary as UserSummary
 # Between tries for a key that somebody else holds.
 _SOONEST_S: Final = 0.05
 _USUAL_PASS_S: Final = 1.0
+# On record in place of a fingerprint where secrets were written and are gone: like no fingerprint there is,
+# and still something that a removal deletes, for a list may lack what exists.
+VARIABLES_LOST: Final = "lost"
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -197,6 +200,12 @@ class ReconcileStore(Protocol):
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
         """Keep the fingerprint of the written secrets (None after their removal). Raises StaleWrite."""
+
+    async def variables_lost(self, fleet: Lease, user_ids: Collection[str]) -> None:
+        """Keep that the secrets of these users are gone from Nomad, so that their next passes write them.
+
+        Whoever has none on record is left as it is. `fleet`: the lease of whoever sweeps. Raises StaleWrite.
+        """
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         """Keep that this allocation is replaced for refusing our key, *before* that is done. Raises StaleWrite."""

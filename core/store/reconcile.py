@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from sqlalchemy import bindparam, delete, exists, func, literal, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.clock import Clock, SystemClock
@@ -16,7 +16,16 @@ from core.errors import StaleWrite
 from core.store import leases, snapshots, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
-from core.store.interface import Answered, Busy, Lease, PortTaken, UserSnapshot, UserSummary, Written
+from core.store.interface import (
+    VARIABLES_LOST,
+    Answered,
+    Busy,
+    Lease,
+    PortTaken,
+    UserSnapshot,
+    UserSummary,
+    Written,
+)
 from core.store.notify import OBSERVED, notify
 from core.store.tables import chip_events, chips, containers, port_ledger
 
@@ -88,6 +97,14 @@ class PostgresReconcileStore:
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
         await self._record(lease, variables_hash=hash_)
+
+    async def variables_lost(self, fleet: Lease, user_ids: Collection[str]) -> None:
+        whose = and_(containers.c.user_id.in_(sorted(user_ids)), containers.c.variables_hash.is_not(None))
+        lock = select(containers.c.user_id).where(whose).order_by(containers.c.user_id)
+        async with transaction(self._engine) as connection:
+            await leases.guard(connection, fleet)
+            await connection.execute(lock.with_for_update(key_share=True))
+            await connection.execute(update(containers).where(whose).values(variables_hash=VARIABLES_LOST))
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         await self._record(lease, key_renewed_for=allocation_id)

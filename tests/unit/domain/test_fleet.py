@@ -15,7 +15,8 @@ from core.domain.facts import ClientStatus
 from core.domain.states import reason_text
 from tests.passes import CHIPS, HOSTS, POLICY, USERS, hosts, one_pass
 from tests.scale import examples
-from tests.world import DEAD, World
+from tests.world import World
+from tests.world_rows import DEAD
 
 
 class Fleet(RuleBasedStateMachine):
@@ -148,7 +149,7 @@ class Fleet(RuleBasedStateMachine):
         if actions:
             self.late.append((user, actions[pick % len(actions)]))
 
-    @precondition(lambda self: getattr(self, "late", None))
+    @precondition(lambda self: bool(getattr(self, "late", None)))
     @rule(pick=st.integers(0, 9))
     def late_effect(self, pick: int) -> None:
         """P4: whatever was decided from an older look, at most one container runs."""
@@ -260,8 +261,8 @@ class Fleet(RuleBasedStateMachine):
         world = self.world
         for faults in (world.blind, world.hung, world.stuck, world.draining):
             faults.clear()
-        for host in list(world.down):
-            world.restore(host)
+        for down in list(world.down):
+            world.restore(down)
         for address, host in world.hosts.items():
             world.hosts[address] = msgspec.structs.replace(host, last=3199)
         for user in world.desired:

@@ -23,12 +23,13 @@ from core.domain.facts import (
     ServiceInstance,
     Unknown,
 )
-from core.domain.names import job_id
+from core.domain.names import job_id, variable_path
 from core.domain.sweep import Listing, Rhythm, UserSummary, Why, by_phase, compare
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BLIND = Unknown("dependency_nomad")
 RHYTHM = Rhythm()
+LISTS = ("jobs", "allocations", "instances", "variables")
 
 
 def user_id(number: int) -> str:
@@ -66,6 +67,7 @@ def absent(number: int, **changes: Any) -> UserSummary:
         "wanted": False,
         "phase": "absent",
         "registered": None,
+        "variables_hash": None,
         "current_allocation": None,
         "allocation_id": None,
         "endpoint": None,
@@ -115,6 +117,7 @@ def world(*users: UserSummary, **changes: Any) -> Listing:
         jobs=Known(tuple(map(job, placed)), NOW),
         allocations=Known(tuple(map(allocation, placed)), NOW),
         instances=Known(tuple(instance(user) for user in placed if user.endpoint), NOW),
+        variables=Known(tuple(variable_path(user.user_id) for user in placed), NOW),
         users=users,
         read_s=0.2,
     )
@@ -165,6 +168,11 @@ CHANGES: dict[str, tuple[Why, Callable[[], Listing]]] = {
         Why.ALLOCATION,
         lambda: world(absent(1), allocations=Known((allocation(ONE),), NOW)),
     ),
+    "variables removed": (Why.VARIABLES_MISSING, lambda: world(ONE, variables=Known((), NOW))),
+    "variables removed under one on the way": (
+        Why.VARIABLES_MISSING,
+        lambda: world(running(1, at_rest=False), variables=Known((), NOW)),
+    ),
     "not passing": (Why.ENDPOINT, lambda: world(ONE, instances=Known((instance(ONE, passing=False),), NOW))),
     "no instance": (Why.ENDPOINT, lambda: world(ONE, instances=Known((), NOW))),
     "passing, of another allocation": (
@@ -203,7 +211,12 @@ def test_it_is_found_among_others_and_nobody_else_is(what: str, others: list[Use
         return Known(getattr(listing, name).value + getattr(rest, name).value, NOW)
 
     together = Listing(
-        both("jobs"), both("allocations"), both("instances"), (*rest.users, *listing.users), read_s=0.2
+        both("jobs"),
+        both("allocations"),
+        both("instances"),
+        both("variables"),
+        (*rest.users, *listing.users),
+        read_s=0.2,
     )
     assert differing(together) == {user_id(1): why}
 
@@ -211,12 +224,12 @@ def test_it_is_found_among_others_and_nobody_else_is(what: str, others: list[Use
 @pytest.mark.parametrize("what", CHANGES)
 def test_nothing_follows_from_a_list_that_could_not_be_read(what: str) -> None:
     why, made = CHANGES[what]
-    blind = msgspec.structs.replace(made(), jobs=BLIND, allocations=BLIND, instances=BLIND)
+    blind = msgspec.structs.replace(made(), **dict.fromkeys(LISTS, BLIND))
     from_store_alone = {user_id(1): why} if why in (Why.UNSEEN_WISH, Why.OVERDUE) else {}
     assert differing(blind) == from_store_alone
 
 
-@given(users, st.lists(st.sampled_from(["jobs", "allocations", "instances"]), unique=True))
+@given(users, st.lists(st.sampled_from(LISTS), unique=True))
 def test_a_list_that_failed_makes_nobody_differ(found: list[UserSummary], failed: list[str]) -> None:
     assert differing(msgspec.structs.replace(world(*found), **dict.fromkeys(failed, BLIND))) == {}
 
@@ -299,3 +312,28 @@ def test_users_that_came_to_rest_together_are_spread_over_the_period() -> None:
 def test_users_are_counted_by_phase_and_reason() -> None:
     found = [running(1), running(2), running(3, phase="waiting", reason="no_port")]
     assert by_phase(found) == {("ready", ""): 2, ("waiting", "no_port"): 1}
+
+
+def test_whoever_lacks_variables_is_named_whatever_else_differs() -> None:
+    listing = world(ONE, running(2), jobs=Known((job(running(2)),), NOW), variables=Known((), NOW))
+    found = compare(listing, RHYTHM, since_s=60, takeover=False)
+    assert found.differing == {user_id(1): Why.JOB_MISSING, user_id(2): Why.VARIABLES_MISSING}
+    assert found.without_variables == (user_id(1), user_id(2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables"),
+    [
+        ({"variables_hash": None}, Known((), NOW)),  # they were not written yet
+        ({"wanted": False}, Known((), NOW)),  # on its way out: it deletes them itself
+        ({"looked_s": 0.1}, Known((), NOW)),  # a pass may have written them behind the list
+        ({}, BLIND),
+    ],
+)
+def test_nobody_lacks_variables_who_should_not_have_them_or_may_have_them(
+    changes: dict[str, Any], variables: Any
+) -> None:
+    listing = world(running(1, **changes), variables=variables)
+    found = compare(listing, RHYTHM, since_s=60, takeover=False)
+    assert found.without_variables == ()
+    assert Why.VARIABLES_MISSING not in found.differing.values()
