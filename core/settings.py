@@ -119,6 +119,10 @@ class LoopSettings(msgspec.Struct, frozen=True):
     janitor: str = "ask"
     janitor_s: float = 120
     orphan_grace_s: float = 3600
+    ledger_keep_days: float = 30
+    placements_keep_days: float = 90
+    events_keep_days: float = 90
+    events_per_chip: int = 1000
     waha_look_s: float = 300
     listen: str = ""
 
@@ -220,6 +224,10 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             janitor=reader.choice("WAHAFLEET_JANITOR", ("ask", "remove")),
             janitor_s=reader.number("WAHAFLEET_JANITOR_S", least=0.1, most=3600),
             orphan_grace_s=reader.number("WAHAFLEET_ORPHAN_GRACE_S", least=0, most=2_592_000),
+            ledger_keep_days=reader.number("WAHAFLEET_LEDGER_KEEP_DAYS", least=1, most=3650),
+            placements_keep_days=reader.number("WAHAFLEET_PLACEMENTS_KEEP_DAYS", least=1, most=3650),
+            events_keep_days=reader.number("WAHAFLEET_EVENTS_KEEP_DAYS", least=1, most=3650),
+            events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
             listen=listen_address(reader, "WAHAFLEET_DAEMON_LISTEN"),
         ),

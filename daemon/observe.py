@@ -30,7 +30,7 @@ from core.domain.facts import (
 )
 from core.domain.names import job_id
 from core.domain.states import ContainerPhase, Reason
-from core.errors import DependencyError, Missing
+from core.errors import DependencyError
 from core.store.interface import ContainerRow
 from daemon.outages import Outages
 from daemon.waha import WahaContainers
@@ -118,16 +118,8 @@ class Observer:
         return Unknown(Reason.DEPENDENCY_STORAGE)
 
     async def _fact(self, read: Awaitable[T], why: Reason) -> Fact[T]:
-        try:
-            value = await read
-        except Missing as error:
-            self._outages.worked(error.system)
-            return facts.Missing(self._clock.now())
-        except DependencyError as error:
-            self._outages.failed(error.system, error)
-            return Unknown(why)
-        self._outages.worked("nomad" if why is Reason.DEPENDENCY_NOMAD else "consul")
-        return Known(value, self._clock.now())
+        system = "nomad" if why is Reason.DEPENDENCY_NOMAD else "consul"
+        return await self._outages.fact(read, system, why)
 
     async def _sessions(
         self, row: ContainerRow, endpoint: Endpoint | None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import structlog
 
 from core.clock import Clock
-from core.errors import DependencyError, Rejected
+from core.domain import facts
+from core.domain.facts import Fact, Known, Unknown
+from core.errors import DependencyError, Missing, Rejected
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -39,3 +46,16 @@ class Outages:
         if since is not None:
             away_s = round(self._clock.monotonic() - since, 3)
             _log.info("dependency_returned", system=system, away_s=away_s)
+
+    async def fact(self, read: Awaitable[T], system: str, why: str) -> Fact[T]:
+        """What `read` gives, Missing where the system says that there is no such thing, else Unknown(why)."""
+        try:
+            value = await read
+        except Missing:
+            self.worked(system)
+            return facts.Missing(self._clock.now())
+        except DependencyError as error:
+            self.failed(system, error)
+            return Unknown(why)
+        self.worked(system)
+        return Known(value, self._clock.now())

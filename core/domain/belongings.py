@@ -8,6 +8,7 @@ from typing import Final, Self, TypeAlias
 
 import msgspec
 
+from core.domain.endpoints import CLIENT_ENDED
 from core.domain.facts import (
     ClientStatus,
     Fact,
@@ -27,7 +28,7 @@ from core.domain.names import (
     user_of_job,
 )
 
-ENDED: Final = (ClientStatus.COMPLETE, ClientStatus.FAILED, ClientStatus.LOST)
+ENDED: Final = (*CLIENT_ENDED, ClientStatus.LOST)
 
 
 class Kind(StrEnum):
@@ -254,16 +255,21 @@ def _of_storage(listings: Listings) -> list[Found]:
     return found
 
 
+def found_session(user_id: str, session: SessionFact) -> Found:
+    """A session in the container of this user."""
+    return Found(
+        Kind.SESSION,
+        session.name,
+        user_id,
+        user_id=user_id,
+        costs={"status": session.status.value},
+        alive=session.status is WahaStatus.WORKING,
+    )
+
+
 def _of_waha(listings: Listings) -> list[Found]:
     return [
-        Found(
-            Kind.SESSION,
-            session.name,
-            user_id,
-            user_id=user_id,
-            costs={"status": session.status.value},
-            alive=session.status is WahaStatus.WORKING,
-        )
+        found_session(user_id, session)
         for user_id, fact in listings.sessions.items()
         if isinstance(fact, Known)
         for session in fact.value

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import lru_cache
 
 JOB_PREFIX = "waha_plus_user_"
 SESSION_PREFIX = "chip_"
@@ -27,6 +28,7 @@ _NAMESPACE = re.compile(r"u[0-9a-z]{15}\Z")
 _DATABASE = re.compile(r"waha_(u[0-9a-z]{15})(?:_|\Z)")
 
 
+@lru_cache(maxsize=65_536)
 def parse_id(text: str) -> str | None:
     """The canonical lower-case form of a UUID, or None for anything else (also for other spellings of one)."""
     try:

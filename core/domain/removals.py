@@ -15,7 +15,7 @@ import msgspec
 
 from core.domain.belongings import Found, Kind
 from core.domain.endpoints import is_possibly_alive
-from core.domain.facts import AllocationFact, Fact, JobFact, Known, Missing, SessionFact, Unknown
+from core.domain.facts import NOT_ASKED, AllocationFact, Fact, JobFact, Known, Missing, SessionFact, Unknown
 from core.domain.names import chip_of_database, session_name
 from core.domain.orphans import Orphan
 from core.domain.policy import Policy
@@ -54,12 +54,12 @@ class Look(msgspec.Struct, frozen=True):
     """
 
     owned: bool
-    job: Fact[JobFact] = Unknown("not_asked")
-    allocations: Fact[tuple[AllocationFact, ...]] = Unknown("not_asked")
-    present: Fact[bool] = Unknown("not_asked")
-    databases: Fact[tuple[str, ...]] = Unknown("not_asked")
-    loose_jobs: Fact[tuple[str, ...]] = Unknown("not_asked")
-    sessions: Fact[Mapping[str, SessionFact]] = Unknown("not_asked")
+    job: Fact[JobFact] = Unknown(NOT_ASKED)
+    allocations: Fact[tuple[AllocationFact, ...]] = Unknown(NOT_ASKED)
+    present: Fact[bool] = Unknown(NOT_ASKED)
+    databases: Fact[tuple[str, ...]] = Unknown(NOT_ASKED)
+    loose_jobs: Fact[tuple[str, ...]] = Unknown(NOT_ASKED)
+    sessions: Fact[Mapping[str, SessionFact]] = Unknown(NOT_ASKED)
 
 
 class Verdict(msgspec.Struct, frozen=True):

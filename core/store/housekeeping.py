@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any, Final, Protocol
 
 import msgspec
-from sqlalchemy import ARRAY, all_, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import ARRAY, all_, and_, any_, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.health import DROP_WINDOW
@@ -18,6 +18,7 @@ from core.store import leases
 from core.store.engine import transaction
 from core.store.interface import Lease
 from core.store.notify import OBSERVED
+from core.store.status import lock_containers
 from core.store.status_statements import EVENTS_LOOKED_AT, WITHDRAW
 from core.store.tables import chip_events, placements, port_ledger
 
@@ -84,13 +85,16 @@ class PostgresHousekeeping:
         min_age_s: float = FORGOTTEN_AFTER_S,
     ) -> tuple[ClosedEntry, ...]:
         known = bindparam("alive", sorted(alive), type_=ARRAY(port_ledger.c.allocation_id.type))
+        forgotten = and_(
+            port_ledger.c.closed_at.is_(None),
+            port_ledger.c.opened_at < _ago(listing_age_s + min_age_s),
+            port_ledger.c.allocation_id != all_(known),
+        )
+        entries = select(port_ledger.c.allocation_id).where(forgotten).order_by(port_ledger.c.allocation_id)
+        chosen = bindparam("chosen", type_=ARRAY(port_ledger.c.allocation_id.type))
         closed = (
             update(port_ledger)
-            .where(
-                port_ledger.c.closed_at.is_(None),
-                port_ledger.c.opened_at < _ago(listing_age_s + min_age_s),
-                port_ledger.c.allocation_id != all_(known),
-            )
+            .where(port_ledger.c.allocation_id == any_(chosen), forgotten)
             .values(closed_at=func.clock_timestamp())
             .returning(
                 port_ledger.c.user_id,
@@ -101,7 +105,12 @@ class PostgresHousekeeping:
         )
         async with transaction(self._engine) as connection:
             await leases.guard(connection, lease)
-            rows = (await connection.execute(closed)).all()
+            ids = list((await connection.execute(entries)).scalars())
+            if not ids:
+                return ()
+            # Before the entries, as passes do.
+            await lock_containers(connection, None, ids)
+            rows = (await connection.execute(closed, {"chosen": ids})).all()
             if rows:
                 # The port is free for others from now on: nobody may be sent there any more.
                 released = [row.allocation_id for row in rows]

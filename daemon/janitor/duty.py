@@ -15,7 +15,7 @@ from core.domain.belongings import Kind, Listings
 from core.domain.facts import Unknown
 from core.domain.orphans import GOING, Change, Forgot, Moved, Orphan, Rules, Saw, State, judge
 from core.domain.sweep import Listing
-from core.store.orphans import OrphanStore
+from core.store.orphans import Book, OrphanStore
 from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks
 from daemon.janitor.removal import Remover
@@ -84,20 +84,23 @@ class Janitor:
         changes = await self._measured(judgement.changes, book.rows)
         await self._orphans.apply(held.lease, changes)
         self._tell(changes, book.rows)
-        await self._remove_approved(held)
+        # Read anew: what the round itself and operators have changed meanwhile.
         book = await self._orphans.book()
+        if await self._remove_approved(held, book):
+            book = await self._orphans.book()
         self._metrics.set_orphans(Counter((row.found.kind.value, row.state.value) for row in book.rows))
         if self._housekeeper is not None:
             await self._housekeeper.run(held, listing)
 
-    async def _remove_approved(self, held: HeldLease) -> None:
-        book = await self._orphans.book()
+    async def _remove_approved(self, held: HeldLease, book: Book) -> bool:
+        """Whether anything on record may have changed by it."""
         due = [row for row in book.rows if row.state in GOING and _is_due(row, book.now)]
         until = self._clock.monotonic() + _REMOVALS_S
         for row in sorted(due, key=lambda row: (_ORDER.index(row.found.kind), row.id)):
             if not held.allows(_ROOM_S) or self._clock.monotonic() >= until:
-                return  # the next round goes on
+                break  # the next round goes on
             await self._remover.remove(held, row)
+        return bool(due)
 
     async def _measured(self, changes: Sequence[Change], rows: Sequence[Orphan]) -> list[Change]:
         """How large each new namespace is: asked once, then kept, since it costs the server a walk."""

@@ -10,14 +10,11 @@ from core.clock import Clock
 from core.domain.endpoints import CLIENT_ENDED
 from core.domain.facts import Known
 from core.domain.sweep import Listing
+from core.settings import LoopSettings
 from core.store.housekeeping import Housekeeping
 from daemon.lease import HeldLease
 
 _DAY_S: Final = 86_400.0
-LEDGER_KEPT_S: Final = 30 * _DAY_S
-PLACEMENTS_KEPT_S: Final = 90 * _DAY_S
-EVENTS_KEPT_S: Final = 90 * _DAY_S
-EVENTS_PER_CHIP: Final = 1000
 PRUNED_EVERY_S: Final = 3600.0
 # Statements of one round; the next one goes on.
 _MOST_BATCHES: Final = 20
@@ -26,9 +23,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Housekeeper:
-    """Closes and removes rows under the lease `fleet`."""
+    """Closes and removes rows under the lease `fleet`. How long what is kept is in the settings."""
 
-    def __init__(self, store: Housekeeping, clock: Clock) -> None:
+    def __init__(self, store: Housekeeping, clock: Clock, settings: LoopSettings) -> None:
+        self._settings = settings
         self._store = store
         self._clock = clock
         self._pruned_at: float | None = None
@@ -61,14 +59,17 @@ class Housekeeper:
             )
 
     async def _prune(self, held: HeldLease) -> None:
+        kept = self._settings
         removed = {"ledger": 0, "placements": 0, "events": 0}
         for _ in range(_MOST_BATCHES):
             lease = held.lease
             batch = {
-                "ledger": await self._store.prune_ledger(lease, older_than_s=LEDGER_KEPT_S),
-                "placements": await self._store.prune_placements(lease, older_than_s=PLACEMENTS_KEPT_S),
+                "ledger": await self._store.prune_ledger(lease, older_than_s=kept.ledger_keep_days * _DAY_S),
+                "placements": await self._store.prune_placements(
+                    lease, older_than_s=kept.placements_keep_days * _DAY_S
+                ),
                 "events": await self._store.prune_events(
-                    lease, older_than_s=EVENTS_KEPT_S, keep_per_chip=EVENTS_PER_CHIP
+                    lease, older_than_s=kept.events_keep_days * _DAY_S, keep_per_chip=kept.events_per_chip
                 ),
             }
             removed = {what: removed[what] + count for what, count in batch.items()}

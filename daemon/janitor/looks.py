@@ -7,14 +7,12 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from core.clients.discovery import Discovery
-from core.clients.scheduler import Scheduler
-from core.clients.storage import Storages
 from core.clock import Clock
 from core.domain import facts
 from core.domain.belongings import Kind, Listings, Owners, is_explained
 from core.domain.endpoints import is_possibly_alive
 from core.domain.facts import (
+    NOT_ASKED,
     AllocationFact,
     Fact,
     JobFact,
@@ -35,8 +33,8 @@ from core.domain.policy import Policy
 from core.domain.removals import Look
 from core.domain.sweep import Listing
 from core.errors import DependencyError, Missing
-from core.store.interface import ContainerRow, ReconcileStore
-from core.store.orphans import OrphanStore
+from core.store.interface import ContainerRow
+from daemon.janitor.systems import Systems
 
 T = TypeVar("T")
 GONE: Final = "gone"
@@ -54,30 +52,18 @@ class Observing(Protocol):
 class Looks:
     """All of the janitor's reading. Whatever fails stands as Unknown in the answer."""
 
-    def __init__(
-        self,
-        *,
-        scheduler: Scheduler,
-        discovery: Discovery,
-        storages: Storages,
-        observer: Observing,
-        store: ReconcileStore,
-        orphans: OrphanStore,
-        clock: Clock,
-        policy: Policy,
-    ) -> None:
-        self._scheduler = scheduler
-        self._discovery = discovery
-        self._storages = storages
+    def __init__(self, systems: Systems, observer: Observing, clock: Clock, policy: Policy) -> None:
+        self._scheduler = systems.scheduler
+        self._discovery = systems.discovery
+        self._storages = systems.storages
         self._observer = observer
-        self._store = store
-        self._orphans = orphans
+        self._store = systems.store
+        self._orphans = systems.orphans
         self._clock = clock
         self._policy = policy
 
     async def everything(self, listing: Listing, rows: Iterable[Orphan]) -> Listings:
-        """What `listing` lacks is read now: variables, databases, and the sessions on record."""
-        variables = await self._fact(self._scheduler.variable_paths())
+        """What `listing` lacks is read now: databases, and the sessions on record."""
         storage = {id_: await self._fact(self._storages.on(id_).listing()) for id_ in self._storages.ids}
         users = {
             row.found.place
@@ -88,7 +74,7 @@ class Looks:
             jobs=listing.jobs,
             allocations=listing.allocations,
             instances=listing.instances,
-            variables=variables,
+            variables=listing.variables,
             storage=storage,
             sessions={user: await self._sessions(user) for user in sorted(users)},
         )
@@ -134,7 +120,7 @@ class Looks:
     async def _of_user(self, orphan: Orphan) -> Look:
         found = orphan.found
         job = job_id(found.user_id or "")
-        present: Fact[bool] = Unknown("not_asked")
+        present: Fact[bool] = Unknown(NOT_ASKED)
         if found.kind is Kind.VARIABLES:
             paths = await self._fact(self._scheduler.variable_paths())
             present = _present(paths, lambda all_paths: found.name in all_paths)

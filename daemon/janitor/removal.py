@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
-from core.clients.scheduler import Scheduler
-from core.clients.storage import Storages
 from core.clients.waha import WRITE_TIMEOUT_S
 from core.clock import Clock
 from core.domain.backoff import delay
@@ -20,12 +18,13 @@ from core.domain.policy import Policy
 from core.domain.removals import EFFECTS, Step, Verdict, next_step
 from core.errors import DependencyError, Unavailable
 from core.settings import LoopSettings
-from core.store.interface import Lease, ReconcileStore
-from core.store.orphans import OrphanStore, Tried
+from core.store.interface import Lease
+from core.store.orphans import Tried
 from daemon import announce
 from daemon.announce import Steps
 from daemon.janitor.looks import Looks
 from daemon.janitor.sessions import Sessions
+from daemon.janitor.systems import Systems
 from daemon.lease import HeldLease, kept
 
 WAIT_S: Final = 10.0
@@ -38,13 +37,6 @@ _MOST_STEPS: Final = 4
 _log = structlog.get_logger(__name__)
 
 
-class Deregistering(Protocol):
-    """The one thing that the janitor changes in Consul."""
-
-    async def deregister(self, service_id: str) -> None:
-        """Take an instance out of the catalog; no error when it is gone already."""
-
-
 class Remover:
     """Takes approved orphans one step further.
 
@@ -53,15 +45,11 @@ class Remover:
 
     def __init__(
         self,
+        systems: Systems,
         *,
         owner: str,
         looks: Looks,
         sessions: Sessions,
-        scheduler: Scheduler,
-        discovery: Deregistering,
-        storages: Storages,
-        store: ReconcileStore,
-        orphans: OrphanStore,
         clock: Clock,
         steps: Steps,
         policy: Policy,
@@ -72,11 +60,11 @@ class Remover:
         self._owner = f"{owner}:janitor"
         self._looks = looks
         self._sessions = sessions
-        self._scheduler = scheduler
-        self._discovery = discovery
-        self._storages = storages
-        self._store = store
-        self._orphans = orphans
+        self._scheduler = systems.scheduler
+        self._discovery = systems.discovery
+        self._storages = systems.storages
+        self._store = systems.store
+        self._orphans = systems.orphans
         self._clock = clock
         self._steps = steps
         self._policy = policy
@@ -232,8 +220,4 @@ class Remover:
             async with kept(held, self._store, self._settings.lease_heartbeat_s):
                 yield held
         finally:
-            if not held.lost and not held.effects_under_way:
-                try:
-                    await asyncio.shield(self._store.release(held.lease))
-                except DependencyError as error:
-                    _log.warning("lease_not_released", code=error.code, error=error.message)
+            await held.give_back(self._store)

@@ -6,15 +6,13 @@ from typing import Protocol
 
 import structlog
 
-from core.clients.discovery import Discovery
-from core.clients.scheduler import Scheduler
-from core.domain.belongings import Found, Kind
+from core.domain.belongings import found_session
 from core.domain.endpoints import endpoint_of
-from core.domain.facts import Known, Observation, WahaStatus
+from core.domain.facts import Known, Observation
 from core.domain.names import chip_of_session, job_id
 from core.errors import DependencyError, Unavailable
-from core.store.interface import ReconcileStore, UserSnapshot
-from core.store.orphans import OrphanStore
+from core.store.interface import UserSnapshot
+from daemon.janitor.systems import Systems
 from daemon.waha import WahaContainers
 
 _log = structlog.get_logger(__name__)
@@ -33,20 +31,12 @@ class Sessions:
     Passes see the sessions of their user anyway, so nobody has to ask every WAHA for this alone.
     """
 
-    def __init__(
-        self,
-        *,
-        scheduler: Scheduler,
-        discovery: Discovery,
-        waha: WahaContainers,
-        store: ReconcileStore,
-        orphans: OrphanStore,
-    ) -> None:
-        self._scheduler = scheduler
-        self._discovery = discovery
+    def __init__(self, systems: Systems, waha: WahaContainers) -> None:
+        self._scheduler = systems.scheduler
+        self._discovery = systems.discovery
         self._waha = waha
-        self._store = store
-        self._orphans = orphans
+        self._store = systems.store
+        self._orphans = systems.orphans
 
     async def heard(self, snapshot: UserSnapshot, observation: Observation) -> None:
         """A pass saw this. The snapshot was read before it: a session that came between is told again later."""
@@ -55,14 +45,7 @@ class Sessions:
         known = {chip.id for chip in snapshot.chips}
         user_id = snapshot.container.user_id
         strange = [
-            Found(
-                Kind.SESSION,
-                session.name,
-                user_id,
-                user_id=user_id,
-                costs={"status": session.status.value},
-                alive=session.status is WahaStatus.WORKING,
-            )
+            found_session(user_id, session)
             for session in observation.sessions.value.values()
             if (chip := chip_of_session(session.name)) is not None and chip not in known
         ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from core.clients.discovery import Discovery
 from core.clients.scheduler import Scheduler
 from core.clients.storage import Storages
 from core.clock import Clock
@@ -18,14 +15,11 @@ from daemon.announce import Steps
 from daemon.janitor.duty import Janitor
 from daemon.janitor.housekeeping import Housekeeper
 from daemon.janitor.looks import Looks, Observing
-from daemon.janitor.removal import Deregistering, Remover
+from daemon.janitor.removal import Remover
 from daemon.janitor.sessions import Sessions
+from daemon.janitor.systems import Catalog, Systems
 from daemon.metrics import Metrics
 from daemon.waha import WahaContainers
-
-
-class Catalog(Discovery, Deregistering, Protocol):
-    """Service discovery that one instance can be taken out of."""
 
 
 def rules_of(settings: LoopSettings) -> Rules:
@@ -56,26 +50,14 @@ def janitor(
     metrics: Metrics | None = None,
 ) -> tuple[Janitor, Sessions]:
     """The duty, and what passes tell of sessions that no chip explains."""
-    sessions = Sessions(scheduler=scheduler, discovery=discovery, waha=waha, store=store, orphans=orphans)
-    looks = Looks(
-        scheduler=scheduler,
-        discovery=discovery,
-        storages=storages,
-        observer=observer,
-        store=store,
-        orphans=orphans,
-        clock=clock,
-        policy=policy,
-    )
+    systems = Systems(scheduler, discovery, storages, store, orphans)
+    sessions = Sessions(systems, waha)
+    looks = Looks(systems, observer, clock, policy)
     remover = Remover(
+        systems,
         owner=owner,
         looks=looks,
         sessions=sessions,
-        scheduler=scheduler,
-        discovery=discovery,
-        storages=storages,
-        store=store,
-        orphans=orphans,
         clock=clock,
         steps=steps,
         policy=policy,
@@ -88,7 +70,7 @@ def janitor(
         rules=rules_of(settings),
         clock=clock,
         every_s=settings.janitor_s,
-        housekeeper=None if housekeeping is None else Housekeeper(housekeeping, clock),
+        housekeeper=None if housekeeping is None else Housekeeper(housekeeping, clock, settings),
         metrics=metrics,
     )
     return duty, sessions

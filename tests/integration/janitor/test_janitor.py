@@ -197,12 +197,16 @@ async def _killed_at(fleet: Fleet, step: str) -> None:
         os.close(step_in)
         os.close(ack_out)
         with os.fdopen(step_out, "rb") as steps:
-            while line := await asyncio.to_thread(steps.readline):
-                if line.strip() == step.encode():
-                    break
-                os.write(ack_in, b".")
-            assert line, f"the daemon never came to {step}"
-            killed.kill()
+            try:
+                # A thread that reads is ended by the end of the daemon alone: no test may be cut off around it.
+                async with asyncio.timeout(75):
+                    while line := await asyncio.to_thread(steps.readline):
+                        if line.strip() == step.encode():
+                            break
+                        os.write(ack_in, b".")
+            finally:
+                killed.kill()
+            assert line, f"the daemon ended before it came to {step}"
             assert await killed.wait() == -signal.SIGKILL
         os.close(ack_in)
 

@@ -31,7 +31,8 @@ from daemon.observe import Observer
 from daemon.outages import Outages
 from tests.memory_orphans import MemoryOrphans
 from tests.unit.daemon.fakes import FakeConsul
-from tests.unit.daemon.system import LOOP, World, run_virtual, user_number
+from tests.unit.daemon.system import LOOP, World, user_number
+from tests.unit.daemon.virtual import run_virtual
 
 GHOST = user_number(66)
 CHIP = user_number(166)
