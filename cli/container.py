@@ -86,7 +86,7 @@ def _pause(target: Target, user: str, *, paused: bool) -> None:
 
 
 async def _set_paused(url: str, user_id: str, *, paused: bool) -> bool:
-    from core.store.containers_pause import pause_container
+    from core.store.containers_admin import pause_container
     from core.store.engine import engine_for
 
     engine = engine_for(url, pool_size=2, application_name="wahafleet container")

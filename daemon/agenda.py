@@ -45,6 +45,11 @@ class Agenda:
     def taken(self) -> frozenset[str]:
         return frozenset(self._taken)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a key is known to be ready; one whose time has come since the last `take` may not be yet."""
+        return bool(self._urgent or self._bulk)
+
     def put(
         self, key: str, at: float, now: float, *, bulk: bool = False, news_at: float | None = None
     ) -> None:

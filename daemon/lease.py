@@ -53,29 +53,52 @@ class HeldLease:
             self._effects -= 1
 
     async def keep(self, store: ReconcileStore, every_s: float) -> None:
-        """Extend the lease for ever; returns when it turns out to be lost."""
+        """Extend the lease now and then for ever; returns when it turns out to be lost."""
         while True:
-            await self._clock.sleep(every_s)
             try:
                 extended = await store.extend(self.lease)
             except DependencyError as error:
                 # It lives on until its end; the next try may work.
                 _log.warning("lease_not_extended", error=error.message)
-                continue
-            if extended is None:
-                self.lost = True
-                _log.warning("lease_lost")
-                return
-            self.lease = extended
+            else:
+                if extended is None:
+                    self.lost = True
+                    _log.warning("lease_lost")
+                    return
+                self.lease = extended
+            await self._clock.sleep(every_s)
+
+    async def give_back(self, store: ReconcileStore, *, looked: bool = False) -> int | None:
+        """Free the key, unless an effect may still be going on: then the lease has to run out.
+
+        Returns what `ReconcileStore.release` does; None when nothing was given back.
+        """
+        if self.lost or self.effects_under_way:
+            return None
+        try:
+            return await asyncio.shield(store.release(self.lease, looked=looked))
+        except DependencyError as error:
+            _log.warning("lease_not_released", code=error.code, error=error.message)
+            return None
 
 
 @asynccontextmanager
 async def kept(held: HeldLease, store: ReconcileStore, every_s: float) -> AsyncIterator[HeldLease]:
     """Keep `held` alive while the block runs."""
-    keeper = asyncio.create_task(held.keep(store, every_s))
+    loop = asyncio.get_running_loop()
+    keeper: asyncio.Task[None] | None = None
+
+    def begin() -> None:
+        nonlocal keeper
+        keeper = loop.create_task(held.keep(store, every_s))
+
+    # Most passes are over long before the first heartbeat: they pay for a timer, not for a task.
+    timer = loop.call_later(every_s, begin)
     try:
         yield held
     finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+        timer.cancel()
+        if keeper is not None:
+            keeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeper

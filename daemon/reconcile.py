@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -103,7 +103,7 @@ class Reconciler:
         news came, they would wait for nothing. Whoever began a look after the news, and saw everything, has
         answered them for all, and plans what is next: the others forget the key, timers of their own too.
         """
-        with structlog.contextvars.bound_contextvars(user_id=key, reconcile=uuid.uuid4().hex[:12]):
+        with structlog.contextvars.bound_contextvars(user_id=key, reconcile=secrets.token_hex(6)):
             age_s = None if news_at is None else self._clock.monotonic() - news_at
             claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
             if isinstance(claim, Busy):
@@ -128,7 +128,7 @@ class Reconciler:
                         end = await self._look_and_act(key, held, snapshot)
             finally:
                 self._metrics.leases_held.dec()
-                newest = await self._release(held, looked=end is not None and not end.failed)
+                newest = await held.give_back(self._store, looked=end is not None and not end.failed)
             self._steps.announce(Step.RELEASED, key)
             if newest is not None and newest > loaded:
                 return PassEnd(0.0)
@@ -264,16 +264,6 @@ class Reconciler:
         self._last_actions.pop(key, None)
         self._refusals.forget_user(key)
         self._mailroom.forget(key)
-
-    async def _release(self, held: HeldLease, *, looked: bool) -> int | None:
-        """Give the lease back, unless an effect may still be going on: then it has to run out."""
-        if held.lost or held.effects_under_way:
-            return None
-        try:
-            return await asyncio.shield(self._store.release(held.lease, looked=looked))
-        except DependencyError as error:
-            _log.warning("lease_not_released", code=error.code, error=error.message)
-            return None
 
 
 def _without_port(container: ContainerStatus) -> ContainerStatus:

@@ -6,6 +6,7 @@ Lives on one event loop; `put` may be called from any coroutine of it and never 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from random import Random
 from typing import Final
@@ -15,6 +16,8 @@ from core.domain import backoff
 from daemon.agenda import Agenda
 
 _JITTER: Final = 0.5  # a delay of d lasts between d/2 and d, so that keys that failed together spread
+_NEVER: Final = float("inf")
+_SHORTEST_S: Final = 0.001  # an alarm that a clock's grain let ring too early is not set anew at once
 
 
 class QueueClosed(Exception):
@@ -35,7 +38,9 @@ class WorkQueue:
         self._cap_s = cap_s
         self._agenda = Agenda()
         self._failures: dict[str, int] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: deque[asyncio.Future[None]] = deque()  # who waits longest first
+        self._alarm: asyncio.Task[None] | None = None
+        self._rings_at = _NEVER
         self._closed = False
 
     def __len__(self) -> int:
@@ -65,7 +70,7 @@ class WorkQueue:
         """Look at `key` in `after_s` seconds at the latest; see `Agenda.put` for `bulk` and `news_at`."""
         now = self._clock.monotonic()
         self._agenda.put(key, now + max(0.0, after_s), now, bulk=bulk, news_at=news_at)
-        self._wake()
+        self._look(now)
 
     def put_all(self, keys: Iterable[str], *, spread_s: float = 0.0) -> None:
         """Look at all of them, each at a random moment within `spread_s` seconds."""
@@ -93,36 +98,70 @@ class WorkQueue:
             now = self._clock.monotonic()
             key = self._agenda.take(now)
             if key is not None:
+                self._look(now)  # who was woken for this key may have been woken for several
                 return key
-            at = self._agenda.next_at()
-            await self._news(None if at is None else at - now)
+            await self._news(now)
         raise QueueClosed
 
     def done(self, key: str) -> None:
         """The work on `key` has ended; if it was put meanwhile it is handed out again at its time."""
-        self._agenda.done(key, self._clock.monotonic())
-        self._wake()
+        now = self._clock.monotonic()
+        self._agenda.done(key, now)
+        self._look(now)
 
     def close(self) -> None:
         """Hand out no more keys; whoever waits in `get` gets QueueClosed. Work under way may end."""
         self._closed = True
-        self._wake()
+        self._silence()
+        while self._waiters:
+            self._wake()
+
+    async def _news(self, now: float) -> None:
+        """Wait for a key that is ready, or for the close."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._set_alarm(now)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._wake()  # woken and stopped at once: the key is another's
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if not self._waiters:
+                self._silence()
+            raise
+
+    def _look(self, now: float) -> None:
+        """One of those who wait is woken for a key that is ready; of the others none has to know."""
+        if not self._waiters:
+            return  # the next `get` looks for itself
+        if self._agenda.is_ready:
+            self._wake()
+        else:
+            self._set_alarm(now)
 
     def _wake(self) -> None:
-        # All waiters look again: one of them takes the key, the others recompute how long to wait.
-        for waiter in self._waiters:
-            if not waiter.done():
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():  # its task may have been stopped at this very moment
                 waiter.set_result(None)
+                return
 
-    async def _news(self, limit_s: float | None) -> None:
-        """Wait for a put, a done or a close, for `limit_s` at most."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        timer = None if limit_s is None else asyncio.ensure_future(self._clock.sleep(limit_s))
-        try:
-            await asyncio.wait({waiter} | ({timer} if timer else set()), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._waiters.discard(waiter)
-            waiter.cancel()
-            if timer is not None:
-                timer.cancel()
+    def _set_alarm(self, now: float) -> None:
+        at = self._agenda.next_at()
+        if at is None or at >= self._rings_at:
+            return  # one that rings too early costs a look, setting each anew costs more
+        self._silence()
+        self._rings_at = at
+        self._alarm = asyncio.get_running_loop().create_task(self._ring(max(_SHORTEST_S, at - now)))
+
+    async def _ring(self, after_s: float) -> None:
+        await self._clock.sleep(after_s)
+        self._alarm, self._rings_at = None, _NEVER
+        self._wake()
+
+    def _silence(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._rings_at = None, _NEVER

@@ -150,7 +150,7 @@ class ConsulDiscovery:
             asked_at = self._clock.monotonic()
             params = {"index": str(index), "wait": f"{wait_ms}ms"} if index else {}
             response = await self._get(client, f"/v1/health/service/{quote(self._service)}", params)
-            found = _instances(_decoded(response.content))
+            found = _seen(_decoded(response.content))
             self._note_acl(response)
             index = next_index(index, response.headers.get("X-Consul-Index"))
             yield found
@@ -286,12 +286,16 @@ class _Entry(msgspec.Struct, rename="pascal"):
     checks: list[_Check] = []
 
 
+_ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
+
+
 def _instances(entries: Any) -> tuple[ServiceInstance, ...]:
-    """Our instances among `entries`, in an order that does not depend on Consul's."""
-    try:
-        listed = msgspec.convert(entries, list[_Entry])
-    except msgspec.ValidationError as error:
-        raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
+    """Our instances among `entries`, as the library gives them."""
+    return _seen(_entries(entries))
+
+
+def _seen(listed: list[_Entry]) -> tuple[ServiceInstance, ...]:
+    """Our instances in an order that does not depend on Consul's."""
     found = []
     for entry in listed:
         meta = entry.service.meta or {}
@@ -313,16 +317,22 @@ def _instances(entries: Any) -> tuple[ServiceInstance, ...]:
 
 
 def _nodes_with(entries: Any, service_id: str) -> list[str]:
+    return sorted({entry.node.node for entry in _entries(entries) if entry.service.id == service_id})
+
+
+def _entries(entries: Any) -> list[_Entry]:
     try:
-        listed = msgspec.convert(entries, list[_Entry])
+        return msgspec.convert(entries, list[_Entry])
     except msgspec.ValidationError as error:
         raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
-    return sorted({entry.node.node for entry in listed if entry.service.id == service_id})
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes) -> list[_Entry]:
     try:
-        return msgspec.json.decode(body)
+        # Straight into what is read of it: an answer of the watch holds every container of the fleet.
+        return _ENTRIES.decode(body)
+    except msgspec.ValidationError as error:
+        raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
     except msgspec.DecodeError as error:
         raise Unavailable(SYSTEM, "the answer is not JSON", code="malformed") from error
 

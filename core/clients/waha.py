@@ -84,7 +84,8 @@ class WahaClients:
             trust_env=False,
             follow_redirects=False,
             transport=transport,
-            limits=httpx.Limits(max_connections=500, max_keepalive_connections=100, keepalive_expiry=15),
+            # Kept connections serve the next calls of a pass; the pool looks at each of them at every call.
+            limits=httpx.Limits(max_connections=500, max_keepalive_connections=20, keepalive_expiry=15),
             headers={"Accept-Encoding": "identity", "User-Agent": "wahafleet"},
         )
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Column, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
-from core.domain.desired import Wanted
 from core.errors import NotFound
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
-from core.store.intents import USER_GONE
+from core.store.intents import USER_GONE, bury
 from core.store.notify import INTENTS, notify
-from core.store.tables import chip_events, chips, containers, users
+from core.store.tables import chips, containers, users
 
 
 async def pin_container(
@@ -28,14 +27,30 @@ async def pin_container(
             raise NotFound(USER_GONE)
         if pinned:
             await ensure_container(connection, user_id, sealer, storage_id)
-        changed = (
-            update(containers)
-            .where(containers.c.user_id == user_id, containers.c.pinned != pinned)
-            .values(pinned=pinned)
-        )
-        if (await connection.execute(changed)).rowcount:
-            await next_generation(connection, user_id)
-            await notify(connection, INTENTS, user_id)
+        await _switched(connection, user_id, containers.c.pinned, to=pinned)
+
+
+async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool) -> bool:
+    """Stop the user's sessions, or end that: they start again then.
+
+    False when there is no container or it is so already. Raises Unavailable.
+    """
+    async with transaction(engine) as connection:
+        # The order in which passes and wishes take these rows.
+        await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+        return await _switched(connection, user_id, containers.c.paused, to=paused)
+
+
+async def _switched(connection: AsyncConnection, user_id: str, switch: Column[bool], *, to: bool) -> bool:
+    """Set a wish that is on or off; False when there is no container or it is so already."""
+    changed = (
+        update(containers).where(containers.c.user_id == user_id, switch != to).values({switch.name: to})
+    )
+    if not (await connection.execute(changed)).rowcount:
+        return False
+    await next_generation(connection, user_id)
+    await notify(connection, INTENTS, user_id)
+    return True
 
 
 async def delete_container(engine: AsyncEngine, user_id: str) -> bool:
@@ -62,32 +77,6 @@ async def delete_container(engine: AsyncEngine, user_id: str) -> bool:
         )
         gone = list((await connection.execute(live)).scalars())
         if gone:
-            await connection.execute(
-                update(chips)
-                .where(chips.c.id.in_(gone))
-                .values(
-                    wanted=Wanted.DELETED.value,
-                    deleted_at=func.clock_timestamp(),
-                    generation=generation,
-                    intent_at=func.clock_timestamp(),
-                    revision=chips.c.revision + 1,
-                    updated_at=func.clock_timestamp(),
-                )
-            )
-            await connection.execute(
-                insert(chip_events),
-                [
-                    {
-                        "chip_id": chip_id,
-                        "user_id": user_id,
-                        "generation": generation,
-                        "type": "system",
-                        "code": "chip_deleted",
-                        "description": "Chip excluído.",
-                        "extra_data": {},
-                    }
-                    for chip_id in gone
-                ],
-            )
+            await bury(connection, user_id, gone, generation)
         await notify(connection, INTENTS, user_id)
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import msgspec
@@ -133,9 +134,16 @@ def _drop_silent_server(context: ExceptionContext) -> None:
     context.is_disconnect = True
 
 
+# Each such engine is made with listeners of its own, which costs more than many a statement.
+_autocommit: WeakKeyDictionary[AsyncEngine, AsyncEngine] = WeakKeyDictionary()
+
+
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
     """The same pool for single statements: no BEGIN and COMMIT around them, one round trip each."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+    made = _autocommit.get(engine)
+    if made is None:
+        made = _autocommit[engine] = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return made
 
 
 @asynccontextmanager

@@ -6,10 +6,10 @@ other and never for ever. The answer is committed before anybody waits for anyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import func, insert, literal, select, update
+from sqlalchemy import Update, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
@@ -54,10 +54,7 @@ async def delete_chip(engine: AsyncEngine, user_id: str, chip_id: str) -> None:
     """Turn a chip into a tombstone: gone for its owner at once, torn down behind it. Raises NotFound."""
     async with transaction(engine) as connection:
         await _locked(connection, user_id, chip_id)
-        generation = await _wish(
-            connection, user_id, chip_id, wanted=Wanted.DELETED.value, deleted_at=func.clock_timestamp()
-        )
-        await _record(connection, user_id, chip_id, generation, "system", "chip_deleted", "Chip excluído.")
+        await bury(connection, user_id, [chip_id], await next_generation(connection, user_id))
         await notify(connection, INTENTS, user_id)
 
 
@@ -149,9 +146,14 @@ async def _found(
 
 async def _wish(connection: AsyncConnection, user_id: str, chip_id: str, **desired: Any) -> int:
     generation = await next_generation(connection, user_id)
-    await connection.execute(
+    await connection.execute(_wished([chip_id], generation, desired))
+    return generation
+
+
+def _wished(chip_ids: Sequence[str], generation: int, desired: Mapping[str, Any]) -> Update:
+    return (
         update(chips)
-        .where(chips.c.id == chip_id)
+        .where(chips.c.id.in_(chip_ids))
         .values(
             **desired,
             generation=generation,
@@ -160,7 +162,14 @@ async def _wish(connection: AsyncConnection, user_id: str, chip_id: str, **desir
             updated_at=func.clock_timestamp(),
         )
     )
-    return generation
+
+
+async def bury(connection: AsyncConnection, user_id: str, chip_ids: Sequence[str], generation: int) -> None:
+    """Turn chips of one user, whose rows are locked by now, into tombstones."""
+    desired = {"wanted": Wanted.DELETED.value, "deleted_at": func.clock_timestamp()}
+    await connection.execute(_wished(chip_ids, generation, desired))
+    for chip_id in chip_ids:
+        await _record(connection, user_id, chip_id, generation, "system", "chip_deleted", "Chip excluído.")
 
 
 async def _record(

@@ -1,13 +1,13 @@
 """Writing what a pass saw, in one transaction, guarded by the lease.
 
-Locks are taken in one order everywhere: lease, user, container, chips by id; then placements, ledger and
-events, which only their container's holder writes. A pass that saw nothing new finds that out with one
+Locks are taken in one order everywhere: lease, user, containers by user id, chips by id; then placements,
+ledger and events, which only the holder of their container's lock writes. A pass that saw nothing new finds that out with one
 statement, without any lock, and writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -119,7 +119,7 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
                 return await _apply(connection, lease, seen, plan)
         except _WishCame:
             async with transaction(engine) as connection:
-                await _lock(connection, lease)
+                await _lock(connection, lease, seen)
                 again = await _planned(connection, lease, seen)
                 if isinstance(again, PortTaken):
                     return again
@@ -130,11 +130,19 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
         raise leases.stale(lease) from None
 
 
-async def _lock(connection: AsyncConnection, lease: Lease) -> None:
+async def _lock(connection: AsyncConnection, lease: Lease, seen: Seen) -> None:
     await leases.guard(connection, lease)
     whose = {"user_id": lease.key}
-    for statement in (statements.LOCK_USER, statements.LOCK_CONTAINER, statements.LOCK_CHIPS):
-        await connection.execute(statement, whose)
+    await connection.execute(statements.LOCK_USER, whose)
+    await lock_containers(connection, lease.key, seen.release_ports_of)
+    await connection.execute(statements.LOCK_CHIPS, whose)
+
+
+async def lock_containers(
+    connection: AsyncConnection, user_id: str | None, released: Collection[str]
+) -> None:
+    """Lock the container of the user, and of whoever these allocations' ports are booked for, by user id."""
+    await connection.execute(statements.LOCK_CONTAINERS, {"user_id": user_id, "released": sorted(released)})
 
 
 async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Plan | PortTaken:
@@ -193,6 +201,8 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
     )
     values = {"whose": user_id, "rests_on": plan.rests_on, "news": plan.is_news, "channel": OBSERVED}
     values |= leases.as_parameters(lease) | _container_values(now_looked)
+    if seen.release_ports_of:
+        await _lock(connection, lease, seen)
     if (await connection.execute(statements.UPDATE_CONTAINER, values)).one_or_none() is None:
         raise _WishCame
     closed = await port_ledger.close(connection, plan.ledger.closes)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     type_coerce,
     union,
@@ -159,12 +160,24 @@ _CONTAINER_VALUES: Final = (
 )
 # Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
 STANDING: Final = _standing()
+_RELEASED: Final = bindparam("released", type_=ARRAY(ledger_rows.c.allocation_id.type))
 LOCK_USER: Final = (
     select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update(read=True, key_share=True)
 )
-LOCK_CONTAINER: Final = (
+# A write that ends other users' entries changes their rows too. Two passes that took over each other's port
+# would wait for each other for ever, were these not all taken in one order before anything is written.
+LOCK_CONTAINERS: Final = (
     select(containers.c.user_id)
-    .where(containers.c.user_id == bindparam("user_id"))
+    .where(
+        or_(
+            containers.c.user_id == bindparam("user_id", type_=containers.c.user_id.type),
+            containers.c.endpoint_allocation_id == any_(_RELEASED),
+            containers.c.user_id.in_(
+                select(ledger_rows.c.user_id).where(ledger_rows.c.allocation_id == any_(_RELEASED))
+            ),
+        )
+    )
+    .order_by(containers.c.user_id)
     .with_for_update(key_share=True)
 )
 LOCK_CHIPS: Final = (
@@ -175,13 +188,13 @@ LOCK_CHIPS: Final = (
 )
 UPDATE_CONTAINER: Final = _update_container()
 INSERT_EVENT: Final = insert(chip_events)
-# The one write into another user's row: from now on another's container answers on that port.
+# The one write into another user's row: from now on another's container answers on that port. Only behind
+# LOCK_CONTAINERS.
 WITHDRAW: Final = (
     update(containers)
     .where(
         containers.c.user_id.is_distinct_from(bindparam("whose", type_=containers.c.user_id.type)),
-        containers.c.endpoint_allocation_id
-        == any_(bindparam("released", type_=ARRAY(containers.c.endpoint_allocation_id.type))),
+        containers.c.endpoint_allocation_id == any_(_RELEASED),
     )
     .values(endpoint_address=None, endpoint_port=None, endpoint_allocation_id=None, at_rest=False)
     .returning(containers.c.user_id, func.pg_notify(bindparam("channel"), cast(containers.c.user_id, Text)))

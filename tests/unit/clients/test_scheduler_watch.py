@@ -40,9 +40,9 @@ FOREIGN = {"Topic": "Job", "Key": "redis", "FilterKeys": None, "Payload": {"Job"
 
 
 def test_users_are_found_by_key_by_filter_key_and_by_payload() -> None:
-    assert users_of(frame(5, JOB_EVENT, ALLOC_EVENT, FOREIGN), 4) == (5, {U1, U2})
+    assert users_of(frame(5, JOB_EVENT, ALLOC_EVENT, FOREIGN), 4) == (5, frozenset({U1, U2}))
     by_payload = {"Topic": "Evaluation", "Key": "e", "Payload": {"Evaluation": {"ID": "e", "JobID": job(U1)}}}
-    assert users_of(frame(6, by_payload), 5) == (6, {U1})
+    assert users_of(frame(6, by_payload), 5) == (6, frozenset({U1}))
 
 
 def test_an_older_frame_and_a_heartbeat_name_nobody() -> None:

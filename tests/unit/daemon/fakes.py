@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from core.clients.scheduler import RELIST, Relist
+from core.clients.scheduler_facts import Job, job_fact
 from core.clients.waha_models import AlreadyExists, WahaSession
 from core.clock import Clock
 from core.domain.facts import (
@@ -143,7 +144,8 @@ class FakeNomad:
         if job_id not in self.variables and f"nomad/jobs/{job_id}" not in self.variables:
             raise AssertionError("registered before its secrets were written")
         self.index += 1
-        self.held[job_id] = JobFact(self.index, stopped=False, status="pending")
+        indexes = {"JobModifyIndex": self.index, "CreateIndex": self.index if held is None else 0}
+        self.held[job_id] = job_fact(msgspec.convert({**job, **indexes, "Status": "pending"}, Job))
         self.specs[job_id] = job
         self.background(self.place(job_id))
         self.faults.leave("nomad.register")

@@ -179,6 +179,7 @@ class Daemon:
         self.sweep = Sweep(
             self.queue,
             clock,
+            held,
             every_s=settings.resync_s,
             rhythm=Rhythm(look_s=settings.waha_look_s),
             metrics=self.metrics,

@@ -21,7 +21,7 @@ from daemon.lease import HeldLease
 from daemon.sources.supervisor import Supervisor
 from tests.unit.daemon.system import LOOP, Daemon, World, scenario, user_number
 
-READS = ("nomad.jobs", "nomad.all_allocations", "consul.instances")
+READS = ("nomad.jobs", "nomad.all_allocations", "nomad.variable_paths", "consul.instances")
 
 
 class Counted:
@@ -213,7 +213,7 @@ async def test_a_holder_that_sees_nothing_lets_another_try(w: World) -> None:
 
     blind, seeing = Counted(), Counted()
     one = fleet(w, "d1", blind)
-    one._lister._scheduler = Partitioned()  # type: ignore[assignment]
+    one._lister._scheduler = Partitioned()
     async with run(w, one):
         await asyncio.sleep(1)
         async with run(w, fleet(w, "d2", seeing)):

@@ -84,7 +84,7 @@ async def test_a_holder_whose_sweeps_do_not_come_to_an_end_is_not_ready(w: World
         async def stuck(*_: Any) -> None:
             await asyncio.sleep(1e9)
 
-        daemon.sweep.run = stuck  # type: ignore[method-assign]
+        daemon.sweep.run = stuck  # type: ignore[assignment, method-assign]
         await asyncio.sleep(340)
         assert ready(health) == (503, ["sweep"])
         daemon.sweep.run = real  # type: ignore[method-assign]

@@ -105,7 +105,7 @@ def test_a_removed_chip_has_no_status() -> None:
 
 def test_only_starts_cost() -> None:
     chips = {name: ChipStatus(ChipPhase.QUEUED, ChipStatusWord.WAITING_QR, tries=SPENT) for name in "abcdef"}
-    actions = [
+    actions: list[act.Action] = [
         act.CreateSession("a", start=True),
         act.CreateSession("b", start=False),
         act.StartSession("c"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -39,7 +39,7 @@ async def test_a_busy_key_is_asked_for_again_soon_and_at_its_lease_s_end_at_the_
     assert end == PassEnd(1.0, busy=True)
     await asyncio.sleep(39.5)
     end = await Daemon(w).one_pass()
-    assert end == PassEnd(pytest.approx(0.5), busy=True)
+    assert end == PassEnd(cast(float, pytest.approx(0.5)), busy=True)
     assert w.faults.calls == []
 
 

@@ -125,8 +125,8 @@ async def test_news_that_came_while_another_looked_are_looked_at_when_it_is_done
 async def test_a_daemon_that_cannot_see_nomad_does_not_keep_users_from_one_that_can(w: World) -> None:
     async with two(w) as (one, _):
         nomad = Cuttable(w.nomad, "nomad")
-        one.reconciler._observer._scheduler = nomad  # type: ignore[assignment]
-        one.reconciler._actor._scheduler = nomad  # type: ignore[assignment]
+        one.reconciler._observer._scheduler = nomad
+        one.reconciler._actor._scheduler = nomad
         nomad.cut = True
         w.store.add_chip(U1, C1)
         w.waha.tell(U1)
@@ -138,7 +138,7 @@ def test_a_daemon_that_dies_between_two_looks_is_replaced(holder: str) -> None:
     @scenario
     async def run(w: World) -> None:
         store = Cuttable(w.store, "postgres")
-        victim = Daemon(w, owner="d1", settings=RESTFUL, store=store)  # type: ignore[arg-type]
+        victim = Daemon(w, owner="d1", settings=RESTFUL, store=store)
         survivor = Daemon(w, owner="d2", settings=RESTFUL)
         w.nomad.boot_s = 30.0
         first, second = (victim, survivor) if holder == "it" else (survivor, victim)

@@ -186,7 +186,7 @@ async def test_a_quiet_store_is_alive_as_long_as_its_connection_answers(w: World
     running = asyncio.create_task(one.run())
     await asyncio.sleep(300)
     assert not one.too_old
-    spoken.is_listening = False
+    spoken.is_listening = False  # type: ignore[unreachable]
     await asyncio.sleep(25)
     assert one.too_old
     running.cancel()

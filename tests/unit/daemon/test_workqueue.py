@@ -147,6 +147,81 @@ def test_a_cancelled_get_takes_no_key_with_it() -> None:
     run_virtual(main())
 
 
+def test_a_get_that_is_stopped_as_it_is_woken_leaves_the_key_to_another() -> None:
+    async def main() -> None:
+        q = queue()
+        first, second = (asyncio.create_task(q.get()) for _ in range(2))
+        await asyncio.sleep(0)
+        q.put("a")  # wakes the first
+        first.cancel()
+        await asyncio.sleep(0)
+        assert first.cancelled()
+        await asyncio.sleep(0)
+        assert second.done()
+        assert await second == "a"
+
+    run_virtual(main())
+
+
+def test_a_get_that_was_stopped_just_before_is_not_woken() -> None:
+    async def main() -> None:
+        q = queue()
+        first, second = (asyncio.create_task(q.get()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        q.put("a")
+        assert await second == "a"
+        assert first.cancelled()
+
+    run_virtual(main())
+
+
+def test_every_idle_worker_gets_one_of_several_keys_that_become_ready_together() -> None:
+    async def main() -> None:
+        q = queue()
+        workers = [asyncio.create_task(q.get()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for key in "abc":
+            q.put(key, 2.0)
+        assert sorted(await asyncio.gather(*workers)) == ["a", "b", "c"]
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+
+    run_virtual(main())
+
+
+def test_one_alarm_serves_all_idle_workers_and_none_is_left_behind() -> None:
+    async def main() -> None:
+        q = queue()
+        workers = [asyncio.create_task(q.get()) for _ in range(8)]
+        await asyncio.sleep(0)
+        others = asyncio.all_tasks()
+        for number in range(20):
+            q.put(f"k{number}", 100.0 - number)
+            await asyncio.sleep(0)
+        assert len(asyncio.all_tasks() - others) == 1
+        q.close()
+        assert {type(end) for end in await asyncio.gather(*workers, return_exceptions=True)} == {QueueClosed}
+        assert asyncio.all_tasks() <= {asyncio.current_task()}
+
+    run_virtual(main())
+
+
+def test_the_last_get_that_is_stopped_takes_the_alarm_along() -> None:
+    async def main() -> None:
+        q = queue()
+        q.put("a", 5.0)
+        waiting = asyncio.create_task(q.get())
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert await q.get() == "a"
+        assert asyncio.get_running_loop().time() == pytest.approx(5.0)
+
+    run_virtual(main())
+
+
 def test_urgent_keys_pass_a_long_list_and_do_not_starve_it() -> None:
     agenda = Agenda()
     for number in range(10):
