@@ -14,14 +14,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 
 from sandbox.consul_double import running_consul_double
-from sandbox.nomad_double.inline_simulators import inline_simulators
+from sandbox.consul_double.catalog import CRITICAL, PASSING
+from sandbox.consul_double.definitions import Probe
+from sandbox.nomad_double.inline_simulators import driver_of
 from sandbox.nomad_double.running import running_nomad_double
 from sandbox.nomad_double.settings import Delays, DoubleSettings, simulated_hosts
+from sandbox.waha.inline import InlineSimulators
 from sandbox.waha.routes import Api
 
 _ID = re.compile(r"(waha_plus_user_|chip_)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -55,20 +59,38 @@ async def _run(hosts: int, first: int, last: int, data: Path) -> None:
     handle = Api.handle
 
     def counted(self: Api, request: Any, answer: Any) -> None:
-        if request.path != "/ping":  # Consul's check, as with any other container
-            _counts[f"waha {request.method} {_ID.sub(':id', request.path)}"] += 1
+        _counts[f"waha {request.method} {_ID.sub(':id', request.path)}"] += 1
         handle(self, request, answer)
 
     Api.handle = counted  # type: ignore[method-assign]
     settings = DoubleSettings(
         hosts=simulated_hosts(hosts, min_dynamic_port=first, max_dynamic_port=last), delays=Delays.none()
     )
-    os.environ["WAHA_SIM_START_DELAY_S"] = "0"
-    with inline_simulators() as driver:
+    # A QR code lives long enough for the last user to be there too, and then to be scanned.
+    os.environ |= {
+        "WAHA_SIM_START_DELAY_S": "0",
+        "WAHA_SIM_PAIR_DELAY_S": "0",
+        "WAHA_SIM_CLOCK_SPEED": "0.05",
+    }
+    with InlineSimulators() as simulators:
+
+        async def look(probe: Probe) -> tuple[str, str]:
+            """The check of a container, without its request.
+
+            In the field each host looks at its own containers; here a thousand of them, every two seconds
+            each, would take more than this one process has and be all that is measured.
+            """
+            target = urlsplit(probe.target)
+            listens = simulators.listens(str(target.hostname), int(target.port or 0))
+            return (PASSING, "it listens") if listens else (CRITICAL, "nothing listens")
+
         async with (
-            running_consul_double() as consul,
+            running_consul_double(look=look) as consul,
             running_nomad_double(
-                settings, data_dir=data / "nomad", consul_url=consul.url, drivers={"raw_exec": driver}
+                settings,
+                data_dir=data / "nomad",
+                consul_url=consul.url,
+                drivers={"raw_exec": driver_of(simulators)},
             ) as nomad,
         ):
             _say({"nomad": nomad.url, "consul": consul.url})

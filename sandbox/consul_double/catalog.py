@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -103,6 +105,13 @@ class _Row(msgspec.Struct):
     value: Any
     create_index: int
     modify_index: int
+    shown: tuple[Any, int, Json] | None = None
+    """The view that was made of this value at this modify index: lists show most rows as they did before."""
+
+    def view(self, make: Callable[[], Json]) -> Json:
+        if self.shown is None or self.shown[0] is not self.value or self.shown[1] != self.modify_index:
+            self.shown = self.value, self.modify_index, make()
+        return self.shown[2]
 
 
 class Catalog:
@@ -242,17 +251,19 @@ class Catalog:
         for _, row in sorted(self._checks.items()):
             if row.value.service_name in ("", name):
                 key = row.value.node, row.value.service_id
-                checks.setdefault(key, []).append(self._check_view(row))
+                checks.setdefault(key, []).append(row.view(partial(self._check_view, row)))
+        rows = self._instances(name, tags)
+        nodes = {node: self.node_of(node).view() for node in {row.value.node for row in rows}}
         return [
             {
-                "Node": self.node_of(row.value.node).view(),
-                "Service": self._service_view(row),
+                "Node": nodes[row.value.node],
+                "Service": row.view(partial(self._service_view, row)),
                 "Checks": [
                     *checks.get((row.value.node, ""), ()),
                     *checks.get((row.value.node, row.value.id), ()),
                 ],
             }
-            for row in self._instances(name, tags)
+            for row in rows
         ]
 
     def instances(self, name: str, tags: tuple[str, ...] = ()) -> list[Json]:

@@ -24,7 +24,7 @@ from sandbox.consul_double.catalog import (
 from sandbox.consul_double.definitions import CheckDefinition, Probe, check_definition, service_definition
 from sandbox.consul_double.indexes import Indexes
 from sandbox.consul_double.kv import KeyValues
-from sandbox.consul_double.poller import Poller, Prober
+from sandbox.consul_double.poller import Look, Poller, Prober
 from sandbox.consul_double.refusal import RefusalError
 from sandbox.faults import Fault, Faults
 
@@ -67,8 +67,14 @@ class ConsulDouble:
     """A Consul agent and server in one. Time comes from `clock` alone; `tick` does what is due."""
 
     def __init__(
-        self, *, clock: Clock | None = None, knobs: Knobs | None = None, node: str = "sandbox"
+        self,
+        *,
+        clock: Clock | None = None,
+        knobs: Knobs | None = None,
+        node: str = "sandbox",
+        look: Look | None = None,
     ) -> None:
+        """`look`: how a check is looked at, by its own request or connection when left out."""
         self.clock = clock or SystemClock()
         self.knobs = knobs or Knobs()
         self.indexes = Indexes()
@@ -83,7 +89,7 @@ class ConsulDouble:
         self._kept: dict[str, None] = {}
         self._swept_at = self.clock.monotonic()
         self._prober = Prober()
-        self.poller = Poller(self.clock, self._prober.look, self.report, stagger=self.knobs.stagger)
+        self.poller = Poller(self.clock, look or self._prober.look, self.report, stagger=self.knobs.stagger)
 
     # --- the agent's API
 

@@ -12,6 +12,7 @@ import uvicorn
 
 from core.clock import Clock
 from sandbox.consul_double.double import ConsulDouble, Knobs
+from sandbox.consul_double.poller import Look
 from sandbox.consul_double.routes import Surface
 
 
@@ -33,9 +34,17 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def running_consul_double(
-    *, host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None, knobs: Knobs | None = None
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    clock: Clock | None = None,
+    knobs: Knobs | None = None,
+    look: Look | None = None,
 ) -> AsyncIterator[RunningDouble]:
-    """Serve a double on `port` (0: a free one) until the block ends. Raises OSError when the port is busy."""
+    """Serve a double on `port` (0: a free one) until the block ends. Raises OSError when the port is busy.
+
+    `look`: how checks are looked at, by requests and connections when left out.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches Nagle off only where it is: else each reply on a kept
     # connection waits 40 ms for an acknowledgement.
@@ -44,7 +53,7 @@ async def running_consul_double(
     with contextlib.closing(listener):
         listener.bind((host, port))
         port = listener.getsockname()[1]
-        double = ConsulDouble(clock=clock, knobs=knobs)
+        double = ConsulDouble(clock=clock, knobs=knobs, look=look)
         surface = Surface(double, f"{host}:{port}")
         config = uvicorn.Config(
             surface.app,

@@ -26,6 +26,7 @@ class Commit:
         self.event_type = event_type
         self.now_ns = state.clock.time_ns()
         self.tables: set[str] = set()
+        self.variables: set[Key] = set()
         self.events: list[Event] = []
         self.touched_allocs: dict[str, None] = {}
         self.touched_evals: dict[str, None] = {}
@@ -192,12 +193,14 @@ class Commit:
     def put_variable(self, variable: Variable) -> Variable:
         self.state.variables[variable.namespace, variable.path] = variable
         self.tables.add("variables")
+        self.variables.add((variable.namespace, variable.path))
         self._rows["variables", _joined(variable.namespace, variable.path)] = variable
         return variable
 
     def delete_variable(self, namespace: str, path: str) -> None:
         self.state.variables.pop((namespace, path), None)
         self.tables.add("variables")
+        self.variables.add((namespace, path))
         self._rows["variables", _joined(namespace, path)] = None
 
     def settle_job_states(self) -> None:

@@ -15,7 +15,12 @@ from sandbox.waha.inline import InlineSimulators
 def inline_simulators() -> Iterator[InlineDriver]:
     """A driver whose tasks end with the block. A task's command and arguments are not looked at."""
     with InlineSimulators() as simulators:
-        yield InlineDriver(_Program(simulators).run)
+        yield driver_of(simulators)
+
+
+def driver_of(simulators: InlineSimulators) -> InlineDriver:
+    """A driver whose tasks are containers of `simulators`."""
+    return InlineDriver(_Program(simulators).run)
 
 
 class _Program:

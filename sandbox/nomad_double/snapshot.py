@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from sandbox.nomad_double.state import StateStore
@@ -27,7 +28,7 @@ def frozen_copy(state: StateStore) -> StateStore:
         setattr(frozen, name, {key: dict(members) for key, members in getattr(state, name).items()})
     frozen._storage = None
     frozen._observers = []
-    frozen._changed = asyncio.Event()
+    frozen._changed = defaultdict(asyncio.Event)
     return frozen
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -71,7 +71,7 @@ class StateStore:
         self._job_evals: dict[Key, dict[str, None]] = defaultdict(dict)
         self._tracked = tracked
         self._storage = storage
-        self._changed = asyncio.Event()
+        self._changed: defaultdict[Key | None, asyncio.Event] = defaultdict(asyncio.Event)
         self._observers: list[Callable[[Commit], None]] = []
         if storage is not None:
             self._load(storage)
@@ -104,14 +104,21 @@ class StateStore:
         """Call `observer` after each commit, in the order of indexes."""
         self._observers.append(observer)
 
-    def changed(self) -> asyncio.Future[Literal[True]]:
-        """Done at the next commit after this call (not: after it is first awaited). Cancel it when unused."""
-        return asyncio.ensure_future(self._changed.wait())
+    def changed(self, *variables: Key) -> asyncio.Future[Any]:
+        """Done at the next commit after this call (not: after it is first awaited). Cancel it when unused.
 
-    def wake_watchers(self) -> None:
-        """Let every blocking query look again."""
-        event, self._changed = self._changed, asyncio.Event()
-        event.set()
+        With `variables` (namespace, path), at the next commit that writes one of them: a thousand tasks must
+        not wake at every write.
+        """
+        events = [self._changed[key] for key in variables or (None,)]
+        return asyncio.ensure_future(events[0].wait() if len(events) == 1 else _any_of(events))
+
+    def wake_watchers(self, variables: Iterable[Key] | None = None) -> None:
+        """Let those who wait for one of `variables`, or for any commit, look again; left out: everybody."""
+        for key in list(self._changed) if variables is None else (None, *variables):
+            event = self._changed.pop(key, None)
+            if event is not None:
+                event.set()
 
     # --- writing
 
@@ -132,7 +139,7 @@ class StateStore:
             self._storage.write(commit.rows())
         for events in commit.frames():
             self.broker.publish(commit.index, events)
-        self.wake_watchers()
+        self.wake_watchers(commit.variables)
         for observer in self._observers:
             observer(commit)
 
@@ -181,3 +188,12 @@ class StateStore:
     def _index_eval(self, evaluation: Evaluation) -> None:
         self.evals[evaluation.id] = evaluation
         self._job_evals[evaluation.namespace, evaluation.job_id][evaluation.id] = None
+
+
+async def _any_of(events: list[asyncio.Event]) -> None:
+    waiters = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiters:
+            waiter.cancel()

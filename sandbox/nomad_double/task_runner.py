@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -47,8 +47,8 @@ class TaskContext(msgspec.Struct, frozen=True):
     registrar: ServiceRegistrar | None
     variables: Callable[[str], Lookup]
     """Look-up of variables in a namespace."""
-    changed: Callable[[], asyncio.Future[Literal[True]]]
-    """A future for the next change of anything (variables among it)."""
+    changed: Callable[..., asyncio.Future[Any]]
+    """A future for the next change of these variables (namespace, path); of anything without any."""
     data_dir: Path
     agent: HostAgent = HostAgent()
     """Whether the host's agent can act."""
@@ -240,7 +240,7 @@ class TaskRunner:
         while True:
             if not self._rendered:
                 await self._context.agent.until_reachable()
-            news = self._context.changed()
+            news = self._news_of(templates)
             missing = sorted({path for t in templates for path in t.paths if lookup(path) is None})
             if not missing:
                 news.cancel()
@@ -281,7 +281,7 @@ class TaskRunner:
             return
         lookup = self._context.variables(self._alloc.namespace)
         while True:
-            news = self._context.changed()
+            news = self._news_of(templates)
             stale = [
                 number
                 for number, template in enumerate(templates)
@@ -299,6 +299,10 @@ class TaskRunner:
                 return
             await news
             await self._context.agent.until_reachable()
+
+    def _news_of(self, templates: list[Template]) -> asyncio.Future[Any]:
+        paths = sorted({path for template in templates for path in template.paths})
+        return self._context.changed(*((self._alloc.namespace, path) for path in paths))
 
     def _spec(self, extra: dict[str, str]) -> TaskSpec:
         base = self._dir()

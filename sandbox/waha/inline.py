@@ -67,6 +67,7 @@ class InlineSimulators:
         self._log = Log(write)
         self._loop = Loop(self._failed)
         self._containers: list[InlineContainer] = []
+        self._newest: dict[tuple[str, int], InlineContainer] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run, name="waha-simulators", daemon=True)
         self._thread.start()
@@ -101,7 +102,17 @@ class InlineSimulators:
         with self._lock:
             self._containers = [other for other in self._containers if other.exit_code is None]
             self._containers.append(handle)
+            self._newest[handle.address] = handle
         return handle
+
+    def listens(self, host: str, port: int) -> bool:
+        """Whether a container runs on this address."""
+        newest = self._newest.get((host, port))
+        return newest is not None and newest.exit_code is None
+
+    def refuse_key(self, host: str, port: int) -> None:
+        """The container on this address answers 401 to its own key as long as it runs."""
+        self._newest[host, port]._running().simulator.settings.key_digest = ""
 
     def _failed(self, error: Exception) -> None:
         self._log.emit("simulator_error", error=type(error).__name__, problem=str(error))

@@ -5,8 +5,10 @@ asyncio would do the same work with 10 MB more resident memory in every containe
 
 from __future__ import annotations
 
+import heapq
 import selectors
 import socket
+import time
 from collections import deque
 
 TYPE_CHECKING = False
@@ -27,7 +29,11 @@ class Loop:
         """`on_error` gets what a callback raises, and the loop goes on; without it `run` raises that."""
         self._on_error = on_error
         self._selector = selectors.DefaultSelector()
-        self._timers: list[Timers] = []
+        # Of hundreds of containers a few have something due: the next moment of each stands in a heap, and an
+        # entry counts while it is the one that `_next` names.
+        self._due: list[tuple[float, int, Timers]] = []
+        self._next: dict[Timers, float] = {}
+        self._sequence = 0
         self._soon: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._waker, self._wakee = socket.socketpair()
@@ -36,10 +42,19 @@ class Loop:
         self.watch(self._wakee, READ, self._drain)
 
     def add_timers(self, timers: Timers) -> None:
-        self._timers.append(timers)
+        timers.on_sooner = self._schedule
+        self._schedule(timers)
 
     def remove_timers(self, timers: Timers) -> None:
-        self._timers.remove(timers)
+        timers.on_sooner = None
+        self._next.pop(timers, None)
+
+    def _schedule(self, timers: Timers) -> None:
+        due = timers.next_due_real()
+        if due is not None and due < self._next.get(timers, float("inf")):
+            self._next[timers] = due
+            self._sequence += 1
+            heapq.heappush(self._due, (due, self._sequence, timers))
 
     def watch(self, sock: socket.socket, events: int, call: Callable[[int], None]) -> None:
         """Calls `call(ready events)` whenever the socket is ready; a second call changes the events."""
@@ -76,11 +91,23 @@ class Loop:
                     self._guarded(key.data, events)
             while self._soon:
                 self._guarded(self._soon.popleft())
-            for timers in tuple(self._timers):
-                self._guarded(timers.run_due)
+            self._run_due()
         self._selector.close()
         self._waker.close()
         self._wakee.close()
+
+    def _run_due(self) -> None:
+        now = time.monotonic()
+        ready: list[Timers] = []
+        while self._due and self._due[0][0] <= now:
+            due, _, timers = heapq.heappop(self._due)
+            if self._next.get(timers) == due:
+                del self._next[timers]
+                ready.append(timers)
+        for timers in ready:
+            self._guarded(timers.run_due)
+            if timers.on_sooner is not None:  # its container may have ended by this very timer
+                self._schedule(timers)
 
     def _guarded(self, call: Callable[..., None], *arguments: int) -> None:
         try:
@@ -93,13 +120,7 @@ class Loop:
     def _timeout(self) -> float | None:
         if self._soon:
             return 0.0
-        earliest: float | None = None
-        for timers in self._timers:
-            due = timers.next_due()
-            if due is not None:
-                wait = max(0.0, (due - timers.now()) / timers.speed)
-                earliest = wait if earliest is None else min(earliest, wait)
-        return earliest
+        return max(0.0, self._due[0][0] - time.monotonic()) if self._due else None
 
     def _drain(self, _events: int) -> None:
         try:

@@ -75,6 +75,8 @@ class Timers:
         self._origin = monotonic()
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = 0
+        self.on_sooner: Callable[[Timers], None] | None = None
+        """Called with this object when a timer became the next one."""
 
     def now(self) -> float:
         """Simulated seconds since this object was made."""
@@ -85,6 +87,8 @@ class Timers:
         timer = Timer(self.now() + max(0.0, delay), call)
         self._sequence += 1
         heapq.heappush(self._heap, (timer.due, self._sequence, timer))
+        if self.on_sooner is not None and self._heap[0][2] is timer:
+            self.on_sooner(self)
         return timer
 
     def call_later_real(self, delay: float, call: Callable[[], None]) -> Timer:
@@ -96,6 +100,11 @@ class Timers:
         while self._heap and self._heap[0][2].call is None:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def next_due_real(self) -> float | None:
+        """The same on the real clock, or None."""
+        due = self.next_due()
+        return None if due is None else self._origin + due / self.speed
 
     def run_due(self) -> None:
         """Runs what was due when it was called; timers added meanwhile wait for the next call."""
