@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import msgspec
@@ -11,7 +11,7 @@ from core.clock import Clock
 from core.domain.desired import Registered, Tries, Wanted
 from core.errors import StaleWrite
 from core.store.inbox import Mail
-from core.store.interface import ChipRow, ContainerRow, Lease, UserSnapshot, UserSummary
+from core.store.interface import VARIABLES_LOST, ChipRow, ContainerRow, Lease, UserSnapshot, UserSummary
 from core.store.notify import OBSERVED
 from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
@@ -59,6 +59,13 @@ class MemoryStore(Housekeeping, Wishes):
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
         row = self._guarded(lease)
         row.variables_hash, row.snapshot = hash_, None
+
+    async def variables_lost(self, fleet: Lease, user_ids: Collection[str]) -> None:
+        self.guard(fleet)
+        for user_id in user_ids:
+            row = self.containers.get(user_id)
+            if row is not None and row.variables_hash is not None:
+                row.variables_hash, row.snapshot = VARIABLES_LOST, None
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         row = self._guarded(lease)

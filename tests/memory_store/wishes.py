@@ -109,7 +109,7 @@ class Wishes(Database):
         self.tell(INTENTS, user_id)
 
     def pause(self, user_id: str, *, paused: bool = True) -> bool:
-        """See core/store/containers_pause.py; False when there is none or it is so already."""
+        """See containers_admin.py of core/store; False when there is none or it is so already."""
         self.up()
         container = self.containers.get(user_id)
         if container is None or container.paused == paused:

@@ -51,6 +51,10 @@ class Caretaker:
     def closing(self) -> bool:
         return self.daemon.closing
 
+    @property
+    def troubled_at(self) -> float:
+        return self.daemon.troubled_at
+
     def record(self, user_id: str) -> None:
         return None
 

@@ -51,7 +51,17 @@ class Clock:
         return 1000.0 + self._loop._now * self._rate
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self._rate)
+        future = self._loop.create_future()
+        timer = self._loop.call_later(max(0.0, seconds / self._rate), _over, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+
+def _over(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class PassRecord:
@@ -60,6 +70,7 @@ class PassRecord:
     __slots__ = (
         "allocations",
         "allocations_at",
+        "began_at",
         "job",
         "job_at",
         "known",
@@ -72,6 +83,7 @@ class PassRecord:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.began_at = world.now
         self.job = self.allocations = self.sessions = UNKNOWN
         self.job_at = self.allocations_at = self.sessions_at = -1.0
         self.known: tuple[AllocationFact, ...] = ()

@@ -115,6 +115,9 @@ class Catalog:
             return
         self._entries[container.alloc.id] = _Entry(container)
         self._changed()
+        if container.listening:
+            # Its check runs every 2 s from now on, whatever asked there before it was registered.
+            self.check(container)
 
     def _checked(self, container: Container) -> None:
         entry = self._entries.get(container.alloc.id)

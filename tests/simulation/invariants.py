@@ -29,6 +29,10 @@ POSSIBLY_ALIVE_S = STOP_AFTER_S + KILL_S + 30.0
 _SURELY_S = POSSIBLY_ALIVE_S - SKEW_S - 1.0
 _TOLERANCE_S = 0.1  # what drift adds up to within a lease
 _ON_ITS_WAY_S = 30.0
+_PASS_S = 50.0  # a pass and everything it sends is over by then
+_NOMAD_EFFECTS = frozenset(
+    {"register", "stop", "purge", "evaluate", "stop_allocation", "write_variables", "delete_variables"}
+)
 # Longer than any deadline of a phase, with the slack of a sweep and a pass.
 _SILENT_S = 420.0
 _CLAIMED_AGAIN_S = 75.0
@@ -53,6 +57,14 @@ class Checker:
         if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < now + timeout_s:
             left = "none" if row is None else f"{row.owner or 'nobody'} for {row.expires_at - now:.1f} s"
             self._fail(f"lease: {daemon.name} sends {effect} for user {short(user)}, lease of {left}")
+        record = daemon.record(user)
+        if record is None:
+            return
+        # Judged where it leaves: that Nomad's index refuses some of them excuses nobody.
+        if effect in _NOMAD_EFFECTS:
+            self._observed(daemon, user, effect, record)
+        if now + timeout_s > record.began_at + _PASS_S + _TOLERANCE_S:
+            self._fail(f"lease: {daemon.name} sends {effect} for user {short(user)} too late in its pass")
 
     def lands(self, daemon: Daemon, user: str, effect: str) -> None:
         """An effect is accepted: its lease must still be its sender's."""
@@ -299,9 +311,20 @@ class Checker:
         row = self.world.store.containers[user]
         self.world.trace.note("status", short(user), f"{daemon.name} {seen.phase} {seen.reason or ''}")
         self._endpoint(daemon, user, seen, row)
+        self._ports_freed(daemon, user, seen)
         silent = (self.world.moment() - row.observed.since).total_seconds()
         if seen.phase not in _AT_REST and seen.reason is None and silent > _SILENT_S:
             self._fail(f"deadline: user {short(user)} is {seen.phase} for {silent:.0f} s and nobody says why")
+
+    def _ports_freed(self, daemon: Daemon, user: str, seen: ContainerStatus) -> None:
+        """The pass that sees an allocation's end frees its port; nobody waits for the housekeeping."""
+        record = daemon.record(user)
+        ended = {a.id for a in record.known if a.client in _ENDED} if record and not seen.blind else set()
+        booked = (
+            [place for place, held in self.world.store.ledger.items() if held[1] in ended] if ended else []
+        )
+        if booked:
+            self._fail(f"ports: {daemon.name} saw the end of what user {short(user)} had on {booked} booked")
 
     def _endpoint(self, daemon: Daemon, user: str, seen: ContainerStatus, row: Any) -> None:
         endpoint = seen.endpoint
@@ -332,7 +355,10 @@ class Checker:
         if place is None:
             return
         other = self.places.get(place)
-        if other is not None and other != user:
+        row = None if other is None else self.world.store.containers.get(other)
+        # The pass that gave the port on may have withdrawn the other's endpoint in its own transaction.
+        shown = None if row is None else row.observed.endpoint
+        if other is not None and other != user and shown is not None and (shown.address, shown.port) == place:
             self._fail(f"ports: users {short(other)} and {short(user)} both have endpoint {place}")
         self.endpoints[user], self.places[place] = place, user
 

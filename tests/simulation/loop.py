@@ -28,7 +28,7 @@ class NothingWillHappen(Exception):
 class Process:
     """Something that can be killed, paused and resumed as a whole."""
 
-    __slots__ = ("dead", "dropped", "held", "name", "tasks")
+    __slots__ = ("_prune_at", "dead", "dropped", "held", "name", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,31 +36,34 @@ class Process:
         self.held: list[_Handle] | None = None  # a list while it is paused
         self.dropped: list[_Handle] = []  # steps that it never made; only `bury` wants them
         # Strong references: a task that is collected while it waits would run its `finally`.
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self._prune_at = 256
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Ended ones are forgotten now and then: a callback for each would be a step of the loop more."""
+        tasks = self.tasks
+        tasks.append(task)
+        if len(tasks) >= self._prune_at:
+            tasks[:] = [one for one in tasks if not one.done()]
+            self._prune_at = 2 * len(tasks) + 256
 
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
-class _Handle:
-    __slots__ = ("args", "callback", "cancelled_", "context", "when_")
+class _Handle(list[Any]):
+    """Callback, arguments, context, time; a list because nothing else is made as fast."""
 
-    def __init__(self, callback: Any, args: Any, context: contextvars.Context, when: float) -> None:
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.cancelled_ = False
-        self.when_ = when
+    __slots__ = ()
 
     def cancel(self) -> None:
-        self.cancelled_ = True
-        self.callback = self.args = None
+        self[0] = self[1] = None
 
     def cancelled(self) -> bool:
-        return self.cancelled_
+        return self[0] is None
 
     def when(self) -> float:
-        return self.when_
+        return float(self[3])
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -71,6 +74,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._ready: deque[_Handle] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._number = count().__next__
+        self._push = self._ready.append
         self._stop = False
         self.world = contextvars.copy_context()  # nobody's context: the cluster's own
         self.problems: list[dict[str, Any]] = []
@@ -80,8 +84,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return self._now
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        handle = _Handle(callback, args, context or contextvars.copy_context(), self._now)
-        self._ready.append(handle)
+        handle = _Handle((callback, args, context or contextvars.copy_context(), self._now))
+        self._push(handle)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -92,7 +96,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Any:
-        handle = _Handle(callback, args, context or contextvars.copy_context(), when)
+        handle = _Handle((callback, args, context or contextvars.copy_context(), when))
         heapq.heappush(self._timers, (when, self._number(), handle))
         return handle
 
@@ -103,8 +107,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "", context=context)
         process = (context.get(PROCESS) if context is not None else PROCESS.get()) or None
         if process is not None:
-            process.tasks.add(task)
-            task.add_done_callback(process.tasks.discard)
+            process.keep(task)
         return task
 
     def get_debug(self) -> bool:
@@ -122,7 +125,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # --- the world's own --------------------------------------------------------------------------------
     def at(self, when: float, callback: Callable[..., object], *args: Any) -> Any:
         """Let something happen in the world, whoever asks for it."""
-        handle = _Handle(callback, args, self.world, when)
+        handle = _Handle((callback, args, self.world, when))
         heapq.heappush(self._timers, (when, self._number(), handle))
         return handle
 
@@ -162,13 +165,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         self._now = when
                     while timers and timers[0][0] <= when:
                         handle = pop(timers)[2]
-                        if not handle.cancelled_:
+                        if handle[0] is not None:
                             ready.append(handle)
                     continue
                 handle = take()
-                if handle.cancelled_:
+                callback, args, context, _ = handle
+                if callback is None:
                     continue
-                process = handle.context.get(get)
+                process = context.get(get)
                 if process is not None:
                     if process.dead:
                         process.dropped.append(handle)
@@ -176,7 +180,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     if process.held is not None:
                         process.held.append(handle)
                         continue
-                handle.context.run(handle.callback, *handle.args)
+                context.run(callback, *args)
         finally:
             events._set_running_loop(None)
 
@@ -194,9 +198,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         try:
             for _ in range(50):
                 while self._ready:
-                    handle = self._ready.popleft()
-                    if not handle.cancelled_:
-                        handle.context.run(handle.callback, *handle.args)
+                    callback, args, context, _ = self._ready.popleft()
+                    if callback is not None:
+                        context.run(callback, *args)
                 left = [task for process in processes for task in process.tasks if not task.done()]
                 if not left:
                     return

@@ -36,11 +36,21 @@ _TERMINAL = (ClientStatus.COMPLETE, ClientStatus.FAILED, ClientStatus.LOST)
 
 
 class Job:
-    __slots__ = ("blocked", "modify_index", "retry", "spec", "stopped", "submitted", "wait", "wait_until")
+    __slots__ = (
+        "blocked",
+        "create_index",
+        "modify_index",
+        "retry",
+        "spec",
+        "stopped",
+        "submitted",
+        "wait",
+        "wait_until",
+    )
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.spec = spec
-        self.modify_index = 0
+        self.modify_index = self.create_index = 0
         self.stopped = False
         self.submitted = 0.0
         self.blocked: PlacementFailure | None = None
@@ -105,6 +115,12 @@ class Alloc:
         return self.client in _TERMINAL
 
 
+def _spec_hash(spec: Mapping[str, Any]) -> str:
+    """What the job carries of it in its service's meta."""
+    (service,) = spec["TaskGroups"][0]["Services"]
+    return str(service["Meta"]["spec"])
+
+
 class Servers:
     """Effects are called by the network; everything else by hosts and faults."""
 
@@ -123,7 +139,9 @@ class Servers:
         job = self.jobs.get(job_id)
         if job is None:
             raise Missing("nomad", "job not found")
-        return JobFact(job.modify_index, job.stopped, self._status(job_id, job))
+        first = job.create_index == job.modify_index
+        status = self._status(job_id, job)
+        return JobFact(job.modify_index, job.stopped, status, spec=_spec_hash(job.spec), first=first)
 
     def allocations(self, job_id: str) -> tuple[AllocationFact, ...]:
         return tuple([self._fact(alloc) for alloc in self.allocs.get(job_id, ())])
@@ -172,11 +190,12 @@ class Servers:
         job_id = spec["ID"]
         job = self.jobs.get(job_id)
         if job is None or job.stopped or job.spec != spec:
+            self.index += 1
             if job is None:
                 job = self.jobs[job_id] = Job(spec)
+                job.create_index = self.index
             job.spec = spec
             job.stopped = False
-            self.index += 1
             job.modify_index = self.index
             job.submitted = self.world.now
         self._cancel_retry(job)
@@ -234,10 +253,9 @@ class Servers:
         newest: Alloc | None = None
         for alloc in self.allocs.get(job_id, ()):
             if alloc.desired == "run" and alloc.host.down and not alloc.terminal:
-                ran = alloc.client is ClientStatus.RUNNING
+                # Whether it ever ran makes no difference (Nomad 1.10.5 and 2.0.5, allocSet.delayByStopAfter).
                 self._lose(alloc)
-                if ran:
-                    held = True
+                held = True
             newest = alloc
         live = [a for a in self.allocs.get(job_id, ()) if a.desired == "run" and not a.terminal]
         if live:

@@ -92,6 +92,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     sweep = Sweep(
         queue,
         clock,
+        store,
         every_s=SETTINGS.resync_s,
         rhythm=Rhythm(look_s=SETTINGS.waha_look_s),
         metrics=metrics,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -33,11 +34,12 @@ from core.store.webhooks import InboxEvent, record
 from daemon.main import serve
 from sandbox.consul_double import running_consul_double
 from sandbox.consul_double.double import ConsulDouble
-from sandbox.nomad_double.inline_simulators import inline_simulators
+from sandbox.nomad_double.inline_simulators import driver_of
 from sandbox.nomad_double.running import RunningDouble, running_nomad_double
 from sandbox.nomad_double.settings import Delays, DoubleSettings, HeartbeatSettings, HostSettings
 from sandbox.postgres import scratch_folder
 from sandbox.waha import phone
+from sandbox.waha.inline import InlineSimulators
 
 SIMULATOR = Path(__file__).parents[3] / "sandbox" / "waha" / "__main__.py"
 
@@ -53,6 +55,8 @@ class Fleet:
     consul: ConsulDouble
     storage: Path
     hooks: list[dict[str, Any]] = field(default_factory=list)
+    simulators: InlineSimulators | None = None
+    """Those of this process, where they are not processes of their own."""
 
     @asynccontextmanager
     async def daemon(self, **env: str) -> AsyncIterator[asyncio.Task[None]]:
@@ -256,11 +260,13 @@ async def running_fleet(
     hooks: list[dict[str, Any]] = []
     key = Fernet.generate_key().decode()
     async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.push_async_callback(engine.dispose)
-        drivers = None
+        drivers = simulators = None
         if inline:
             stack.enter_context(_quick_simulators())
-            drivers = {"raw_exec": stack.enter_context(inline_simulators())}
+            simulators = stack.enter_context(InlineSimulators())
+            drivers = {"raw_exec": driver_of(simulators)}
         async with (
             _hook_receiver(engine, hooks) as hook_url,
             running_consul_double() as consul,
@@ -275,6 +281,7 @@ async def running_fleet(
                 consul=consul.double,
                 storage=folder / "waha",
                 hooks=hooks,
+                simulators=simulators,
                 env={
                     "WAHAFLEET_DATABASE_URL": database_url,
                     "WAHAFLEET_SECRET_KEYS": key,

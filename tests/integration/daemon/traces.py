@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,10 +55,12 @@ def instances(fleet: Fleet, user_id: str) -> list[Mapping[str, Any]]:
     return [one for one in listed if user_id in str(one["Service"]["Meta"])]
 
 
-def starts(fleet: Fleet, namespace: str) -> int:
-    """How often a session of this namespace was started, by whichever container."""
-    return sum(
-        entry.event == "start" and entry.namespace == namespace for entry in journal.read(fleet.storage)
+def starts(fleet: Fleet, namespace: str) -> Counter[str]:
+    """How often each process of a container started a session of this namespace."""
+    return Counter(
+        entry.process
+        for entry in journal.read(fleet.storage)
+        if entry.event == "start" and entry.namespace == namespace
     )
 
 
