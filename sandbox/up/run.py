@@ -80,10 +80,12 @@ class _Up:
         following: list[asyncio.Task[None]] = []
         starting = asyncio.create_task(self._stack.start())
         asking = asyncio.create_task(self._asked.wait())
+        asked_first = False
         try:
             self._screen.say("up", f"starting on {self._folder.path}")
             await asyncio.wait([starting, asking], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
+            asked_first = self._asked.is_set()
+            if not asked_first:
                 starting.result()
                 written = self._write_context()
                 self._show()
@@ -93,6 +95,8 @@ class _Up:
             for task in (asking, starting, *following):
                 task.cancel()
             await asyncio.wait([asking, starting, *following])
+            if asked_first and not starting.cancelled():
+                starting.exception()  # Whoever ends it no longer asks why it could not start.
             if written is not None:
                 written.unlink(missing_ok=True)
             await self._supervisor.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -25,7 +24,7 @@ from sandbox.up.machine import free_port
 from sandbox.up.plan import Plan, Simulators
 from sandbox.up.real_hosts import RealHosts, real_consul
 from sandbox.up.supervisor import Child, Supervisor, Tethered
-from sandbox.up.together import together
+from sandbox.up.together import in_thread, together
 from sandbox.valkey import EmbeddedValkey
 
 DATABASE: Final = "wahafleet"
@@ -88,8 +87,8 @@ class Stack:
             return current[0]
 
         await self._supervisor.start(Child(name="postgres", launch=launch, log=folder / "log"))
-        url = await asyncio.to_thread(current[0].ensure_database, DATABASE)
-        await asyncio.to_thread(upgrade, url)
+        url = await in_thread(current[0].ensure_database, DATABASE)
+        await in_thread(upgrade, url)
         await ensure_first_user(url)
         # The folder is ours and nothing of an earlier run lives: whatever holds a lease is dead.
         await free(url)

@@ -16,18 +16,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import pytest
 
 from sandbox.agents.nomad_agent import nomad_version
-from sandbox.up.machine import find_program
 from sandbox.waha import journal
 from tests.e2e import walks
 from tests.e2e.running import WAHAFLEET, Up, scratch, until
 from tests.e2e.walks import Figures, Walks
+from tests.real_agents import require_programs
 
 STOP_ON_DISCONNECT_S: Final = 45
 """S: the least that is allowed, since it must exceed Nomad's heartbeat TTL of 10-20 s with room to spare."""
@@ -45,8 +45,7 @@ pytestmark = [pytest.mark.xdist_group("walks"), pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def walk() -> Iterator[Walks]:
-    if nomad_version() is None or find_program("consul") is None:
-        pytest.skip("there is no `nomad`, or no `consul`, on PATH: nothing was walked with real agents")
+    require_programs("nomad", "consul")
     version = nomad_version()
     assert version is not None
     with scratch() as folder:
@@ -242,26 +241,24 @@ def after_the_return(walk: Walks, figures: Figures, began: float) -> None:
     assert walk.settled() is not None
 
 
-def test_a_host_whose_agent_is_killed_is_replaced_and_comes_back(walk: Walks) -> None:
+def away_and_back(walk: Walks, name: str, away: Callable[[str], AbstractContextManager[None]]) -> None:
+    """The agent of the chip's host goes away, until its container runs elsewhere, and returns."""
     place = walk.begin()
-    with walk.walk("agent killed") as figures:
+    with walk.walk(name) as figures:
         began = time.time()
-        with walk.without(walk.agent(place)):
+        with away(walk.agent(place)):
             lost_and_back(walk, figures, began)
         figures.facts["agent back after"] = round(time.time() - began, 1)
         after_the_return(walk, figures, began)
     nothing_was_submitted(figures)
+
+
+def test_a_host_whose_agent_is_killed_is_replaced_and_comes_back(walk: Walks) -> None:
+    away_and_back(walk, "agent killed", walk.without)
 
 
 def test_a_host_whose_agent_is_frozen_is_replaced_and_comes_back(walk: Walks) -> None:
-    place = walk.begin()
-    with walk.walk("agent frozen") as figures:
-        began = time.time()
-        with walk.frozen(walk.agent(place)):
-            lost_and_back(walk, figures, began)
-        figures.facts["agent back after"] = round(time.time() - began, 1)
-        after_the_return(walk, figures, began)
-    nothing_was_submitted(figures)
+    away_and_back(walk, "agent frozen", walk.frozen)
 
 
 def test_an_agent_that_is_only_started_anew_keeps_its_container(walk: Walks) -> None:

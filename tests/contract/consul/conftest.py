@@ -20,6 +20,7 @@ from sandbox.agents.consul_agent import ConsulAgent
 from sandbox.postgres import scratch_folder
 from tests.contract import evidence
 from tests.polling import eventually
+from tests.real_agents import require_programs
 
 _outcomes: dict[str, str] = {}
 _real_version: list[str] = []
@@ -36,8 +37,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[Agent]:
     if request.param == "double":
         yield from _double()
         return
-    if shutil.which("consul") is None:
-        pytest.skip("no `consul` on PATH (tools/install-consul.sh puts one on a Debian machine)")
+    require_programs("consul")
     folder = scratch_folder()
     try:
         with ConsulAgent.start(folder) as real:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from sandbox.tether import TetheredProcess, log_tail
 from tests.contract.jobspec.conftest import free_ports, until
+from tests.real_agents import require_programs
 
 SHIPPED = Path(__file__).resolve().parents[3] / "nomad"
 USER_JOB = "waha_plus_user_0b4b1c7e-2f6a-4d55-9c3b-1f2e3d4c5b6a"
@@ -39,9 +39,7 @@ class Agent:
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """server.hcl and client.hcl in one process, ACLs bootstrapped."""
-    binary = shutil.which("nomad")
-    if binary is None:
-        pytest.skip("no `nomad` on PATH: the shipped configuration is not tried on a real agent")
+    binary = require_programs("nomad")
     folder = tmp_path_factory.mktemp("shipped")
     http, rpc, serf = free_ports(3)
     forced = {

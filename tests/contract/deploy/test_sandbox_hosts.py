@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from sandbox.agents.nomad_config import Host
 from sandbox.up.machine import check_hosts
 from sandbox.up.plan import real_ports
 from tests.contract.jobspec.conftest import until
+from tests.real_agents import require_programs
 
 FIRST = (3100, 3101)
 COUNT = 5  # one more than two hosts have ports
@@ -62,8 +62,7 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    if not (shutil.which("nomad") and shutil.which("consul")):
-        pytest.skip("there is no `nomad`, or no `consul`, on PATH: the sandbox's hosts are not tried")
+    require_programs("nomad", "consul")
     check_hosts(2)
     folder = tmp_path_factory.mktemp("hosts")
     with (

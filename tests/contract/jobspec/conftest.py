@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from sandbox.tether import TetheredProcess, log_tail
+from tests.real_agents import require_programs
 
 
 class Nomad:
@@ -76,10 +77,7 @@ def mounts() -> str:
 
 @pytest.fixture(scope="session")
 def binary() -> str:
-    found = shutil.which("nomad")
-    if found is None:
-        pytest.skip("no `nomad` on PATH: rendered jobs are not tried on a real Nomad")
-    return found
+    return require_programs("nomad")
 
 
 @pytest.fixture(scope="session")

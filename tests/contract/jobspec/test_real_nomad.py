@@ -61,15 +61,26 @@ def test_filling_the_json_is_the_same_as_giving_nomad_the_variables(
     assert parsed == without_empty(built.job)
 
 
+def surprises(warnings: str) -> list[str]:
+    """Nomad's warnings other than the one of 2.x about a missing `shutdown_delay`.
+
+    Jobs leave it out on purpose: it keeps the old container alive for longer after a stop, and nobody balances
+    requests over the instances of one user.
+    """
+    told = [line.strip() for line in warnings.splitlines() if line.lstrip().startswith("*")]
+    assert bool(told) == bool(warnings), warnings
+    return [line for line in told if not line.endswith("have shutdown_delay set")]
+
+
 @pytest.mark.parametrize("plan", samples.PLANS)
 @pytest.mark.parametrize("stem", jobspecs.STEMS)
 def test_nomad_validates_and_plans_every_golden_job(nomad: Nomad, stem: str, plan: str) -> None:
     job = wanted_job(jobspecs.template(stem), samples.row(plan), samples.settings(stem)).job
     told = nomad("POST", "/v1/validate/job", {"Job": job})
     assert (told["DriverConfigValidated"], told["Error"], told["ValidationErrors"]) == (True, "", None)
-    assert told["Warnings"] == ""
+    assert not surprises(told["Warnings"])
     planned = nomad("POST", f"/v1/job/{job['ID']}/plan", {"Job": job, "Diff": True})
-    assert planned["Warnings"] == ""
+    assert not surprises(planned["Warnings"])
     assert planned["Diff"]["Type"] == "Added"
     # Whether there is room is the cluster's matter; that Nomad understood what is asked for is ours.
     failed = (planned["FailedTGAllocs"] or {}).get("waha_plus", {})

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.agents.nomad_agent import NomadAgent, nomad_version
+from sandbox.agents.nomad_agent import NomadAgent
 from sandbox.agents.nomad_config import Host
 from tests.contract.nomad.cluster import Cluster
 from tests.contract.nomad.evidence import EvidenceWriter, case_of
 from tests.contract.nomad.recorder import ConsulRecorder
+from tests.real_agents import require_programs
 
 PORTS = 6
 DOUBLE_RELEASE = os.environ.get("NOMAD_DOUBLE_RELEASE", "1.10.5")
@@ -30,8 +31,7 @@ def _nomad(
     recorder = ConsulRecorder()
     try:
         if request.param == "real":
-            if nomad_version() is None:
-                pytest.skip("there is no `nomad` on PATH; the contract was checked against the double alone")
+            require_programs("nomad")
             first = first_port(0)
             host = Host(ports=(first, first + PORTS - 1), consul=recorder.address)
             with NomadAgent.start(folder, host=host) as agent:

@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.agents.nomad_agent import NomadAgent, nomad_version
+from sandbox.agents.nomad_agent import NomadAgent
 from tests.contract.nomad.cluster import Cluster
 from tests.contract.nomad.conftest import DOUBLE_RELEASE
 from tests.contract.nomad.recorder import ConsulRecorder
+from tests.real_agents import require_programs
 
 POLICY = Path(__file__).parents[3] / "nomad" / "policies" / "daemon.hcl"
 READER = 'namespace "default" { capabilities = ["list-jobs", "read-job"] }'
@@ -90,8 +91,7 @@ class Tokens:
 def _tokens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokens]:
     folder = tmp_path_factory.mktemp(f"acl-{request.param}")
     if request.param == "real":
-        if nomad_version() is None:
-            pytest.skip("there is no `nomad` on PATH; the contract was checked against the double alone")
+        require_programs("nomad")
         with NomadAgent.start(folder, name="server", acl=True) as agent:
             yield _bootstrapped(agent.url, agent.version)
         return

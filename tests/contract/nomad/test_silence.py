@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sandbox.agents.nomad_agent import nomad_version
 from tests.contract.nomad.cluster import SECOND, Cluster
 from tests.contract.nomad.conftest import DOUBLE_RELEASE, first_port
 from tests.contract.nomad.fleet import DoubleFleet, Fleet, RealFleet
 from tests.contract.nomad.recorder import ConsulRecorder
+from tests.real_agents import require_programs
 
 S = 6
 KILL = 5
@@ -28,8 +28,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(f"fleet-{request.param}")
     made: Fleet
     if request.param == "real":
-        if nomad_version() is None:
-            pytest.skip("there is no `nomad` on PATH; the contract was checked against the double alone")
+        require_programs("nomad")
         made = RealFleet(folder, first_port(40))
     else:
         made = DoubleFleet(folder, first_port(60), DOUBLE_RELEASE)

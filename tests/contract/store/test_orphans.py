@@ -15,7 +15,7 @@ from core.clock import SystemClock
 from core.crypto import Sealer
 from core.domain.belongings import Found, Kind
 from core.domain.names import session_name
-from core.domain.orphans import Forgot, Moved, Orphan, Saw, State
+from core.domain.orphans import Change, Forgot, Moved, Orphan, Saw, State
 from core.errors import StaleWrite, Unavailable
 from core.store.engine import engine_for, transaction
 from core.store.interface import Lease, ReconcileStore
@@ -138,7 +138,10 @@ async def test_a_move_or_a_forgetting_that_comes_too_late_does_nothing(kit: Kit)
     lease = await kit.saw(JOB)
     row = await kit.one()
     assert await kit.orphans.decide([row.id], approve=False, by="ana") == (row.id,)
-    late = [Moved(row.id, State.SEEN, State.APPROVED, "setting"), Forgot(row.id, State.SEEN, "gone")]
+    late: list[Change] = [
+        Moved(row.id, State.SEEN, State.APPROVED, "setting"),
+        Forgot(row.id, State.SEEN, "gone"),
+    ]
     await kit.orphans.apply(lease, late)
     row = await kit.one()
     assert (row.state, row.decided_by) == (State.KEPT, "ana")

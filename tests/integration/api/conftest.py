@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import httpx
 import pytest
@@ -150,7 +150,7 @@ def start(database_url: str) -> Start:
         settings = load(environment(database_url, redis_url, **more))
         app = create_app(settings, hasher=CHEAP)
         engine = engine_for(database_url)
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=cast(Any, app), raise_app_exceptions=False)
         base_url = "http://wahafleet.test"
         async with alive(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
             yield Running(app, client, engine, settings, FakeDaemon(engine, settings))

@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -185,7 +185,7 @@ async def test_every_answer_has_a_request_id(running: Running) -> None:
     own = await running.client.get("/health", headers={"X-Request-ID": "trace-1.2"})
     assert own.headers["x-request-id"] == "trace-1.2"
     for bad in ("", "a b", "x" * 65, "é"):
-        answer = await running.client.get("/nowhere", headers={"X-Request-ID": bad.encode()})
+        answer = await running.client.get("/nowhere", headers={b"X-Request-ID": bad.encode()})
         assert len(answer.headers["x-request-id"]) == 32
 
 
@@ -215,7 +215,7 @@ async def away(fragile: EmbeddedPostgres) -> AsyncIterator[tuple[Running, Embedd
 
     app = create_app(settings, hasher=CHEAP)
     engine = engine_for(url)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=cast(Any, app), raise_app_exceptions=False)
     async with alive(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield Running(app, client, engine, settings, FakeDaemon(engine, settings)), fragile
     await engine.dispose()
@@ -291,7 +291,7 @@ async def test_the_application_starts_without_its_store() -> None:
 
     settings = load(environment("postgresql+asyncpg://nobody@127.0.0.1:1/none", None))
     app = create_app(settings, hasher=CHEAP)
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(app=cast(Any, app), raise_app_exceptions=False)
     async with alive(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/health/ready")).status_code == 503

@@ -246,7 +246,7 @@ async def test_the_sessions_own_word_is_newer_than_the_store(stage: Stage) -> No
     await stage.waha("POST", f"/sim/sessions/chip_{stage.chip_id}/scan", {"qr": await _value(stage)})
 
     async def told() -> bool:
-        return (await stage.poll())["status"] == "WORKING"
+        return bool((await stage.poll())["status"] == "WORKING")
 
     await until(told)
     body = await stage.poll()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ from api.access_log import AccessLog
 
 
 def client(app: Any) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=AccessLog(app), raise_app_exceptions=True)
+    transport = httpx.ASGITransport(app=cast(Any, AccessLog(app)), raise_app_exceptions=True)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 

@@ -53,7 +53,7 @@ def test_a_pair_of_tokens(tokens: Tokens) -> None:
         signed(type="refresh"),
         signed(type=...),
         signed(type=None),
-        jwt.encode({"sub": USER_ID, "type": "access", "exp": 9999999999}, None, "none"),
+        jwt.encode({"sub": USER_ID, "type": "access", "exp": 9999999999}, None, "none"),  # type: ignore[arg-type]
     ],
 )
 def test_tokens_that_do_not_hold(tokens: Tokens, token: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import nomad
 import pytest
 
 from core.domain.policy import Policy
+from tests.real_agents import require_programs
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "nomad"
@@ -32,9 +32,7 @@ def test_import_nomad_is_the_library() -> None:
     "files", [(SERVER,), (CLIENT,), (SERVER, CLIENT, SINGLE)], ids=["server", "client", "single"]
 )
 def test_nomad_accepts_the_configuration(files: tuple[Path, ...]) -> None:
-    binary = shutil.which("nomad")
-    if binary is None:
-        pytest.skip("no `nomad` on PATH: `nomad config validate` was not asked")
+    binary = require_programs("nomad")
     told = subprocess.run(
         [binary, "config", "validate", *map(str, files)], capture_output=True, text=True, check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,30 @@ def build(tmp_path: Path, clock: VirtualClock, tasks: Tasks, registrar: NullServ
     return build
 
 
-@pytest.fixture
-async def world(
-    build: Build, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
+@asynccontextmanager
+async def started(
+    double: NomadDouble, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
 ) -> AsyncIterator[World]:
-    double = build()
+    """The double, started, and what surrounds it."""
     await double.start()
     world = World(double, clock, tasks, registrar)
     yield world
     await world.http.aclose()
     await double.stop()
+
+
+@pytest.fixture
+async def world(
+    build: Build, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
+) -> AsyncIterator[World]:
+    async with started(build(), clock, tasks, registrar) as world:
+        yield world
+
+
+@pytest.fixture
+async def fleet(
+    build: Build, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
+) -> AsyncIterator[World]:
+    """Two hosts."""
+    async with started(build(hosts=2), clock, tasks, registrar) as world:
+        yield world

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
-from sandbox.nomad_double import NullServiceRegistrar
-from sandbox.nomad_double.clock import VirtualClock
-from tests.unit.nomad_double.conftest import SECOND, Build, Tasks, World, make_job
+from tests.unit.nomad_double.conftest import SECOND, World, make_job
 
 HEALTHY = 11
 """Seconds after which a running allocation counts as healthy (migrate.min_healthy_time, and a bit)."""
-
-
-@pytest.fixture
-async def fleet(
-    build: Build, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
-) -> AsyncIterator[World]:
-    double = build(hosts=2)
-    await double.start()
-    world = World(double, clock, tasks, registrar)
-    yield world
-    await world.http.aclose()
-    await double.stop()
 
 
 async def drain(world: World, node_id: str, deadline_s: int | None, **more: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,19 +13,6 @@ from tests.unit.nomad_double.conftest import SECOND, Build, Tasks, World, make_j
 S = 60
 GIVEN_UP = 31
 """The longest time, in seconds, after which a host is given up: TTL of at most 20 s, and 10 s of grace."""
-
-
-@pytest.fixture
-async def fleet(
-    build: Build, clock: VirtualClock, tasks: Tasks, registrar: NullServiceRegistrar
-) -> AsyncIterator[World]:
-    """Two hosts; host-2 takes nothing until a test lets it."""
-    double = build(hosts=2)
-    await double.start()
-    world = World(double, clock, tasks, registrar)
-    yield world
-    await world.http.aclose()
-    await double.stop()
 
 
 def fenced(job_id: str = "app", *, kill_s: int = 20) -> dict[str, Any]:
