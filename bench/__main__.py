@@ -28,8 +28,8 @@ import msgspec
 
 from bench.sides import Bare, Sample, Side, Wahafleet
 from core.settings import load
+from sandbox.free_ports import free_port
 from sandbox.up.data import read_env
-from sandbox.up.machine import free_port
 
 MEASURES = ("first_chip_port", "first_chip_qr", "further_chip_port", "further_chip_qr")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sandbox.free_ports import free_port
 from sandbox.tether import TetheredProcess, log_tail
 
 
@@ -38,7 +39,7 @@ class EmbeddedValkey:
         binary = _binary()
         # Between asking for a free port and its use somebody else may take it; a few draws settle that.
         for attempt in range(1, 6):
-            chosen = port if port is not None else _free_port()
+            chosen = port if port is not None else free_port()
             process = TetheredProcess.start(
                 [
                     *(str(binary), "--port", str(chosen), "--bind", "127.0.0.1", "--protected-mode", "yes"),
@@ -117,12 +118,6 @@ def _binary() -> Path:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise ValkeyError(f"the embedded Valkey does not run here: {error}") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _read_reply(connection: socket.socket) -> bytes:

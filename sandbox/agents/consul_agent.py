@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sandbox.agents.free_ports import kept_ports
+from sandbox.free_ports import kept_ports
 from sandbox.tether import TetheredProcess, command_line, is_alive, log_tail
 
 _VERSION: Final = re.compile(r"\bv?(\d+\.\d+\.\d+)")

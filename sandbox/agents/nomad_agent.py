@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sandbox.agents.free_ports import kept_ports
 from sandbox.agents.nomad_config import Agent, Host, write_config
 from sandbox.agents.task_processes import descendants, end_all, start_mark, taken_over, unmount_below
+from sandbox.free_ports import kept_ports
 from sandbox.tether import TetheredProcess, command_line, is_alive, log_tail
 
 _VERSION: Final = re.compile(r"\bv?(\d+\.\d+\.\d+)")

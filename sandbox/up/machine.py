@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from sandbox.free_ports import free_port
 from sandbox.tether import is_alive
 from sandbox.up.errors import SandboxError
 from sandbox.up.plan import Program
@@ -32,13 +33,6 @@ def find_program(name: str) -> Program | None:
         ) from error
     found = _VERSION.search(said.stdout)
     return Program(path, tuple(map(int, found.groups())) if found else ())
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody uses on `address` at this moment."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def check_port(host: str, port: int) -> None:

@@ -16,11 +16,11 @@ import msgspec
 from core.store.engine import engine_for
 from core.store.leases_admin import free_leases
 from core.store.migrate import upgrade
+from sandbox.free_ports import free_port
 from sandbox.postgres import EmbeddedPostgres
 from sandbox.up.data import DataFolder
 from sandbox.up.environment import Places, base_environment, owner_file, settings, simulator_environment
 from sandbox.up.first_user import ensure_first_user
-from sandbox.up.machine import free_port
 from sandbox.up.plan import Plan, Simulators
 from sandbox.up.real_hosts import RealHosts, real_consul
 from sandbox.up.supervisor import Child, Supervisor, Tethered

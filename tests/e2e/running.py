@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from sandbox.up.machine import free_port
+from sandbox.free_ports import free_port
 
 T = TypeVar("T")
 

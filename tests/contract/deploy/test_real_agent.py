@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from sandbox.free_ports import free_ports
 from sandbox.tether import TetheredProcess, log_tail
-from tests.contract.jobspec.conftest import free_ports, until
+from tests.contract.jobspec.conftest import until
 from tests.real_agents import require_programs
 
 SHIPPED = Path(__file__).resolve().parents[3] / "nomad"

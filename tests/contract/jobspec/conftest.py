@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sandbox.free_ports import free_ports
 from sandbox.tether import TetheredProcess, log_tail
 from tests.real_agents import require_programs
 
@@ -44,16 +43,6 @@ def until(what: str, look: Callable[[], Any], seconds: float = 30) -> Any:
             return found
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds} s: {what}")
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        ports = []
-        for _ in range(count):
-            listener = held.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(listener.getsockname()[1])
-        return ports
 
 
 def _answers(url: str) -> Any:

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import httpx
 import pytest
 
 import sandbox.waha
+from sandbox.free_ports import free_port
 from sandbox.waha import journal, phone
 
 from .conftest import KEY, container_env
@@ -33,9 +33,7 @@ class Process:
     """One `python -I -S .../sandbox/waha/__main__.py`."""
 
     def __init__(self, folder: Path, command: list[str], **env: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         environment = {**container_env(folder), "WHATSAPP_API_PORT": str(self.port), **env}
         begun = time.perf_counter()
         self.child = subprocess.Popen(

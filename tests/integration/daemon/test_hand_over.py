@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from core.store.engine import reading
 from core.store.tables import leases
-from sandbox.up.machine import free_port
+from sandbox.free_ports import free_port
 from tests.integration.daemon.conftest import Fleet, has, until
 
 

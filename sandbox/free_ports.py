@@ -1,13 +1,19 @@
-"""Ports of an agent: free when it first starts, the same ones ever after."""
+"""Ports that are free now, and an agent's: free when it first starts, the same ones ever after."""
 
 from __future__ import annotations
 
 import json
 import socket
 from pathlib import Path
+from random import SystemRandom
 from typing import Final
 
 _KEPT: Final = "ports.json"
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Above the ports of simulated hosts and below those that Linux gives to connections.
+_FIRST: Final = 31_000
+_END: Final = 32_768
+_random = SystemRandom()
 
 
 def kept_ports(folder: Path, address: str, names: tuple[str, ...], **chosen: int | None) -> dict[str, int]:
@@ -28,24 +34,31 @@ def kept_ports(folder: Path, address: str, names: tuple[str, ...], **chosen: int
 
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody uses now, for TCP and for UDP (gossip needs both), all different."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
+    """Ports that nobody uses now, for TCP and for UDP (gossip needs both), all different.
+
+    None of those from which the system serves outgoing connections: between a look and its use one of
+    them is soon some connection's, on a machine that makes thousands a minute.
+    """
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = _random.randrange(_FIRST, _end())
+        if is_free(address, port):
+            ports.add(port)
+    return list(ports)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """One of them."""
+    return free_ports(1, address)[0]
+
+
+def _end() -> int:
+    """First port that the system may give to a connection; Linux tells, elsewhere they start higher."""
     try:
-        while len(ports) < count:
-            tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
-            held += [tcp, udp]
-            tcp.bind((address, 0))
-            port = int(tcp.getsockname()[1])
-            try:
-                udp.bind((address, port))
-            except OSError:
-                continue
-            ports.append(port)
-    finally:
-        for one in held:
-            one.close()
-    return ports
+        first = int(_EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return _END
+    return first if first > _FIRST + 500 else _END
 
 
 def is_free(address: str, port: int) -> bool:
