@@ -1,29 +1,34 @@
-"""The daemon as a process of its own, which tells its steps on a pipe and can be killed exactly at one."""
+"""The daemon as a process of its own, which tells its steps on a pipe and can be killed exactly at one.
+
+Some hundred of them are started by the tests, and importing the program takes longer than what they then do:
+they are forked from a process that has imported it and does nothing else.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
-import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import IO
 
 from core.store.leases_admin import free_leases
+from tests.integration.daemon import program
 from tests.integration.daemon.fleet import Fleet
 
-RUN = "from core.settings import load; from daemon.main import run; run(load(part='daemon'))"
-ROOT = Path(__file__).parents[3]
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload([program.__name__])
 
 
 class DaemonProcess:
     """One process. Every step waits for our word, so the process stands still at the one it is killed at."""
 
-    def __init__(self, fleet: Fleet, process: asyncio.subprocess.Process, steps: IO[bytes], ack: int) -> None:
+    def __init__(self, fleet: Fleet, process: ForkServerProcess, steps: Connection, acks: Connection) -> None:
         self.fleet = fleet
         self.process = process
         self.seen: list[tuple[str, str]] = []
@@ -31,7 +36,7 @@ class DaemonProcess:
         self.reached = asyncio.Event()
         """Set while it stands still at the step that `stop_at` named."""
         self._loop = asyncio.get_running_loop()
-        self._ack = ack
+        self._acks = acks
         self._stop_at: tuple[str, str] | None = None
         self._reader = threading.Thread(target=self._read, args=(steps,), daemon=True)
         self._reader.start()
@@ -41,25 +46,26 @@ class DaemonProcess:
         cls, fleet: Fleet, env: Mapping[str, str] | None = None, *, tells: bool = True
     ) -> DaemonProcess:
         """`tells`: with its steps; without them nothing in it waits for the test."""
-        step_out, step_in = os.pipe()
-        ack_out, ack_in = os.pipe()
-        told = {"WAHAFLEET_TEST_STEP_FD": str(step_in), "WAHAFLEET_TEST_ACK_FD": str(ack_out)}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            RUN,
-            cwd=ROOT,
-            env={**os.environ, **fleet.env, **(told if tells else {}), **(env or {})},
-            pass_fds=(step_in, ack_out),
-            stderr=None if os.environ.get("WAHAFLEET_TEST_SHOW_DAEMON") else asyncio.subprocess.DEVNULL,
+        step_out, step_in = _FORKED.Pipe(duplex=False)
+        ack_out, ack_in = _FORKED.Pipe(duplex=False)
+        running = _FORKED.Process(
+            target=program.main,
+            args=(
+                {**os.environ, **fleet.env, **(env or {})},
+                *((step_in, ack_out) if tells else (None, None)),
+            ),
+            kwargs={"quiet": "WAHAFLEET_TEST_SHOW_DAEMON" not in os.environ},
+            daemon=True,
         )
-        os.close(step_in)
-        os.close(ack_out)
-        return cls(fleet, process, os.fdopen(step_out, "rb"), ack_in)
+        # The first one waits for the imports.
+        await asyncio.to_thread(running.start)
+        step_in.close()
+        ack_out.close()
+        return cls(fleet, running, step_out, ack_in)
 
     @property
     def alive(self) -> bool:
-        return self.process.returncode is None
+        return self.process.is_alive()
 
     @property
     def lease_owner(self) -> str:
@@ -86,9 +92,7 @@ class DaemonProcess:
         """SIGKILL; with `free` its leases are freed, as the sandbox's parent does once it saw it end."""
         if self.alive:
             self.process.kill()
-        await self.process.wait()
-        os.close(self._ack)
-        self._reader.join()
+        await self._ended()
         if free:
             await free_leases(self.fleet.engine, owner_prefix=self.lease_owner)
 
@@ -96,21 +100,24 @@ class DaemonProcess:
         """SIGTERM; how many seconds its end took. One that does not end is killed, and that fails."""
         begun = self._loop.time()
         if self.alive:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(self.process.wait(), timeout_s)
-            except TimeoutError:
+            self.process.terminate()
+            await asyncio.to_thread(self.process.join, timeout_s)
+            if self.alive:
                 await self.kill()
-                raise
+                raise TimeoutError(f"the daemon did not end within {timeout_s} s")
         took = self._loop.time() - begun
-        os.close(self._ack)
-        self._reader.join()
-        assert self.process.returncode == 0, f"the daemon ended with {self.process.returncode}"
+        await self._ended()
+        assert self.process.exitcode == 0, f"the daemon ended with {self.process.exitcode}"
         return took
 
-    def _read(self, steps: IO[bytes]) -> None:
-        with steps:
-            for line in steps:
+    async def _ended(self) -> None:
+        await asyncio.to_thread(self.process.join)
+        self._acks.close()
+        self._reader.join()
+
+    def _read(self, steps: Connection) -> None:
+        with steps, os.fdopen(os.dup(steps.fileno()), "rb") as lines:
+            for line in lines:
                 step, key, *effect = line.decode().split()
                 name = " ".join([step, *effect])
                 self.seen.append((key, name))
@@ -118,31 +125,6 @@ class DaemonProcess:
                     self._loop.call_soon_threadsafe(self.reached.set)
                     continue
                 try:
-                    os.write(self._ack, b".")
+                    os.write(self._acks.fileno(), b".")
                 except OSError:
                     return  # it was killed, or is gone by itself
-
-
-@asynccontextmanager
-async def process(fleet: Fleet, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A daemon, told to end at the end of the block."""
-    fds = tuple(int(value) for name, value in env.items() if name.endswith("_FD"))
-    running = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        RUN,
-        cwd=ROOT,
-        env={**os.environ, **fleet.env, **env},
-        pass_fds=fds,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield running
-    finally:
-        if running.returncode is None:
-            running.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(running.wait(), 10)
-            except TimeoutError:
-                running.kill()
-        await running.wait()
