@@ -14,9 +14,11 @@ MISSING = "Token de acesso não encontrado."
 BAD = "Token inválido ou expirado."
 NOBODY = "Usuário inválido ou inativo."
 EXPIRED = timedelta(seconds=-5)
+# Those in tables of cases are made when tests are collected, which may be long before they run.
+LONG = timedelta(days=1)
 
 
-def token(subject: Any, life: timedelta = timedelta(minutes=5), **claims: Any) -> str:
+def token(subject: Any, life: timedelta = LONG, **claims: Any) -> str:
     body = {"sub": subject, "type": "access", "exp": datetime.now(UTC) + life} | claims
     return jwt.encode(body, "k" * 40, "HS256")
 
