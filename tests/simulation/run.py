@@ -104,6 +104,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     except Exception:
         failure = f"the simulation broke: {traceback.format_exc()}"
     _take_down(world, fleet)
+    tail = world.trace.tail if failure or verbose else []
     return Outcome(
         seed=seed,
         failure=failure,
@@ -116,7 +117,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
         faults=dict(world.faults),
         states=dict(world.checker.states),
         counts=dict(world.counts),
-        tail=(world.trace.lines or world.trace.last) if failure or verbose else [],
+        tail=tail,
     )
 
 
@@ -151,7 +152,7 @@ def _listen_to_logs(world: World, *, verbose: bool) -> None:
             world.violate(f"{name}: {what}")
         if verbose:
             rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
-            world.trace.lines.append(f"{world.now:10.3f}     log {name} {rest}")  # type: ignore[union-attr]
+            world.trace.lines.append(f"{world.now:10.3f}     log {name} {rest}")
         raise structlog.DropEvent
 
     level = 20 if verbose else 40
