@@ -149,7 +149,7 @@ class Daemon:
         if self.process.dead or self.closing:
             return
         world = self.world
-        world.trace.note(step, short(key), f"{self.name} {detail}" if detail else self.name)
+        world.trace.note(f"{step}", short(key), f"{self.name} {detail}" if detail else self.name)
         if step is Step.CLAIMED:
             self.passes += 1
             self.records[key] = PassRecord(world)

@@ -20,9 +20,7 @@ class StoreWire:
         self._sent = _SentAt()
         self._store = wire.world.store.seen_by(self._sent)
 
-    def _call(
-        self, name: str, args: tuple[Any, ...], options: dict[str, Any]
-    ) -> asyncio.Future[Any]:
+    def _call(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> asyncio.Future[Any]:
         wire, sent = self._wire, self._sent
         daemon, checker = wire.daemon, wire.world.checker
         sent_at = daemon.clock.monotonic()

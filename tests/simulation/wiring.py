@@ -17,7 +17,6 @@ from daemon.fleet import KEY, Fleet, Lister
 from daemon.health import Health
 from daemon.load import Loader
 from daemon.mail import Mailroom
-from daemon.metrics import Metrics
 from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import Reconciler
@@ -32,6 +31,7 @@ from daemon.workqueue import WorkQueue
 from tests.simulation.caretaker import caretaker
 from tests.simulation.storewire import ListenerWire
 from tests.simulation.systems import DiscoveryWire, SchedulerWire, StorageWire, WahaWire
+from tests.simulation.uncounted import Uncounted
 from tests.unit.daemon.system import JOBS, LOOP, nothing_to_purge
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     """The daemon from its start to its orderly end."""
     clock, random, wire = daemon.clock, daemon.random, daemon.wire
     store: Any = daemon.store
-    scheduler, discovery, waha = SchedulerWire(wire), DiscoveryWire(wire), WahaWire(wire)
+    # Calls give futures where the protocols have coroutines: all that anybody does with either is await it.
+    scheduler: Any = SchedulerWire(wire)
+    discovery: Any = DiscoveryWire(wire)
+    waha: Any = WahaWire(wire)
     storages = Storages({"main": StorageWire(wire)})
-    caches, outages, metrics = NoCaches(), Outages(clock), Metrics()
+    caches, outages, metrics = NoCaches(), Outages(clock), Uncounted()
     refusals = Refusals(SETTINGS.resync_s)
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
