@@ -42,6 +42,7 @@ __all__ = ["JOBS", "SETTINGS", "run"]
 SETTINGS: LoopSettings = msgspec.structs.replace(
     LOOP,
     empty_grace_s=120,
+    waha_look_s=1200,  # a third of the quiet time is left for what only such a look finds
     workers=2,
     janitor="remove",
     janitor_s=120,
