@@ -166,8 +166,7 @@ class Daemon:
         """SIGKILL. What it sent is on its way; nothing of it runs again."""
         if not self.process.dead:
             self.world.trace.note("killed", self.name, where)
-            self.process.dead = True
-            self.process.held = None
+            self.process.die()
             self.wire.stream = None
             self.wire.hear = None
             self.wire.catalog_waiter = None

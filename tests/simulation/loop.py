@@ -50,6 +50,12 @@ class Process:
             tasks[:] = [one for one in tasks if not one.done()]
             self._prune_at = 2 * len(tasks) + 256
 
+    def die(self) -> None:
+        """Nothing of it runs again, what it held back while it stood still included."""
+        self.dead = True
+        self.dropped += self.held or ()
+        self.held = None
+
     def withhold(self, step: _Step) -> None:
         """It is dead, or stands still, when this step's turn comes."""
         if self.held is None or self.dead:
@@ -232,5 +238,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     return
                 for task in left:
                     task.cancel()
+            raise RuntimeError(f"tasks that nothing ends: {left}")
         finally:
             events._set_running_loop(None)

@@ -48,6 +48,8 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
     janitor_s=120,
     orphan_grace_s=300,
 )
+# How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
+_IDLE_S = 12.0
 
 
 class NoCaches:
@@ -117,11 +119,12 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         hail=tell,
         ttl_s=SETTINGS.lease_ttl_s,
         heartbeat_s=SETTINGS.lease_heartbeat_s,
+        try_every_s=_IDLE_S,
     )
     listener: Any = ListenerWire(wire)
     sources: list[Source] = [
         fleet,
-        StoreNews(listener, queue, fleet, mailroom, clock),
+        StoreNews(listener, queue, fleet, mailroom, clock, beat_s=_IDLE_S),
         SchedulerEvents(scheduler, queue, fleet),
         DiscoveryWatch(discovery, queue, fleet),
         Inbox(mailroom, queue, clock, nothing_to_purge, every_s=30.0),
