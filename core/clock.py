@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -17,7 +18,7 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some fixed point; never goes backwards. Leases and deadlines are counted on it."""
 
-    async def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> Awaitable[None]:
         """Suspend for `seconds`."""
 
 

@@ -49,7 +49,7 @@ T = TypeVar("T")
 KEY: Final = "fleet"
 DUTY_DEADLINE_S: Final = 300.0
 # How often the lease is tried for, and a sign of life given while there is nothing to do.
-_TRY_EVERY_S: Final = 3.0
+TRY_EVERY_S: Final = 3.0
 # Between two listings, however often something may have been missed.
 _LEAST_PAUSE_S: Final = 1.0
 _AFTER_FAILURE_S: Final = 5.0
@@ -133,7 +133,6 @@ class Fleet:
     """
 
     name = "resync"
-    quiet_s = 10 * _TRY_EVERY_S
 
     def __init__(
         self,
@@ -149,8 +148,11 @@ class Fleet:
         hail: Callable[[], Awaitable[None]] | None = None,
         ttl_s: float,
         heartbeat_s: float,
+        try_every_s: float = TRY_EVERY_S,
     ) -> None:
         """`hail`: tells the holder that a daemon has started, when that is another one."""
+        self.quiet_s = 10 * try_every_s
+        self._try_every_s = try_every_s
         self._hail = hail
         self._owner = owner
         self._store = store
@@ -196,7 +198,7 @@ class Fleet:
 
     def _until_next_try(self, claim: Busy) -> float:
         # Spread, so that daemons do not all come at the instant at which the lease runs out.
-        return min(_TRY_EVERY_S, max(0.05, claim.retry_after_s)) * self._random.uniform(0.7, 1.0)
+        return min(self._try_every_s, max(0.05, claim.retry_after_s)) * self._random.uniform(0.7, 1.0)
 
     async def _stay_away(self, alive: Callable[[], None]) -> None:
         """Let somebody else try, who may see more; with nobody there it is us again."""
@@ -204,7 +206,7 @@ class Fleet:
         self._failures = 0
         until = self._clock.monotonic() + _YIELD_S
         while (left_s := until - self._clock.monotonic()) > 0:
-            await self._clock.sleep(min(left_s, _TRY_EVERY_S))
+            await self._clock.sleep(min(left_s, self._try_every_s))
             alive()
 
     @asynccontextmanager
@@ -257,7 +259,7 @@ class Fleet:
 
         async def beat() -> None:
             while True:
-                await self._clock.sleep(_TRY_EVERY_S)
+                await self._clock.sleep(self._try_every_s)
                 alive()
 
         beating = asyncio.create_task(beat())
@@ -271,7 +273,7 @@ class Fleet:
     async def _pause(self, limit_s: float) -> None:
         """Wait until something may have been missed, or for a while."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(limit_s, _TRY_EVERY_S)):
+            async with asyncio.timeout(min(limit_s, self._try_every_s)):
                 await self._wanted.wait()
 
     async def _run(self, duty: Duty, held: HeldLease, listing: Listing) -> None:

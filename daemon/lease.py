@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import structlog
 
@@ -82,23 +82,32 @@ class HeldLease:
             return None
 
 
-@asynccontextmanager
-async def kept(held: HeldLease, store: ReconcileStore, every_s: float) -> AsyncIterator[HeldLease]:
+def kept(held: HeldLease, store: ReconcileStore, every_s: float) -> AbstractAsyncContextManager[HeldLease]:
     """Keep `held` alive while the block runs."""
-    loop = asyncio.get_running_loop()
-    keeper: asyncio.Task[None] | None = None
+    return _Kept(held, store, every_s)
 
-    def begin() -> None:
-        nonlocal keeper
-        keeper = loop.create_task(held.keep(store, every_s))
 
-    # Most passes are over long before the first heartbeat: they pay for a timer, not for a task.
-    timer = loop.call_later(every_s, begin)
-    try:
-        yield held
-    finally:
-        timer.cancel()
-        if keeper is not None:
-            keeper.cancel()
+class _Kept:
+    """Most passes are over long before the first heartbeat: they pay for a timer, not for a task."""
+
+    __slots__ = ("_every_s", "_held", "_keeper", "_store", "_timer")
+
+    def __init__(self, held: HeldLease, store: ReconcileStore, every_s: float) -> None:
+        self._held = held
+        self._store = store
+        self._every_s = every_s
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> HeldLease:
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._begin)
+        return self._held
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._timer.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
             with suppress(asyncio.CancelledError):
-                await keeper
+                await self._keeper
+
+    def _begin(self) -> None:
+        self._keeper = asyncio.get_running_loop().create_task(self._held.keep(self._store, self._every_s))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -78,14 +78,20 @@ class Observer:
         user_id = row.user_id
         job = job_id(user_id)
         nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
-        seen_job, allocations, instances = await asyncio.gather(
-            self._fact(self._scheduler.job(job), nomad),
-            self._fact(self._scheduler.allocations(job), nomad),
-            self._fact(self._discovery.instances(user_id), consul),
+        # What they say is at least as new as this; none of them goes on behind the back of a look that failed.
+        began, fact_of = self._clock.now(), self._outages.fact_of
+        of_job, of_allocations, of_instances = await asyncio.gather(
+            self._scheduler.job(job),
+            self._scheduler.allocations(job),
+            self._discovery.instances(user_id),
+            return_exceptions=True,
         )
+        seen_job = fact_of(of_job, "nomad", nomad, began)
+        allocations = fact_of(of_allocations, "nomad", nomad, began)
+        instances = fact_of(of_instances, "consul", consul, began)
         evaluation: Fact[EvaluationFact] = Unknown(NOT_ASKED)
         if _may_wait_for_a_place(seen_job, allocations):
-            evaluation = await self._fact(self._scheduler.newest_placement(job), nomad)
+            evaluation = await self._outages.fact(self._scheduler.newest_placement(job), "nomad", nomad)
         endpoint = None
         if isinstance(allocations, Known) and isinstance(instances, Known):
             endpoint = endpoint_of(allocations.value, instances.value)
@@ -116,10 +122,6 @@ class Observer:
             self._outages.worked("storage")
             return Known(databases, self._clock.now())
         return Unknown(Reason.DEPENDENCY_STORAGE)
-
-    async def _fact(self, read: Awaitable[T], why: Reason) -> Fact[T]:
-        system = "nomad" if why is Reason.DEPENDENCY_NOMAD else "consul"
-        return await self._outages.fact(read, system, why)
 
     async def _sessions(
         self, row: ContainerRow, endpoint: Endpoint | None

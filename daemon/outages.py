@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -50,12 +51,23 @@ class Outages:
     async def fact(self, read: Awaitable[T], system: str, why: str) -> Fact[T]:
         """What `read` gives, Missing where the system says that there is no such thing, else Unknown(why)."""
         try:
-            value = await read
-        except Missing:
-            self.worked(system)
-            return facts.Missing(self._clock.now())
+            answer: T | DependencyError = await read
         except DependencyError as error:
-            self.failed(system, error)
-            return Unknown(why)
+            answer = error
+        return self.fact_of(answer, system, why, self._clock.now())
+
+    def fact_of(self, answer: T | BaseException, system: str, why: str, at: datetime) -> Fact[T]:
+        """The same of an answer that came already, or of what was raised in its place.
+
+        Raises what is no error of a dependency.
+        """
+        if isinstance(answer, BaseException):
+            if isinstance(answer, Missing):
+                self.worked(system)
+                return facts.Missing(at)
+            if isinstance(answer, DependencyError):
+                self.failed(system, answer)
+                return Unknown(why)
+            raise answer
         self.worked(system)
-        return Known(value, self._clock.now())
+        return Known(answer, at)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from core.clients.scheduler import Scheduler
 from core.clock import Clock
@@ -92,6 +94,9 @@ class Reconciler:
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._strangers = strangers
+        # Passes are told apart in the log by where they ran and a number: randomness costs a system call.
+        self._started = secrets.token_hex(4)
+        self._numbers = itertools.count()
         self._last_actions: dict[str, tuple[Action, ...]] = {}
 
     async def run(self, key: str, news_at: float | None = None) -> PassEnd:
@@ -103,36 +108,42 @@ class Reconciler:
         news came, they would wait for nothing. Whoever began a look after the news, and saw everything, has
         answered them for all, and plans what is next: the others forget the key, timers of their own too.
         """
-        with structlog.contextvars.bound_contextvars(user_id=key, reconcile=secrets.token_hex(6)):
-            age_s = None if news_at is None else self._clock.monotonic() - news_at
-            claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
-            if isinstance(claim, Busy):
-                return PassEnd(claim.look_again_s, busy=True)
-            if isinstance(claim, Answered):
-                self._forget(key)
-                return PassEnd(None, answered=True)
-            self._steps.announce(Step.CLAIMED, key)
-            deadline_at = self._clock.monotonic() + self._settings.pass_deadline_s
-            held = HeldLease(claim, self._clock, deadline_at=deadline_at)
-            loaded = 0
-            end: PassEnd | None = None
-            self._metrics.leases_held.inc()
-            try:
-                async with kept(held, self._store, self._settings.lease_heartbeat_s):
-                    snapshot = await self._store.load(key)
-                    if snapshot is None:
-                        self._forget(key)
-                        end = PassEnd(None)
-                    else:
-                        loaded = generation_of(snapshot)
-                        end = await self._look_and_act(key, held, snapshot)
-            finally:
-                self._metrics.leases_held.dec()
-                newest = await held.give_back(self._store, looked=end is not None and not end.failed)
-            self._steps.announce(Step.RELEASED, key)
-            if newest is not None and newest > loaded:
-                return PassEnd(0.0)
-            return end
+        bound = bind_contextvars(user_id=key, reconcile=f"{self._started}{next(self._numbers):x}")
+        try:
+            return await self._claimed(key, news_at)
+        finally:
+            reset_contextvars(**bound)
+
+    async def _claimed(self, key: str, news_at: float | None) -> PassEnd:
+        age_s = None if news_at is None else self._clock.monotonic() - news_at
+        claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
+        if isinstance(claim, Busy):
+            return PassEnd(claim.look_again_s, busy=True)
+        if isinstance(claim, Answered):
+            self._forget(key)
+            return PassEnd(None, answered=True)
+        self._steps.announce(Step.CLAIMED, key)
+        deadline_at = self._clock.monotonic() + self._settings.pass_deadline_s
+        held = HeldLease(claim, self._clock, deadline_at=deadline_at)
+        loaded = 0
+        end: PassEnd | None = None
+        self._metrics.leases_held.inc()
+        try:
+            async with kept(held, self._store, self._settings.lease_heartbeat_s):
+                snapshot = await self._store.load(key)
+                if snapshot is None:
+                    self._forget(key)
+                    end = PassEnd(None)
+                else:
+                    loaded = generation_of(snapshot)
+                    end = await self._look_and_act(key, held, snapshot)
+        finally:
+            self._metrics.leases_held.dec()
+            newest = await held.give_back(self._store, looked=end is not None and not end.failed)
+        self._steps.announce(Step.RELEASED, key)
+        if newest is not None and newest > loaded:
+            return PassEnd(0.0)
+        return end
 
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)
@@ -150,7 +161,7 @@ class Reconciler:
             actions=[type(action).__name__ for action in decision.actions],
             requeue_after_s=decision.requeue_after,
         )
-        results = await self._actor.perform(held, snapshot, decision)
+        results = await self._actor.perform(held, snapshot, decision) if decision.actions else []
         self._metrics.count_effects(results)
         if any(isinstance(r.action, RemoveContainer) and r.verdict is Verdict.DONE for r in results):
             await self._caches.endpoint_changed(key)
@@ -282,6 +293,7 @@ def _without_port(container: ContainerStatus) -> ContainerStatus:
     )
 
 
-def _dependencies_away(observation: Observation) -> list[str]:
-    fields = (getattr(observation, name) for name in observation.__struct_fields__)
-    return sorted({f.why for f in fields if isinstance(f, Unknown) and f.why in _DEPENDENCIES})
+def _dependencies_away(seen: Observation) -> list[str]:
+    facts = (seen.job, seen.allocations, seen.evaluation, seen.instances, seen.sessions, seen.storage)
+    away = [fact.why for fact in facts if isinstance(fact, Unknown) and fact.why in _DEPENDENCIES]
+    return sorted(set(away)) if away else away

@@ -114,12 +114,11 @@ def plan_container(
         status = ContainerStatus(phase=phase, reason=why, blind=True, empty_since=empty_since)
         return ContainerPlan(aim, (), status, gone=False, next_s=policy.poll_waiting_s)
 
-    alive = tuple(a for a in allocations.value if is_possibly_alive(a, now, policy))
+    alive = tuple([a for a in allocations.value if is_possibly_alive(a, now, policy)])
     cut_off = any(is_cut_off(a, now, policy) for a in alive)
     vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
     seen = _Seen(job, alive, newest(allocations.value), cut_off, vanished)
-    status = seen_status(job, allocations.value, cut_off, observation)
-    status = msgspec.structs.replace(status, empty_since=empty_since)
+    status = seen_status(job, allocations.value, cut_off, observation, empty_since)
     if aim is Aim.REMOVE:
         plan = _remove(desired, seen, observation, status, now, policy)
     elif aim is Aim.KEEP:
@@ -138,6 +137,8 @@ def _in_time(plan: ContainerPlan, desired: Desired, now: datetime, policy: Polic
         return plan
     stood = Stood(before.phase, before.reason, before.since)
     late = overdue(ContainerPhase(plan.status.phase), stood, now, policy)
+    if late is None:
+        return plan
     return msgspec.structs.replace(plan, status=msgspec.structs.replace(plan.status, reason=late))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from core.domain.actions import ContainerStatus, Placed
 from core.domain.endpoints import CLIENT_ENDED, current_allocation, endpoint_of, newest, newest_live
 from core.domain.facts import (
@@ -22,6 +24,7 @@ def seen_status(
     allocations: tuple[AllocationFact, ...],
     cut_off: bool,
     observation: Observation,
+    empty_since: datetime | None,
 ) -> ContainerStatus:
     """The status as seen, whatever is wanted. `cut_off`: an allocation is lost or unknown and may be alive."""
     current = current_allocation(allocations)
@@ -43,8 +46,9 @@ def seen_status(
         address=live.address if live else None,
         port=live.port if live else None,
         endpoint=endpoint,
+        empty_since=empty_since,
         # `lost` may still hold its port; the client's own word frees it.
-        closed_allocations=tuple(a.id for a in allocations if a.client in CLIENT_ENDED),
+        closed_allocations=tuple([a.id for a in allocations if a.client in CLIENT_ENDED]),
         isolated=isinstance(observation.storage, Known) and bool(observation.storage.value),
         key_accepted=asked,
     )

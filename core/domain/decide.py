@@ -60,7 +60,9 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
         looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
     requeue_after = min((look for look in looks if look is not None), default=None)
-    status = msgspec.structs.replace(container.status, at_rest=requeue_after is None)
+    status = container.status
+    if requeue_after is None:
+        status = msgspec.structs.replace(status, at_rest=True)
     return Decision(tuple(actions), status, chips, requeue_after)
 
 

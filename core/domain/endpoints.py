@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from core.domain.desired import DesiredContainer
 from core.domain.facts import (
@@ -20,25 +21,23 @@ from core.domain.states import ContainerPhase, Reason
 
 # The client's own word that a container ended, which frees its port. `lost` is the servers' guess.
 CLIENT_ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
+_LIVE = (ClientStatus.RUNNING, ClientStatus.PENDING)
+_create_index = attrgetter("create_index")
 
 
 def newest(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The one that was created last."""
-    return max(allocations, key=lambda a: a.create_index, default=None)
+    return max(allocations, key=_create_index, default=None)
 
 
 def current_allocation(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The one that Nomad reports desired run and running; the newest should there ever be two."""
-    return newest(a for a in allocations if a.desired == "run" and a.client is ClientStatus.RUNNING)
+    return newest([a for a in allocations if a.desired == "run" and a.client is ClientStatus.RUNNING])
 
 
 def newest_live(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The newest one that runs or is about to: its port is known although nothing may listen there yet."""
-    return newest(
-        a
-        for a in allocations
-        if a.desired == "run" and a.client in (ClientStatus.RUNNING, ClientStatus.PENDING)
-    )
+    return newest([a for a in allocations if a.desired == "run" and a.client in _LIVE])
 
 
 def endpoint_of(

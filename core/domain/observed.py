@@ -107,11 +107,16 @@ def merge_container(
     endpoint. Returns `before` itself when there is nothing worth a write.
     """
     moved = (seen.phase, seen.reason) != (before.phase, before.reason)
+    placed = before if seen.blind else seen
     after = msgspec.structs.replace(
         before,
         phase=seen.phase,
         reason=seen.reason,
         since=now if moved else before.since,
+        allocation_id=placed.allocation_id,
+        node_name=placed.node_name,
+        address=placed.address,
+        port=placed.port,
         endpoint=seen.endpoint,
         empty_since=seen.empty_since,
         observed_generation=max(before.observed_generation, generation),
@@ -119,14 +124,6 @@ def merge_container(
         isolated_at=before.isolated_at or (now if seen.isolated else None),
         key_renewed_for=None if seen.key_accepted else before.key_renewed_for,
     )
-    if not seen.blind:
-        after = msgspec.structs.replace(
-            after,
-            allocation_id=seen.allocation_id,
-            node_name=seen.node_name,
-            address=seen.address,
-            port=seen.port,
-        )
     old = before.looked_at
     if after == before and old is not None and now - old < LOOKED_AT_STEP:
         return before
@@ -172,7 +169,9 @@ def merge_chip(
     if unlinked is not None and seen.phone_number is None:
         # Its credentials are gone: the account that it had is nobody's here any more.
         after = msgspec.structs.replace(after, phone_number=None, push_name=None)
-    after = msgspec.structs.replace(after, health_score=_health(after, drops, now))
+    score = _health(after, drops, now)
+    if score != after.health_score:
+        after = msgspec.structs.replace(after, health_score=score)
     return ChipMove(
         after, status_event(before.standing, after.standing, loaded_generation, held_port=seen.held_port)
     )

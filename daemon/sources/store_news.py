@@ -18,18 +18,26 @@ from daemon.mail import Mailroom
 from daemon.sources.supervisor import Relists
 from daemon.workqueue import WorkQueue
 
-_BEAT_S: Final = 5.0
+BEAT_S: Final = 5.0
 
 
 class StoreNews:
     """Source `store`: one LISTEN connection that comes back by itself."""
 
     name = "store"
-    quiet_s = 4 * _BEAT_S
 
     def __init__(
-        self, listener: Listener, queue: WorkQueue, fleet: Relists, mailroom: Mailroom, clock: Clock
+        self,
+        listener: Listener,
+        queue: WorkQueue,
+        fleet: Relists,
+        mailroom: Mailroom,
+        clock: Clock,
+        *,
+        beat_s: float = BEAT_S,
     ) -> None:
+        self.quiet_s = 4 * beat_s
+        self._beat_s = beat_s
         self._listener = listener
         self._queue = queue
         self._fleet = fleet
@@ -59,6 +67,6 @@ class StoreNews:
     async def _beat(self, alive: Callable[[], None]) -> None:
         """The listener tries its connection every few seconds, and knows when it is gone."""
         while True:
-            await self._clock.sleep(_BEAT_S)
+            await self._clock.sleep(self._beat_s)
             if self._listener.is_listening:
                 alive()

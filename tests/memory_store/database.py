@@ -122,7 +122,8 @@ class Database:
         self._event_id += 1
         event = Event(self._event_id, type_, code, description, generation, extra, now)
         chip.events.append(event)
-        chip.drops += is_drop(event)
+        if is_drop(event):
+            chip.drops.append(event)
 
 
 def is_drop(event: Event) -> bool:

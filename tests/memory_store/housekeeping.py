@@ -75,6 +75,6 @@ class Housekeeping(StatusWrites):
             young = [event for event in chip.events if event.created_at >= before][-keep:]
             surplus = min(len(chip.events) - len(young), limit - removed)
             del chip.events[:surplus]
-            chip.drops = sum(map(is_drop, chip.events))
+            chip.drops = [event for event in chip.events if is_drop(event)]
             removed += surplus
         return removed

@@ -60,7 +60,7 @@ class Chip:
     deleted_at: datetime | None = None
     revision: int = 1
     events: list[Event] = field(default_factory=list)
-    drops: int = 0  # events that may count as a drop of the connection, ever
+    drops: list[Event] = field(default_factory=list)  # those of them that may count against its health
 
     @property
     def phase(self) -> str:

@@ -15,7 +15,6 @@ from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
 from core.store.status_statements import EVENTS_LOOKED_AT
-from tests.memory_store.database import is_drop
 from tests.memory_store.leases import Leases, stale
 from tests.memory_store.rows import Chip, Container, LedgerRow, Placement
 
@@ -132,8 +131,8 @@ class StatusWrites(Leases):
         if not chip.drops:
             return 0
         since = now - DROP_WINDOW
-        newest = chip.events[-EVENTS_LOOKED_AT:]
-        return sum(event.created_at > since and is_drop(event) for event in newest)
+        oldest = chip.events[-min(EVENTS_LOOKED_AT, len(chip.events))]
+        return sum([drop.id >= oldest.id and drop.created_at > since for drop in chip.drops])
 
     def settle_ledger(self, user_id: str, change: Settled, now: datetime) -> None:
         for allocation_id in change.closes:

@@ -83,7 +83,9 @@ def caretaker(
     """The duty and the listener of a daemon, as `daemon.main.serve` makes them."""
     wire = Wire(Caretaker(daemon))  # type: ignore[arg-type]  # what a wire asks of a daemon
     store: Any = StoreWire(wire)
-    scheduler, discovery, waha = SchedulerWire(wire), DiscoveryWire(wire), WahaWire(wire)
+    scheduler: Any = SchedulerWire(wire)
+    discovery: Any = DiscoveryWire(wire)
+    waha: Any = WahaWire(wire)
     storages = Storages({"main": StorageWire(wire)})
     return janitor(
         owner=daemon.name,

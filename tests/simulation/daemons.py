@@ -43,20 +43,24 @@ class Clock:
         self._loop = world.loop
         self._rate = 1.0 + drift
         self._start = START + timedelta(seconds=skew_s)
+        self._read_at = -1.0
+        self._read = self._start
 
     def now(self) -> datetime:
-        return self._start + timedelta(seconds=self._loop._now * self._rate)
+        at = self._loop._now
+        if at != self._read_at:  # several facts are often read in one instant
+            self._read_at, self._read = at, self._start + timedelta(seconds=at * self._rate)
+        return self._read
 
     def monotonic(self) -> float:
         return 1000.0 + self._loop._now * self._rate
 
-    async def sleep(self, seconds: float) -> None:
-        future = self._loop.create_future()
-        timer = self._loop.call_later(max(0.0, seconds / self._rate), _over, future)
-        try:
-            await future
-        finally:
-            timer.cancel()
+    def sleep(self, seconds: float) -> asyncio.Future[None]:
+        """The timer is the world's; who sleeps wakes up as a step of its own process."""
+        loop = self._loop
+        future: asyncio.Future[None] = asyncio.Future(loop=loop)
+        loop.after(max(0.0, seconds / self._rate), _over, future)
+        return future
 
 
 def _over(future: asyncio.Future[None]) -> None:
@@ -145,7 +149,7 @@ class Daemon:
         if self.process.dead or self.closing:
             return
         world = self.world
-        world.trace.note(step, short(key), f"{self.name} {detail}")
+        world.trace.note(f"{step}", short(key), f"{self.name} {detail}" if detail else self.name)
         if step is Step.CLAIMED:
             self.passes += 1
             self.records[key] = PassRecord(world)
@@ -162,8 +166,7 @@ class Daemon:
         """SIGKILL. What it sent is on its way; nothing of it runs again."""
         if not self.process.dead:
             self.world.trace.note("killed", self.name, where)
-            self.process.dead = True
-            self.process.held = None
+            self.process.die()
             self.wire.stream = None
             self.wire.hear = None
             self.wire.catalog_waiter = None

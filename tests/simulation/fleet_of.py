@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.simulation.daemons import Daemon
 from tests.simulation.world import World
 
+_LOOK_S = 4.0  # how soon a process manager sees that one ended
+
 
 class Fleet:
     """Keeps `count` daemons alive; one that died comes back after a while."""
@@ -19,7 +21,7 @@ class Fleet:
     def begin(self) -> None:
         for _ in range(self.count):
             self.world.loop.after(self.world.random.uniform(0.0, 3.0), self._start)
-        self.world.loop.after(1.0, self._look)
+        self.world.loop.after(_LOOK_S, self._look)
 
     def _start(self) -> None:
         self._started += 1
@@ -37,6 +39,6 @@ class Fleet:
                     world.violate(f"the daemon {daemon.name} ended by itself: {daemon.task.exception()!r}")
                 daemon.kill("it is over")
                 world.daemons.remove(daemon)
-                longest = 5.0 if self.calm else world.random.choice((3.0, 30.0, 240.0))
-                world.loop.after(world.random.uniform(0.5, longest), self._start)
-        world.loop.after(1.0, self._look)
+                longest = 5.0 if self.calm else world.random.choice((1.0, 30.0, 240.0))
+                world.loop.after(world.random.uniform(0.1, longest), self._start)
+        world.loop.after(_LOOK_S, self._look)

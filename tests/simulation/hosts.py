@@ -131,7 +131,7 @@ class Host:
         self._say(alloc, ClientStatus.RUNNING, "Started", "")
         world.catalog.register(container)
         random = world.random
-        boot_s = random.uniform(0.4, 4.0) if random.random() < 0.9 else random.uniform(10.0, 70.0)
+        boot_s = random.uniform(0.3, 2.0) if random.random() < 0.9 else random.uniform(10.0, 70.0)
         world.loop.after(boot_s, self._listen, container)
 
     def _listen(self, container: Container) -> None:

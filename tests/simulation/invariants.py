@@ -37,6 +37,9 @@ _NOMAD_EFFECTS = frozenset(
 _SILENT_S = 420.0
 _CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
+# Calls to the store that something is checked at, before and after them.
+_REMOVALS = frozenset({"remove_container", "remove_chip"})
+_SEEN = frozenset({"load", "claim", "write_status", "remove_container"})
 
 
 class Checker:
@@ -266,12 +269,16 @@ class Checker:
 
     # --- the store --------------------------------------------------------------------------------------
     def store_write_begins(self, daemon: Daemon, name: str, args: tuple[Any, ...]) -> None:
+        if name not in _REMOVALS:
+            return
         if name == "remove_container":
             self._removal(daemon, args[0].key)
-        elif name == "remove_chip":
+        else:
             self._chip_removal(daemon, args[0].key, args[1])
 
     def stored(self, daemon: Daemon, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name not in _SEEN:
+            return
         if name == "load":
             record = daemon.record(args[0])
             if record is not None:

@@ -14,11 +14,14 @@ import contextvars
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+_push_timer, _pop_timer = heapq.heappush, heapq.heappop
 
 
 class NothingWillHappen(Exception):
@@ -33,8 +36,8 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
-        self.held: list[_Handle] | None = None  # a list while it is paused
-        self.dropped: list[_Handle] = []  # steps that it never made; only `bury` wants them
+        self.held: list[_Step] | None = None  # a list while it is paused
+        self.dropped: list[_Step] = []  # steps that it never made; only `bury` wants them
         # Strong references: a task that is collected while it waits would run its `finally`.
         self.tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 256
@@ -47,12 +50,39 @@ class Process:
             tasks[:] = [one for one in tasks if not one.done()]
             self._prune_at = 2 * len(tasks) + 256
 
+    def die(self) -> None:
+        """Nothing of it runs again, what it held back while it stood still included."""
+        self.dead = True
+        self.dropped += self.held or ()
+        self.held = None
+
+    def withhold(self, step: _Step) -> None:
+        """It is dead, or stands still, when this step's turn comes."""
+        if self.held is None or self.dead:
+            self.dropped.append(step)
+        else:
+            self.held.append(step)
+
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
+@contextmanager
+def _unregistered_tasks() -> Iterator[None]:
+    """asyncio lists all tasks for debuggers, in a weak set written in Python. Here that is most of a task's cost."""
+    listed: Any = getattr(asyncio.tasks, "_all_tasks", None)
+    if listed is None:
+        yield
+        return
+    listed.add = bool
+    try:
+        yield
+    finally:
+        del listed.add
+
+
 class _Handle(list[Any]):
-    """Callback, arguments, context, time; a list because nothing else is made as fast."""
+    """Callback, arguments, context; a list because nothing else is made as fast."""
 
     __slots__ = ()
 
@@ -62,8 +92,9 @@ class _Handle(list[Any]):
     def cancelled(self) -> bool:
         return self[0] is None
 
-    def when(self) -> float:
-        return float(self[3])
+
+# What waits for its turn: a handle where somebody may cancel it, else a bare tuple.
+_Step: TypeAlias = "_Handle | tuple[Any, tuple[Any, ...], contextvars.Context]"
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -71,7 +102,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._ready: deque[_Handle] = deque()
+        self._ready: deque[_Step] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._number = count().__next__
         self._push = self._ready.append
@@ -84,7 +115,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return self._now
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        handle = _Handle((callback, args, context or contextvars.copy_context(), self._now))
+        if context is not None:
+            self._push((callback, args, context))  # a task's or a future's own: they cancel no handle
+            return None
+        handle = _Handle((callback, args, contextvars.copy_context()))
         self._push(handle)
         return handle
 
@@ -96,8 +130,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Any:
-        handle = _Handle((callback, args, context or contextvars.copy_context(), when))
-        heapq.heappush(self._timers, (when, self._number(), handle))
+        handle = _Handle((callback, args, context or contextvars.copy_context()))
+        _push_timer(self._timers, (when, self._number(), handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -105,13 +139,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "", context=context)
-        process = (context.get(PROCESS) if context is not None else PROCESS.get()) or None
+        process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
             process.keep(task)
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    # Every future and task asks; `bool()` says no without a frame of Python.
+    get_debug = staticmethod(bool)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.problems.append(context)
@@ -125,12 +159,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # --- the world's own --------------------------------------------------------------------------------
     def at(self, when: float, callback: Callable[..., object], *args: Any) -> Any:
         """Let something happen in the world, whoever asks for it."""
-        handle = _Handle((callback, args, self.world, when))
-        heapq.heappush(self._timers, (when, self._number(), handle))
+        handle = _Handle((callback, args, self.world))
+        _push_timer(self._timers, (when, self._number(), handle))
         return handle
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> Any:
-        return self.at(self._now + delay, callback, *args)
+        handle = _Handle((callback, args, self.world))
+        _push_timer(self._timers, (self._now + delay, self._number(), handle))
+        return handle
 
     def start(self, process: Process, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that is the process."""
@@ -149,12 +185,24 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def run(self, until: float) -> None:
         """Let time pass up to `until`, or to a `stop`. Raises what the world's own callbacks raise."""
         ready, timers = self._ready, self._timers
-        take, pop, get = ready.popleft, heapq.heappop, PROCESS
+        take, push, process_of = ready.popleft, ready.append, PROCESS
         self._stop = False
         events._set_running_loop(self)
         try:
-            while not self._stop:
-                if not ready:
+            with _unregistered_tasks():
+                while True:
+                    while ready:
+                        step = take()
+                        callback, args, context = step
+                        if callback is None:
+                            continue
+                        process = context.get(process_of)
+                        if process is not None and (process.dead or process.held is not None):
+                            process.withhold(step)
+                            continue
+                        context.run(callback, *args)
+                        if self._stop:
+                            return
                     if not timers:
                         raise NothingWillHappen
                     when = timers[0][0]
@@ -164,23 +212,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     if when > self._now:
                         self._now = when
                     while timers and timers[0][0] <= when:
-                        handle = pop(timers)[2]
-                        if handle[0] is not None:
-                            ready.append(handle)
-                    continue
-                handle = take()
-                callback, args, context, _ = handle
-                if callback is None:
-                    continue
-                process = context.get(get)
-                if process is not None:
-                    if process.dead:
-                        process.dropped.append(handle)
-                        continue
-                    if process.held is not None:
-                        process.held.append(handle)
-                        continue
-                context.run(callback, *args)
+                        push(_pop_timer(timers)[2])
         finally:
             events._set_running_loop(None)
 
@@ -198,7 +230,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         try:
             for _ in range(50):
                 while self._ready:
-                    callback, args, context, _ = self._ready.popleft()
+                    callback, args, context = self._ready.popleft()
                     if callback is not None:
                         context.run(callback, *args)
                 left = [task for process in processes for task in process.tasks if not task.done()]
@@ -206,5 +238,6 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                     return
                 for task in left:
                     task.cancel()
+            raise RuntimeError(f"tasks that nothing ends: {left}")
         finally:
             events._set_running_loop(None)

@@ -176,13 +176,13 @@ class Wire:
     ) -> asyncio.Future[Any]:
         """Send it; `execute` runs in the world when it lands, `then` a moment later, before the reply;
         `seen` gets what the daemon will see."""
-        loop = self.world.loop
-        future = loop.create_future()
-        if self.daemon.process.dead or self.daemon.closing:
+        world, daemon = self.world, self.daemon
+        loop, random, network = world.loop, world.random, world.network
+        future: asyncio.Future[Any] = asyncio.Future(loop=loop)
+        if daemon.process.dead or daemon.closing:
             return future
-        random = self.world.random
-        network = self.world.network
-        fate = network.fate(self.daemon, system, call) if network.troubled(self.daemon) else None
+        troubled = network.fates or network.down or daemon.cut_from
+        fate = network.fate(daemon, system, call) if troubled else None
         delay = 0.002 + 0.018 * random.random()
         if fate == "slow":
             delay = random.uniform(0.1, 0.9) * timeout_s

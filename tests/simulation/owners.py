@@ -142,7 +142,7 @@ class Owners:
     def qr_shown(self, container: Container, name: str, live: Live, run: int) -> None:
         random = self.world.random
         if self.patient or random.random() < 0.7:
-            longest = 40.0 if self.patient else 140.0
+            longest = 40.0 if self.patient else 80.0
             after = random.uniform(5.0, longest)
             self.world.loop.after(after, self.world.waha.scan, container, name, live, run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from random import Random
 from typing import Any
 
 import msgspec
@@ -71,7 +72,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     began = time.process_time()
     world = World(seed, verbose=verbose)
     random = world.random
-    users, hosts, daemons = random.randint(20, 60), random.randint(3, 8), random.choice((1, 2, 2, 3))
+    users, hosts, daemons = _few(random, 20, 60), random.randint(3, 8), random.choice((1, 2, 2, 3))
     world.store = MemoryStore(_StoreClock(world))
     give_methods(MemoryStore)
     world.network = Network(world)
@@ -89,7 +90,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     fleet.begin()
     world.owners.begin(BUSY_S)
     faults = Faults(world, fleet, BUSY_S)
-    faults.plan(random.randint(30, 60), _FAULTS_FROM_S)
+    faults.plan(_few(random, 30, 60), _FAULTS_FROM_S)
     watch = Watch(world, SETTINGS.orphan_grace_s)
     watch.begin()
     world.loop.at(BUSY_S, _calm, world, fleet, watch)
@@ -104,6 +105,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     except Exception:
         failure = f"the simulation broke: {traceback.format_exc()}"
     _take_down(world, fleet)
+    tail = world.trace.tail if failure or verbose else []
     return Outcome(
         seed=seed,
         failure=failure,
@@ -116,8 +118,13 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
         faults=dict(world.faults),
         states=dict(world.checker.states),
         counts=dict(world.counts),
-        tail=(world.trace.lines or world.trace.last) if failure or verbose else [],
+        tail=tail,
     )
+
+
+def _few(random: Random, least: int, most: int) -> int:
+    """Rather few than many: two small worlds show more than a large one for the same time."""
+    return int(random.triangular(least, most + 1, least))
 
 
 def _calm(world: World, fleet: Fleet, watch: Watch) -> None:
@@ -138,29 +145,43 @@ def _take_down(world: World, fleet: Fleet) -> None:
     world.loop.bury([daemon.process for daemon in fleet.ever])
 
 
+_HEARD: dict[str, World] = {}  # whose world speaks
+
+
 def _listen_to_logs(world: World, *, verbose: bool) -> None:
-    """The product's own log: a bug that it caught and told is a failure here all the same."""
+    """The product's own log: a bug that it caught and told is a failure here all the same.
 
-    def hear(_logger: object, method: str, event: Any) -> Any:
-        name = event.get("event")
-        if world.over:
-            raise structlog.DropEvent
-        if name in _BUGS:
-            error = event.get("exc_info")
-            what = traceback.format_exc() if error else str({k: v for k, v in event.items() if k != "event"})
-            world.violate(f"{name}: {what}")
-        if verbose:
-            rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
-            world.trace.lines.append(f"{world.now:10.3f}     log {name} {rest}")  # type: ignore[union-attr]
-        raise structlog.DropEvent
-
-    level = 20 if verbose else 40
+    Loggers are set up at a process's first seed and kept, since making one for each line costs more than most
+    of what is logged: later seeds of a process are as verbose as its first one.
+    """
+    first = not _HEARD
+    _HEARD["world"] = world
+    if not first:
+        return
     structlog.configure(
-        processors=[hear] if not verbose else [structlog.contextvars.merge_contextvars, hear],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[structlog.contextvars.merge_contextvars, _hear_all] if verbose else [_hear],
+        wrapper_class=structlog.make_filtering_bound_logger(20 if verbose else 40),
         logger_factory=structlog.ReturnLoggerFactory(),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
+
+
+def _hear(_logger: object, _method: str, event: Any) -> Any:
+    world = _HEARD["world"]
+    name = event.get("event")
+    if name in _BUGS and not world.over:
+        error = event.get("exc_info")
+        what = traceback.format_exc() if error else str({k: v for k, v in event.items() if k != "event"})
+        world.violate(f"{name}: {what}")
+    raise structlog.DropEvent
+
+
+def _hear_all(logger: object, method: str, event: Any) -> Any:
+    world = _HEARD["world"]
+    if not world.over:
+        rest = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
+        world.trace.lines.append(f"{world.now:10.3f}     log {event.get('event')} {rest}")
+    return _hear(logger, method, event)
 
 
 assert START

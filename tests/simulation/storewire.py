@@ -20,19 +20,20 @@ class StoreWire:
         self._sent = _SentAt()
         self._store = wire.world.store.seen_by(self._sent)
 
-    async def _call(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        wire = self._wire
+    def _call(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> asyncio.Future[Any]:
+        wire, sent = self._wire, self._sent
         daemon, checker = wire.daemon, wire.world.checker
         sent_at = daemon.clock.monotonic()
+        method = getattr(self._store, name)
 
         def execute() -> Any:
-            self._sent.at = sent_at
+            sent.at = sent_at
             checker.store_write_begins(daemon, name, args)
-            result = run_now(getattr(self._store, name)(*args, **options))
+            result = run_now(method(*args, **options))
             checker.stored(daemon, name, args, result)
             return result
 
-        return await wire.request("postgres", name, execute, STORE_TIMEOUT_S)
+        return wire.request("postgres", name, execute, STORE_TIMEOUT_S)
 
 
 class _SentAt:
@@ -45,8 +46,9 @@ class _SentAt:
 
 
 def _store_method(name: str) -> Any:
-    async def call(self: StoreWire, *args: Any, **options: Any) -> Any:
-        return await self._call(name, args, options)
+    # The future itself: a coroutine around it would be a task more where calls go side by side.
+    def call(self: StoreWire, *args: Any, **options: Any) -> asyncio.Future[Any]:
+        return self._call(name, args, options)
 
     call.__name__ = name
     return call

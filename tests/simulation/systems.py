@@ -23,7 +23,7 @@ _USER_AT = len(VARIABLE_PREFIX) + len(JOB_PREFIX)
 
 
 class SchedulerWire:
-    """`core.clients.scheduler.Scheduler`."""
+    """`core.clients.scheduler.Scheduler`. Reads give the reply's future itself, which is awaited as well."""
 
     timeout_s = NOMAD_TIMEOUT_S
 
@@ -33,30 +33,30 @@ class SchedulerWire:
         self._world = wire.world
         self._servers = wire.world.servers
 
-    async def job(self, job_id: str) -> Any:
+    def job(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
-        return await self._read("job", lambda: self._servers.job(job_id), record and record.job_seen)
+        return self._read("job", lambda: self._servers.job(job_id), record and record.job_seen)
 
-    async def allocations(self, job_id: str) -> Any:
+    def allocations(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
         seen = record and record.allocations_seen
-        return await self._read("allocations", lambda: self._servers.allocations(job_id), seen)
+        return self._read("allocations", lambda: self._servers.allocations(job_id), seen)
 
-    async def newest_placement(self, job_id: str) -> Any:
-        return await self._read("newest_placement", lambda: self._servers.newest_placement(job_id))
+    def newest_placement(self, job_id: str) -> asyncio.Future[Any]:
+        return self._read("newest_placement", lambda: self._servers.newest_placement(job_id))
 
-    async def allocation(self, allocation_id: str) -> Any:
-        return await self._read("allocation", lambda: self._servers.allocation(allocation_id))
+    def allocation(self, allocation_id: str) -> asyncio.Future[Any]:
+        return self._read("allocation", lambda: self._servers.allocation(allocation_id))
 
-    async def jobs(self) -> Any:
+    def jobs(self) -> asyncio.Future[Any]:
         self._world.checker.swept(self._daemon)
-        return await self._read("jobs", self._servers.all_jobs)
+        return self._read("jobs", self._servers.all_jobs)
 
-    async def all_allocations(self) -> Any:
-        return await self._read("all_allocations", self._servers.all_allocations)
+    def all_allocations(self) -> asyncio.Future[Any]:
+        return self._read("all_allocations", self._servers.all_allocations)
 
-    async def variable_paths(self) -> Any:
-        return await self._read("variable_paths", self._servers.variable_paths)
+    def variable_paths(self) -> asyncio.Future[Any]:
+        return self._read("variable_paths", self._servers.variable_paths)
 
     async def leader(self) -> str:
         return str(await self._read("leader", lambda: "10.0.0.1:4647"))
@@ -143,8 +143,8 @@ class SchedulerWire:
         while True:
             yield await stream.next()
 
-    async def _read(self, call: str, execute: Callable[[], Any], seen: Any = None) -> Any:
-        return await self._wire.request("nomad", call, execute, NOMAD_TIMEOUT_S, seen=seen)
+    def _read(self, call: str, execute: Callable[[], Any], seen: Any = None) -> asyncio.Future[Any]:
+        return self._wire.request("nomad", call, execute, NOMAD_TIMEOUT_S, seen=seen)
 
 
 class DiscoveryWire:
@@ -154,13 +154,10 @@ class DiscoveryWire:
         self._wire = wire
         self._catalog = wire.world.catalog
 
-    async def instances(self, user_id: str | None = None) -> tuple[ServiceInstance, ...]:
+    def instances(self, user_id: str | None = None) -> asyncio.Future[tuple[ServiceInstance, ...]]:
         catalog = self._catalog
         execute = catalog.all if user_id is None else lambda: catalog.of_user(user_id)
-        found: tuple[ServiceInstance, ...] = await self._wire.request(
-            "consul", "instances", execute, CONSUL_TIMEOUT_S
-        )
-        return found
+        return self._wire.request("consul", "instances", execute, CONSUL_TIMEOUT_S)
 
     async def leader(self) -> str:
         return "10.0.0.1:8300"
@@ -203,8 +200,8 @@ class ContainerWire:
         self._where = (address, port, key)
         self._user = wire.world.owners.user_of_key(key)
 
-    async def sessions(self) -> Any:
-        return await self._call("sessions", (), READ_TIMEOUT_S)
+    def sessions(self) -> asyncio.Future[Any]:
+        return self._call("sessions", (), READ_TIMEOUT_S)
 
     async def create_session(self, name: str, config: Mapping[str, Any], *, start: bool = False) -> Any:
         return await self._call("create_session", (name, config, start), WRITE_TIMEOUT_S)
@@ -224,12 +221,12 @@ class ContainerWire:
     async def delete(self, name: str) -> None:
         await self._call("delete", (name,), WRITE_TIMEOUT_S)
 
-    async def _call(self, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
+    def _call(self, method: str, args: tuple[Any, ...], timeout_s: float) -> asyncio.Future[Any]:
         wire = self._wire
         daemon, world = wire.daemon, wire.world
         future = world.loop.create_future()
         if daemon.process.dead or daemon.closing:
-            return await future
+            return future
         if method != "sessions":
             world.checker.sent(daemon, self._user, f"waha.{method}", timeout_s)
         fate = world.network.fate(daemon, "waha", method) if world.network.troubled(daemon) else None
@@ -241,7 +238,7 @@ class ContainerWire:
             world.loop.after(delay, call.fail, Unavailable("waha", "no connection", code="unreachable"))
         else:
             world.loop.after(delay, world.waha.arrive, *self._where, method, args, call)
-        return await future
+        return future
 
 
 class _WahaCall(Call):

@@ -176,7 +176,7 @@ class Sessions:
         live.stuck = container.user in self.stuck
         self._move(container, name, live, WahaStatus.STARTING)
         self.world.checker.session_started(container, name)
-        self.world.loop.after(self.world.random.uniform(0.5, 6.0), self._up, container, name, live, live.run)
+        self.world.loop.after(self.world.random.uniform(0.3, 3.0), self._up, container, name, live, live.run)
 
     def _up(self, container: Container, name: str, live: Live, run: int) -> None:
         stored = self._stored(container, name)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.waha import Sessions
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+_HASHED_AT_ONCE = 512
 
 
 class Violated(Exception):
@@ -33,22 +34,37 @@ class Trace:
     def __init__(self, loop: VirtualLoop, *, verbose: bool) -> None:
         self._loop = loop
         self._hash = hashlib.blake2b(digest_size=8)
-        self.lines: list[str] | None = [] if verbose else None
-        self.last: list[str] = []
+        self.lines: list[str] = []  # of `verbose`, those of the product's log among them
+        self._verbose = verbose
+        self._new: list[tuple[float, str, str, object]] = []  # neither hashed nor written out yet
+        self._last: list[tuple[float, str, str, object]] = []
 
     def note(self, kind: str, who: str = "", what: object = "") -> None:
-        line = f"{self._loop._now:10.3f} {kind:<18} {who} {what}"
-        self._hash.update(line.encode())
-        if self.lines is not None:
-            self.lines.append(line)
-        else:
-            self.last.append(line)
-            if len(self.last) > 400:
-                del self.last[:200]
+        self._new.append((self._loop._now, kind, who, what))
+        if self._verbose:
+            self.lines.append(_line(self._new[-1]))
+        if len(self._new) >= _HASHED_AT_ONCE:
+            self._absorb()
+
+    def _absorb(self) -> None:
+        self._hash.update(repr(self._new).encode())
+        self._last, self._new = self._new, []
+
+    @property
+    def tail(self) -> list[str]:
+        """What happened last; everything when verbose."""
+        return self.lines or [_line(one) for one in (*self._last, *self._new)]
 
     @property
     def digest(self) -> str:
+        """Of everything up to now, which ends the trace."""
+        self._absorb()
         return self._hash.hexdigest()
+
+
+def _line(noted: tuple[float, str, str, object]) -> str:
+    at, kind, who, what = noted
+    return f"{at:10.3f} {kind:<18} {who} {what}"
 
 
 class World:
