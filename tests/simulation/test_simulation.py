@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("WAHAFLEET_SIMULATION_SEEDS", "100"))
+SEEDS = int(os.environ.get("WAHAFLEET_SIMULATION_SEEDS", "500"))
 CHUNK = 10
 # A seed takes a few seconds; this is for a machine that does much else.
 CHUNK_TIMEOUT_S = 600

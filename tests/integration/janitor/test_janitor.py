@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +23,7 @@ from core.store.orphans import PostgresOrphans
 from sandbox.postgres import EmbeddedPostgres
 from sandbox.postgres_setup import PORT, SUPERUSER
 from tests.integration.daemon.conftest import Fleet, fleet, has, until
-from tests.integration.daemon.process import process
+from tests.integration.daemon.process import DaemonProcess
 
 __all__ = ["fleet"]
 
@@ -180,8 +178,9 @@ async def test_killed_in_the_middle_of_a_removal_the_next_daemon_ends_it(fleet: 
     await outside.yes(job, variables, namespace)
     await _killed_at(fleet, step.format(user=ghost))
     await fleet.expire_leases()
-    async with process(fleet, **QUICK):
-        await until(outside.states, lambda seen: set(seen.values()) == {State.REMOVED}, 60)
+    after = await DaemonProcess.start(fleet, QUICK, tells=False)
+    await until(outside.states, lambda seen: set(seen.values()) == {State.REMOVED}, 60)
+    await after.end()
     assert (await outside.nomad("GET", f"/v1/job/{job_id(ghost)}")).status_code == 404
     assert (await outside.nomad("GET", f"/v1/var/{variable_path(ghost)}")).status_code == 404
     assert set(await outside.running(ghost)) <= {"complete"}
@@ -190,25 +189,13 @@ async def test_killed_in_the_middle_of_a_removal_the_next_daemon_ends_it(fleet: 
 
 
 async def _killed_at(fleet: Fleet, step: str) -> None:
-    step_out, step_in = os.pipe()
-    ack_out, ack_in = os.pipe()
-    env = {"WAHAFLEET_TEST_STEP_FD": str(step_in), "WAHAFLEET_TEST_ACK_FD": str(ack_out)}
-    async with process(fleet, **QUICK, **env) as killed:
-        os.close(step_in)
-        os.close(ack_out)
-        with os.fdopen(step_out, "rb") as steps:
-            try:
-                # A thread that reads is ended by the end of the daemon alone: no test may be cut off around it.
-                async with asyncio.timeout(75):
-                    while line := await asyncio.to_thread(steps.readline):
-                        if line.strip() == step.encode():
-                            break
-                        os.write(ack_in, b".")
-            finally:
-                killed.kill()
-            assert line, f"the daemon ended before it came to {step}"
-            assert await killed.wait() == -signal.SIGKILL
-        os.close(ack_in)
+    name, key, *effect = step.split()
+    daemon = await DaemonProcess.start(fleet, QUICK)
+    daemon.stop_at(key, " ".join([name, *effect]))
+    try:
+        await asyncio.wait_for(daemon.reached.wait(), 75)
+    finally:
+        await daemon.kill(free=False)
 
 
 async def test_databases_on_a_second_storage_server(fleet: Fleet, postgres: EmbeddedPostgres) -> None:
