@@ -1,8 +1,9 @@
 """`python -m bench.fleet`: what many users cost, at rest and on their way, on doubles without delays.
 
     converge    all users and one chip each stand in the store when the daemon starts; time until every chip
-                shows its QR. Beside it: a plain script that sends the doubles the same calls, as many of each
-                kind, with as many users at a time, and does nothing else. `ratio` is the one by the other.
+                shows its QR. Beside it: a plain script that sends the doubles the same calls through the same
+                clients, as many of each kind, with as many users at a time, and does nothing else. `ratio` is
+                the one by the other. `doubles_cpu_s` is what the doubles' one process worked for the daemon.
     at rest     every chip was scanned; requests a minute at the doubles by kind, and the daemon's CPU, while
                 nothing happens. Calls of the sweep and its looks are told apart from all others.
 
@@ -61,6 +62,7 @@ class Doubles:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         found = msgspec.json.decode(self._line())
         self.nomad, self.consul = found["nomad"], found["consul"]
 
@@ -218,12 +220,14 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
             made = await people(engine, sealer, count)
             found.counts()
             async with daemon(env, folder / "daemon.log") as process:
-                before = cpu_s(process.pid)
+                before, doubles_before = cpu_s(process.pid), cpu_s(found.pid)
                 took_s = await until_all(engine, "qr", count, 600)
+                doubles_s = cpu_s(found.pid) - doubles_before
                 calls = Counter(found.counts())
                 report["converge"] = {
                     "seconds": round(took_s, 2),
                     "daemon_cpu_s": round(cpu_s(process.pid) - before, 2),
+                    "doubles_cpu_s": round(doubles_s, 2),
                     "calls_a_user": {kind: round(n / count, 2) for kind, n in sorted(calls.items())},
                 }
                 sys.stderr.write(f"converged: {msgspec.json.encode(report).decode()}\n")
@@ -233,10 +237,10 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
                 report["at_rest"] = await rest(found, process.pid, rest_s)
         with doubles(folder / "b", count) as found:
             env = environment(found, url, key, folder / "b")
-            plain_s, not_sent = await plain(found.nomad, found.consul, env, count, calls)
+            plain_s, looks = await plain(env, count, calls)
             report["converge"] |= {
                 "plain_seconds": round(plain_s, 2),
-                "plain_left_out": not_sent,
+                "plain_looks_more": looks,
                 "ratio": round(took_s / plain_s, 2),
             }
         await engine.dispose()
