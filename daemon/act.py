@@ -246,6 +246,10 @@ class _Performance:
                 await waha.start(name)
             case act.RestartSession():
                 await waha.restart(name)
+            case act.RewriteSession():
+                await waha.update_session(name, self._config(action.chip_id))
+            case act.LogoutSession():
+                await waha.logout(name)
             case act.StopSession():
                 await waha.stop(name)
             case act.DeleteSession():

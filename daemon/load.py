@@ -170,4 +170,9 @@ def _chip(row: ChipRow) -> DesiredChip:
         reason=row.reason,
         status=row.status,
         since=row.since,
+        consent=row.consent,
+        banned=row.banned,
+        released_generation=row.released_generation,
+        memory=row.memory,
+        last_activity_at=row.last_activity_at,
     )

@@ -123,8 +123,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         queue, metrics, owner = WorkQueue(clock, random), Metrics(), owner_name()
         servers = storages(settings.job)
         stack.push_async_callback(servers.aclose)
-        observer = Observer(scheduler, discovery, waha, caches, clock, outages, servers)
         policy = policy_of(settings.loop)
+        observer = Observer(
+            scheduler, discovery, waha, caches, clock, outages, servers, peers=store, policy=policy
+        )
         keeper, sessions = janitor(
             owner=owner,
             store=store,

@@ -15,6 +15,7 @@ from core.clients.storage import Storages
 from core.clients.waha_models import WahaSession
 from core.clock import Clock
 from core.domain import facts
+from core.domain.desired import Desired
 from core.domain.endpoints import endpoint_of, newest_live
 from core.domain.facts import (
     NOT_ASKED,
@@ -25,10 +26,15 @@ from core.domain.facts import (
     JobFact,
     Known,
     Observation,
+    Peers,
+    Probe,
     SessionFact,
     Unknown,
 )
-from core.domain.names import job_id
+from core.domain.names import job_id, session_name
+from core.domain.peers import asks_for_peers
+from core.domain.policy import Policy
+from core.domain.rhythm import suspects
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError
 from core.store.interface import ContainerRow
@@ -51,6 +57,13 @@ class Caches(Protocol):
         """Forget the QR codes of these chips."""
 
 
+class PeersStore(Protocol):
+    """The store, as far as a look asks it."""
+
+    async def peers(self, user_id: str, window_s: float) -> Peers:
+        """See `ReconcileStore.peers`."""
+
+
 class Observer:
     """Reads Nomad and Consul side by side, and WAHA where both agree that it answers."""
 
@@ -63,8 +76,14 @@ class Observer:
         clock: Clock,
         outages: Outages,
         storages: Storages | None = None,
+        *,
+        peers: PeersStore | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        """`storages`: the servers that hold WAHA's sessions; without them nothing is looked up there."""
+        """`storages`: the servers that hold WAHA's sessions; without them nothing is looked up there.
+
+        `peers`, `policy`: of the rules that ask further questions; without them none is asked.
+        """
         self._scheduler = scheduler
         self._discovery = discovery
         self._waha = waha
@@ -72,9 +91,14 @@ class Observer:
         self._clock = clock
         self._outages = outages
         self._storages = storages
+        self._peers = peers
+        self._policy = policy or Policy()
 
-    async def observe(self, row: ContainerRow) -> Observation:
-        """Never raises for a dependency: what failed stands as Unknown in the observation."""
+    async def observe(self, row: ContainerRow, desired: Desired | None = None) -> Observation:
+        """Never raises for a dependency: what failed stands as Unknown in the observation.
+
+        `desired`: what the user wants, for the questions that only some wishes raise.
+        """
         user_id = row.user_id
         job = job_id(user_id)
         nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
@@ -104,7 +128,46 @@ class Observer:
             instances=_never_missing(instances, consul),
             sessions=sessions,
             storage=await self._stored(row, seen_job, sessions),
+            peers=await self._peers_of(row, desired, sessions),
+            probes=await self._probed(row, endpoint, desired, sessions),
         )
+
+    async def _peers_of(
+        self, row: ContainerRow, desired: Desired | None, sessions: Fact[Mapping[str, SessionFact]]
+    ) -> Fact[Peers]:
+        asked = desired is not None and isinstance(sessions, Known) and asks_for_peers(desired, self._policy)
+        if self._peers is None or not asked:
+            return Unknown(NOT_ASKED)
+        try:
+            found = await self._peers.peers(row.user_id, self._policy.peer_window_s)
+        except DependencyError as error:
+            _log.warning("peers_not_read", code=error.code, error=error.message)
+            return Unknown(NOT_ASKED)
+        return Known(found, self._clock.now())
+
+    async def _probed(
+        self,
+        row: ContainerRow,
+        endpoint: Endpoint | None,
+        desired: Desired | None,
+        sessions: Fact[Mapping[str, SessionFact]],
+    ) -> dict[str, Fact[Probe]]:
+        """One live call for each chip that is silent beyond its rhythm, one after the other: they are few."""
+        if desired is None or endpoint is None:
+            return {}
+        found: dict[str, Fact[Probe]] = {}
+        for chip_id in suspects(desired, sessions, self._clock.now(), self._policy):
+            waha = self._waha.at(endpoint.address, endpoint.port, row.secrets.api_key)
+            try:
+                said = await waha.probe(session_name(chip_id))
+            except DependencyError as error:
+                _log.warning("session_not_probed", chip_id=chip_id, code=error.code, error=error.message)
+                found[chip_id] = Unknown(Reason.DEPENDENCY_WAHA)
+                continue
+            live = _session_fact(said.session)
+            probe = Probe(live.status, said.connected, live.activity_at)
+            found[chip_id] = Known(probe, self._clock.now())
+        return found
 
     async def _stored(
         self, row: ContainerRow, job: Fact[JobFact], sessions: Fact[Mapping[str, SessionFact]]

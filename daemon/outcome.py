@@ -20,10 +20,12 @@ from core.domain.actions import (
     DeleteSession,
     DeleteStorage,
     DeleteVariables,
+    LogoutSession,
     PurgeJob,
     RemoveChip,
     RemoveContainer,
     RestartSession,
+    RewriteSession,
     StartSession,
     StopSession,
 )
@@ -50,12 +52,13 @@ class Result(msgspec.Struct, frozen=True):
     after_s: float = 0.0
 
 
-STARTS: Final = (CreateSession, StartSession, RestartSession)
+STARTS: Final = (CreateSession, StartSession, RestartSession, RewriteSession, LogoutSession)
 _CHIP_ACTIONS: Final = (*STARTS, StopSession, DeleteSession, RemoveChip)
 # After these the next step is known to be possible at once; other effects take the world a while, and news
 # of it comes by the sources.
 _NEXT_STEP_AT_ONCE: Final = (
     StopSession,
+    LogoutSession,
     DeleteSession,
     RemoveChip,
     PurgeJob,
@@ -115,6 +118,9 @@ def _waiting_for(status: ChipStatus, reason: str | None) -> ChipStatus:
 
 
 def _chip(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus | None:
+    if isinstance(result.action, LogoutSession) and result.verdict is not Verdict.DONE:
+        # Whether its credentials are gone is for the next look to see.
+        status = msgspec.structs.replace(status, unlinked_generation=chip.unlinked_generation)
     match result.verdict:
         case Verdict.DONE:
             return None if isinstance(result.action, RemoveChip) else status
@@ -141,6 +147,7 @@ def _refused(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatu
         status=status_word(phase, needs_pairing=chip.needs_pairing),
         reason=reason,
         tries=spent,
+        memory=chip.memory,
     )
 
 

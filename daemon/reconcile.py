@@ -15,6 +15,7 @@ from core.clients.scheduler import Scheduler
 from core.clock import Clock
 from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision, RemoveContainer
 from core.domain.decide import decide
+from core.domain.desired import Desired
 from core.domain.endpoints import CLIENT_ENDED
 from core.domain.facts import Observation, Unknown
 from core.domain.policy import Policy
@@ -148,7 +149,7 @@ class Reconciler:
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)
         mail_up_to = await self._mailroom.before_look(key)
-        observation = await self._observe(held, snapshot)
+        observation = await self._observe(held, snapshot, desired)
         if self._strangers is not None:
             await self._strangers.heard(snapshot, observation)
         self._steps.announce(Step.OBSERVED, key)
@@ -180,11 +181,11 @@ class Reconciler:
             return PassEnd(self._policy.poll_waiting_s)
         return end
 
-    async def _observe(self, held: HeldLease, snapshot: UserSnapshot) -> Observation:
+    async def _observe(self, held: HeldLease, snapshot: UserSnapshot, desired: Desired) -> Observation:
         left_s = held.deadline_at - self._clock.monotonic()
         try:
             async with asyncio.timeout(left_s):
-                return await self._observer.observe(snapshot.container)
+                return await self._observer.observe(snapshot.container, desired)
         except TimeoutError as error:
             raise Unavailable("pass", "looking took longer than a pass may take") from error
 

@@ -27,6 +27,8 @@ CHIP_ACTIONS = (
     act.CreateSession,
     act.StartSession,
     act.RestartSession,
+    act.RewriteSession,
+    act.LogoutSession,
     act.StopSession,
     act.DeleteSession,
     act.RemoveChip,

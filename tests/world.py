@@ -15,6 +15,7 @@ import msgspec
 from core.domain import actions as act
 from core.domain import names
 from core.domain.desired import (
+    Consent,
     Desired,
     DesiredChip,
     DesiredContainer,
@@ -30,7 +31,9 @@ from core.domain.facts import (
     Known,
     Missing,
     Observation,
+    Peers,
     PlacementFailure,
+    Probe,
     ServiceInstance,
     SessionFact,
     Unknown,
@@ -60,6 +63,8 @@ class World(Accidents):
     unready: set[str] = field(default_factory=set)  # users whose containers run and never pass their check
     asleep: bool = False  # Nomad takes jobs and evaluates none
     shared: set[str] = field(default_factory=set)  # users whose image stores nothing under their namespace
+    unprobed: set[str] = field(default_factory=set)  # users whose sessions answer no live call
+    peers: Fact[Peers] = field(default_factory=lambda: Known(Peers(), START))
     desired: dict[str, Desired] = field(default_factory=dict)
     statuses: dict[str, act.ContainerStatus] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=dict)
@@ -78,8 +83,19 @@ class World(Accidents):
         new = DesiredChip(chip, Wanted.CONNECTED, 1, intent_at=self.now, created_at=self.now)
         self.desired[user] = msgspec.structs.replace(entry, chips=(*entry.chips, new))
 
-    def intend(self, user: str, chip: str, wanted: Wanted) -> None:
-        self._edit(user, chip, wanted=wanted, intent_at=self.now, bump=True)
+    def intend(self, user: str, chip: str, wanted: Wanted, *, fresh: bool = False) -> None:
+        consent = Consent.NONE
+        if wanted is Wanted.CONNECTED:
+            consent = Consent.FRESH if fresh else Consent.PRESS
+        self._edit(user, chip, wanted=wanted, intent_at=self.now, consent=consent, bump=True)
+
+    def ban(self, user: str, chip: str, *, banned: bool = True) -> None:
+        self._edit(user, chip, banned=banned)
+
+    def release(self, user: str, chip: str) -> None:
+        self._container(user, generation=self.desired[user].container.generation + 1)
+        newest = max(c.generation for c in self.desired[user].chips)
+        self._edit(user, chip, released_generation=max(newest, self.desired[user].container.generation) + 1)
 
     def _edit(self, user: str, chip: str, *, bump: bool = False, **changes: object) -> None:
         entry = self.desired[user]
@@ -131,6 +147,8 @@ class World(Accidents):
             ),
             sessions=self._sessions_fact(user),
             storage=self._storage_fact(user),
+            peers=self.peers,
+            probes=self._probes(user),
         )
 
     def _storage_fact(self, user: str) -> Fact[tuple[str, ...]]:
@@ -148,7 +166,21 @@ class World(Accidents):
         if any(a.user == user and a.passing and a.refuses_key for a in self.allocations):
             return Unknown("waha_key_rejected")
         held = self.sessions.get(user, {})
-        return Known({name: SessionFact(name, s.status, me=s.me) for name, s in held.items()}, self.now)
+        return Known(
+            {n: SessionFact(n, s.status, me=s.me, activity_at=s.activity_at) for n, s in held.items()},
+            self.now,
+        )
+
+    def _probes(self, user: str) -> dict[str, Fact[Probe]]:
+        """Of all that work: a pass asks about fewer, and the rules look only at those."""
+        held = self.sessions.get(user, {})
+        if user in self.unprobed or not isinstance(self._sessions_fact(user), Known):
+            return {}
+        return {
+            names.chip_of_session(name) or name: Known(Probe(s.status, not s.deaf, s.activity_at), self.now)
+            for name, s in held.items()
+            if s.status is WahaStatus.WORKING
+        }
 
     def _fact(self, a: Allocation) -> AllocationFact:
         return AllocationFact(
@@ -219,6 +251,8 @@ class World(Accidents):
                 act.CreateSession()
                 | act.StartSession()
                 | act.RestartSession()
+                | act.RewriteSession()
+                | act.LogoutSession()
                 | act.StopSession()
                 | act.DeleteSession()
             ):
@@ -238,6 +272,13 @@ class World(Accidents):
                 self._start(session)
             case act.RestartSession() if session:
                 self._start(session)
+            case act.RewriteSession() if session:
+                if session.status is not WahaStatus.STOPPED:
+                    self._start(session)
+            case act.LogoutSession() if session:
+                session.me, session.dead = None, False
+                if session.status is not WahaStatus.STOPPED:
+                    self._start(session)
             case act.StopSession() if session:
                 session.status = WahaStatus.STOPPED
             case act.DeleteSession():
@@ -337,11 +378,11 @@ class World(Accidents):
                 reason=new.reason,
                 status=new.status,
                 tries=new.tries,
+                memory=new.memory,
+                last_activity_at=new.activity_at or chip.last_activity_at,
                 unlinked_generation=new.unlinked_generation,
                 since=chip.since if same else self.now,
-                connected_at=(
-                    self.now if new.connected_now and chip.phase != "connected" else chip.connected_at
-                ),
+                connected_at=self.now if new.connected_now and _anew(chip) else chip.connected_at,
             )
 
     # --- what happens by itself ----------------------------------------------------------------------
@@ -427,6 +468,11 @@ class World(Accidents):
             for session in self.sessions.get(a.user, {}).values():
                 if session.status is WahaStatus.STARTING and a.user not in self.stuck:
                     session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
+                    if session.dead:
+                        session.status = WahaStatus.FAILED
+                    session.activity_at, session.deaf = self.now, False
+                elif session.status is WahaStatus.WORKING and not session.deaf and not session.quiet:
+                    session.activity_at = self.now
         if a.client is not before:
             a.modified = self.now
 
@@ -440,8 +486,14 @@ class World(Accidents):
         session = self.sessions.get(user, {}).get(names.session_name(chip))
         if session and session.status is WahaStatus.SCAN_QR_CODE:
             session.status, session.me = WahaStatus.WORKING, "5511999999999@c.us"
+            session.activity_at = self.now
 
     def expire_qr(self, user: str, chip: str) -> None:
         session = self.sessions.get(user, {}).get(names.session_name(chip))
         if session and session.status is WahaStatus.SCAN_QR_CODE:
             session.status = WahaStatus.FAILED
+
+
+def _anew(chip: DesiredChip) -> bool:
+    """A connection that was not seen before, or not in this generation; see core/domain/observed.py."""
+    return chip.phase != "connected" or chip.connected_at is None or chip.tries.generation != chip.generation

@@ -40,6 +40,10 @@ class Session:
     status: WahaStatus = WahaStatus.STOPPED
     me: str | None = None
     starts: int = 0
+    dead: bool = False  # its credentials are kept and worth nothing: FAILED again and again (WAHA, NOWEB)
+    deaf: bool = False  # WORKING in name only
+    quiet: bool = False  # nobody writes to it
+    activity_at: datetime | None = None
 
 
 @dataclass

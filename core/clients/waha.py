@@ -22,12 +22,14 @@ from core.clients.waha_models import (
     PNG_MAGIC,
     AlreadyExists,
     Qr,
+    WahaProbe,
     WahaServerStatus,
     WahaSession,
     WahaVersion,
     WireCode,
     WireError,
     WirePong,
+    WireProbe,
     WireServerStatus,
     WireSession,
     WireVersion,
@@ -162,6 +164,13 @@ class WahaClient:
     async def session(self, name: str) -> WahaSession:
         """Raises Missing when it does not exist."""
         return self._session(await self._get(_path(name), about=name))
+
+    async def probe(self, name: str) -> WahaProbe:
+        """The session with its engine's own live word; up to 3 s in WAHA, which then leaves that out.
+
+        Raises Missing when it does not exist.
+        """
+        return self._decode(await self._get(_path(name), about=name), WireProbe).probe()
 
     async def create_session(
         self, name: str, config: Mapping[str, Any], *, start: bool = False

@@ -48,6 +48,17 @@ class WahaSession(msgspec.Struct, frozen=True):
     config: WahaSessionConfig = WahaSessionConfig()
 
 
+class WahaProbe(msgspec.Struct, frozen=True):
+    """A session with what its engine says of itself.
+
+    Attributes:
+        connected: whether the engine has its connection to WhatsApp; None when it does not tell.
+    """
+
+    session: WahaSession
+    connected: bool | None
+
+
 class AlreadyExists(msgspec.Struct, frozen=True):
     """The answer to a create whose name is taken: somebody, perhaps an earlier try of ours, was first."""
 
@@ -130,6 +141,25 @@ class WireSession(msgspec.Struct):
                 ),
             ),
         )
+
+
+class _Gows(msgspec.Struct):
+    connected: bool | None = None
+
+
+class _Engine(msgspec.Struct):
+    gows: _Gows | None = None
+
+
+class WireProbe(WireSession):
+    """A single session's answer; only that one carries `engine` (empty for a stopped one)."""
+
+    engine: _Engine | None = None
+
+    def probe(self) -> WahaProbe:
+        """GOWS says `gows.connected`; of the others' words none is known that would tell a deaf session."""
+        gows = self.engine.gows if self.engine else None
+        return WahaProbe(self.session(), gows.connected if gows else None)
 
 
 class _Worker(msgspec.Struct):

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from core.domain.desired import SpecHashes, Tries
+from core.domain.desired import Memory, SpecHashes, Tries
 from core.domain.facts import Endpoint
 
 
@@ -81,6 +81,18 @@ class RestartSession(msgspec.Struct, frozen=True, tag=True):
     chip_id: str
 
 
+class RewriteSession(msgspec.Struct, frozen=True, tag=True):
+    """Write the session's whole config anew, which stops and starts one that runs; credentials stay (WAHA PUT)."""
+
+    chip_id: str
+
+
+class LogoutSession(msgspec.Struct, frozen=True, tag=True):
+    """Wipe the credentials; one that runs starts again and asks for a QR. Only ever with its owner's consent."""
+
+    chip_id: str
+
+
 class StopSession(msgspec.Struct, frozen=True, tag=True):
     chip_id: str
 
@@ -110,7 +122,14 @@ ContainerAction: TypeAlias = (
     | RemoveContainer
 )
 ChipAction: TypeAlias = (
-    CreateSession | StartSession | RestartSession | StopSession | DeleteSession | RemoveChip
+    CreateSession
+    | StartSession
+    | RestartSession
+    | RewriteSession
+    | LogoutSession
+    | StopSession
+    | DeleteSession
+    | RemoveChip
 )
 Action: TypeAlias = ContainerAction | ChipAction
 
@@ -122,6 +141,7 @@ DESTRUCTIVE = (
     DeleteStorage,
     RemoveContainer,
     StopSession,
+    LogoutSession,
     DeleteSession,
     RemoveChip,
 )
@@ -177,6 +197,8 @@ class ChipStatus(msgspec.Struct, frozen=True):
         status: the API's word, upper case (`WAITING_QR`, `CONNECTED`, ...).
         waha_status: WAHA's word, None when there is no session to ask.
         connected_now: it was seen WORKING in this pass.
+        memory: see `DesiredChip`.
+        until: when what its reason names ends by itself, for its history.
         held_port: `host:port` that a process unknown to Nomad holds, with reason `port_in_use`.
     """
 
@@ -190,6 +212,8 @@ class ChipStatus(msgspec.Struct, frozen=True):
     unlinked_generation: int | None = None
     activity_at: datetime | None = None
     tries: Tries = Tries()
+    memory: Memory = Memory()
+    until: datetime | None = None
     held_port: str | None = None
 
 

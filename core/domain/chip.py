@@ -1,217 +1,43 @@
 """Rules for one chip: what its session should do next, and what its owner sees meanwhile.
 
 What each start costs stands in `Tries`. A chip that needs pairing pays one QR round a start; any chip
-counts a failure a start, and is given back its count when the session comes up. Nothing here ever logs a
-session out or deletes one, save for a chip that its owner deleted.
+counts a failure a start, and is given back its count when the session comes up. `ladder.py` says which start
+comes next and when credentials may be lost for it; sessions are deleted for a chip that its owner deleted alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from core.domain import backoff
+from core.domain import breaker, ladder, rhythm
 from core.domain.actions import (
-    ChipAction,
-    ChipStatus,
     CreateSession,
     DeleteSession,
     RemoveChip,
     RestartSession,
-    StartSession,
     StopSession,
 )
-from core.domain.deadlines import Stood, overdue
+from core.domain.chip_look import ChipPlan, Look, Scene
 from core.domain.desired import DesiredChip, Tries, Wanted
-from core.domain.facts import Fact, Known, SessionFact, WahaStatus
-from core.domain.names import session_name
-from core.domain.policy import Policy
-from core.domain.states import ChipPhase, ChipStatusWord, Reason, status_word
+from core.domain.facts import Known, WahaStatus
+from core.domain.states import ChipPhase, Reason
 
-# Nothing changes here by itself but by news: a wish, or WAHA's own word.
-AT_REST: Final = frozenset(
-    {
-        ChipPhase.CONNECTED,
-        ChipPhase.DISCONNECTED,
-        ChipPhase.PARKED,
-        ChipPhase.UNLINKED,
-        ChipPhase.FAILED,
-        ChipPhase.PAUSED,
-    }
-)
-# A paired chip in one of these is on its way back, within its deadline.
-_ON_ITS_WAY: Final = frozenset(
-    {
-        ChipPhase.QUEUED,
-        ChipPhase.CREATING,
-        ChipPhase.STARTING,
-        ChipPhase.RECONNECTING,
-        ChipPhase.RETRYING,
-    }
-)
-
-
-class Scene(msgspec.Struct, frozen=True):
-    """What all chips of a user share in one pass.
-
-    Attributes:
-        sessions: Unknown while WAHA cannot be asked.
-        waiting_for: why not, as a reason code, when something is to be said about it.
-        uncertain: WAHA could not be asked because a fact is Unknown, not because the container is known
-            to be away.
-        container_gone: nothing of the container runs or may still run.
-        removing: the container is on its way out.
-        never_ran: no job was ever registered for the user.
-        paused: an operator wants no session of the user to run.
-        full: as many sessions run as the plan allows.
-        start_refused: why no further session may be started whatever the chip, as a reason code.
-    """
-
-    sessions: Fact[Mapping[str, SessionFact]]
-    waiting_for: str | None
-    uncertain: bool
-    container_gone: bool
-    removing: bool
-    never_ran: bool
-    now: datetime
-    policy: Policy
-    paused: bool = False
-    start_refused: str | None = None
-    full: bool = False
-
-
-class ChipPlan(msgspec.Struct, frozen=True):
-    """The chip's part of a decision; `next_s` seconds until the next look, None = nobody needs to."""
-
-    status: ChipStatus
-    action: ChipAction | None
-    next_s: float | None
-
-
-class _Look:
-    """One chip in one scene; gathers what most rules ask for."""
-
-    def __init__(self, chip: DesiredChip, scene: Scene) -> None:
-        self.chip = chip
-        self.scene = scene
-        self.policy = scene.policy
-        self.fresh = chip.tries.generation != chip.generation
-        self.tries = Tries(generation=chip.generation) if self.fresh else chip.tries
-        sessions = scene.sessions
-        self.session = sessions.value.get(session_name(chip.id)) if isinstance(sessions, Known) else None
-        self.unlinked = chip.unlinked_generation
-
-    @property
-    def needs_pairing(self) -> bool:
-        return self.chip.connected_at is None or self.unlinked is not None
-
-    @property
-    def pressed_since_unlink(self) -> bool:
-        """Conectar was pressed after the credentials were seen lost: a QR may be shown."""
-        return self.unlinked is None or self.chip.generation > self.unlinked
-
-    def overdue(self, phase: ChipPhase) -> Reason | None:
-        """Why it stood in this phase for too long; None while it may, and after a new wish."""
-        if self.fresh:
-            return None
-        stood = Stood(self.chip.phase, self.chip.reason, self.chip.since)
-        return overdue(phase, stood, self.scene.now, self.policy)
-
-    def plan(
-        self,
-        phase: ChipPhase,
-        reason: str | None = None,
-        action: ChipAction | None = None,
-        *,
-        next_s: float | None = None,
-        tries: Tries | None = None,
-    ) -> ChipPlan:
-        session = self.session
-        if reason is None:
-            reason = self.overdue(phase)
-        status = ChipStatus(
-            phase=phase,
-            status=self._word(phase),
-            reason=reason,
-            waha_status=session.status if session else None,
-            phone_number=_phone_number(session),
-            push_name=session.push_name if session else None,
-            connected_now=phase is ChipPhase.CONNECTED and session is not None,
-            unlinked_generation=self.unlinked,
-            activity_at=session.activity_at if session else None,
-            tries=tries or self.tries,
-        )
-        if next_s is None and phase not in AT_REST:
-            next_s = self.policy.poll_waiting_s
-        return ChipPlan(status, action, next_s)
-
-    def _word(self, phase: ChipPhase) -> ChipStatusWord:
-        word = status_word(phase, needs_pairing=self.needs_pairing)
-        if word is not ChipStatusWord.CONNECTING or self.fresh or self.chip.since is None:
-            return word
-        # Past its deadline a chip gets its button back although the loop goes on trying.
-        was_waiting = self.chip.phase in _ON_ITS_WAY
-        overdue = self.scene.now - self.chip.since >= timedelta(seconds=self.policy.connect_deadline_s)
-        given_up = self.chip.status == ChipStatusWord.DISCONNECTED
-        return ChipStatusWord.DISCONNECTED if was_waiting and (overdue or given_up) else word
-
-    def paying_start(self, action: ChipAction, phase: ChipPhase) -> ChipPlan:
-        """A start or restart, with what it costs."""
-        tries = msgspec.structs.replace(
-            self.tries,
-            failures=self.tries.failures + 1,
-            qr_rounds=self.tries.qr_rounds + (1 if self.needs_pairing else 0),
-            last_at=self.scene.now,
-        )
-        return self.plan(phase, action=action, next_s=self.policy.poll_moving_s, tries=tries)
-
-    def refusal(self) -> ChipPlan | None:
-        """Why the session may not be started now, or None when it may."""
-        if not self.pressed_since_unlink:
-            return self.plan(ChipPhase.UNLINKED, Reason.UNLINKED)
-        if self.needs_pairing and self.tries.qr_rounds >= self.policy.qr_rounds:
-            # A QR that was shown takes the failures back; some left over means that none came.
-            reason = Reason.RECONNECT_FAILED if self.tries.failures > 1 else Reason.QR_SPENT
-            return self.plan(ChipPhase.PARKED, reason)
-        if self.tries.failures >= self.policy.max_failures:
-            return self.plan(ChipPhase.FAILED, Reason.RECONNECT_FAILED)
-        if self.policy.egress is None:
-            return self.plan(ChipPhase.QUEUED, Reason.NO_EGRESS)
-        if self.scene.start_refused is not None:
-            return self.plan(ChipPhase.QUEUED, self.scene.start_refused)
-        wait = self.backoff_left_s()
-        if wait > 0:
-            return self.plan(ChipPhase.RETRYING, next_s=wait)
-        return None
-
-    def spent(self) -> Tries:
-        """All QR sets of this wish are used up."""
-        rounds = max(self.tries.qr_rounds, self.policy.qr_rounds)
-        return msgspec.structs.replace(self.tries, failures=0, qr_rounds=rounds)
-
-    def no_room(self) -> ChipPlan:
-        """Other sessions of the user still take the places of its plan, or the first one is being judged."""
-        poll = self.policy.poll_moving_s
-        return self.plan(ChipPhase.QUEUED, Reason.PLAN_LIMIT if self.scene.full else None, next_s=poll)
-
-    def backoff_left_s(self) -> float:
-        if self.tries.last_at is None:
-            return 0.0
-        pause = backoff.delay(self.tries.failures, self.policy.retry_base_s, self.policy.retry_cap_s)
-        return pause - (self.scene.now - self.tries.last_at).total_seconds()
+# Nothing more is tried for this wish, or not for a while: not even a session is made.
+_GIVEN_UP: Final = frozenset({ChipPhase.PARKED, ChipPhase.FAILED, ChipPhase.QUARANTINED})
 
 
 def plan_chip(chip: DesiredChip, scene: Scene, *, may_start: bool) -> ChipPlan:
     """The chip's next step. `may_start`: one more running session is within the plan's limit."""
-    look = _Look(chip, scene)
+    look = Look(chip, scene)
     if chip.wanted is Wanted.DELETED:
         return _delete(look)
-    if scene.paused and chip.wanted is Wanted.CONNECTED:
-        return _pause(look)
+    if chip.wanted is Wanted.CONNECTED and (held := _held(look)) is not None:
+        return held
     if not isinstance(scene.sessions, Known):
         return _out_of_reach(look)
     if chip.wanted is Wanted.DISCONNECTED:
@@ -220,12 +46,14 @@ def plan_chip(chip: DesiredChip, scene: Scene, *, may_start: bool) -> ChipPlan:
         return look.plan(ChipPhase.QUEUED, scene.waiting_for)
     if look.session is None:
         return _absent(look, may_start=may_start)
+    if ladder.logs_out_at_once(look):
+        return ladder.log_out(look)
     if look.session.status is WahaStatus.STOPPED and not may_start:
-        return look.refusal() or look.no_room()
+        return ladder.refusal(look) or look.no_room()
     return _BY_STATUS[look.session.status](look)
 
 
-def _delete(look: _Look) -> ChipPlan:
+def _delete(look: Look) -> ChipPlan:
     poll = look.policy.poll_moving_s
     scene = look.scene
     if look.tries.last_at is None:
@@ -240,7 +68,7 @@ def _delete(look: _Look) -> ChipPlan:
     return look.plan(ChipPhase.DELETING, scene.waiting_for, next_s=poll)
 
 
-def _out_of_reach(look: _Look) -> ChipPlan:
+def _out_of_reach(look: Look) -> ChipPlan:
     """WAHA cannot be asked. What was last seen stands while that may be our blindness alone."""
     chip, scene = look.chip, look.scene
     if chip.wanted is Wanted.DISCONNECTED:
@@ -256,32 +84,39 @@ def _out_of_reach(look: _Look) -> ChipPlan:
     return look.plan(ChipPhase.QUEUED, scene.waiting_for, next_s=look.policy.poll_waiting_s)
 
 
-def _pause(look: _Look) -> ChipPlan:
-    """Stopped and not started; an owner's wish to disconnect or delete goes first."""
+def _held(look: Look) -> ChipPlan | None:
+    """Stopped and not started, whatever is pressed; a wish to disconnect or delete goes first."""
+    if look.chip.banned:
+        return _stopped_for(look, ChipPhase.BANNED, Reason.BANNED)
+    if breaker.is_quarantined(look.chip):
+        return _stopped_for(look, ChipPhase.QUARANTINED, Reason.QUARANTINED)
+    if look.scene.paused:
+        return _stopped_for(look, ChipPhase.PAUSED, Reason.PAUSED)
+    return None
+
+
+def _stopped_for(look: Look, phase: ChipPhase, reason: Reason) -> ChipPlan:
     scene = look.scene
     if not isinstance(scene.sessions, Known):
         rests = scene.container_gone or scene.never_ran
-        return look.plan(
-            ChipPhase.PAUSED, Reason.PAUSED, next_s=None if rests else look.policy.poll_waiting_s
-        )
+        return look.plan(phase, reason, next_s=None if rests else look.policy.poll_waiting_s)
     if look.session is None or look.session.status is WahaStatus.STOPPED:
-        return look.plan(ChipPhase.PAUSED, Reason.PAUSED)
-    stop = StopSession(look.chip.id)
-    return look.plan(ChipPhase.PAUSED, Reason.PAUSED, stop, next_s=look.policy.poll_moving_s)
+        return look.plan(phase, reason)
+    return look.plan(phase, reason, StopSession(look.chip.id), next_s=look.policy.poll_moving_s)
 
 
-def _disconnect(look: _Look) -> ChipPlan:
+def _disconnect(look: Look) -> ChipPlan:
     if look.session is None or look.session.status is WahaStatus.STOPPED:
         return look.plan(ChipPhase.DISCONNECTED)
     stop = StopSession(look.chip.id)
     return look.plan(ChipPhase.DISCONNECTING, action=stop, next_s=look.policy.poll_moving_s)
 
 
-def _absent(look: _Look, *, may_start: bool) -> ChipPlan:
-    refusal = look.refusal()
+def _absent(look: Look, *, may_start: bool) -> ChipPlan:
+    refusal = ladder.refusal(look)
     if refusal is None and may_start:
         return look.paying_start(CreateSession(look.chip.id, start=True), ChipPhase.CREATING)
-    if refusal is not None and refusal.status.reason in (Reason.QR_SPENT, Reason.RECONNECT_FAILED):
+    if refusal is not None and refusal.status.phase in _GIVEN_UP:
         return refusal
     # It may not start yet; it can already stand ready, so that its owner's tools see it.
     waiting = refusal or look.no_room()
@@ -290,23 +125,21 @@ def _absent(look: _Look, *, may_start: bool) -> ChipPlan:
     return msgspec.structs.replace(waiting, action=CreateSession(look.chip.id, start=False))
 
 
-def _stopped(look: _Look) -> ChipPlan:
-    phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
-    return look.refusal() or look.paying_start(StartSession(look.chip.id), phase)
+def _stopped(look: Look) -> ChipPlan:
+    return ladder.refusal(look) or ladder.next_rung(look)
 
 
-def _failed(look: _Look) -> ChipPlan:
+def _failed(look: Look) -> ChipPlan:
     """FAILED needs a restart: start is a silent no-op there (WAHA)."""
-    refusal = look.refusal()
+    refusal = ladder.refusal(look)
     if refusal is None:
-        phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
-        return look.paying_start(RestartSession(look.chip.id), phase)
-    if refusal.status.phase == ChipPhase.PARKED:
+        return ladder.next_rung(look)
+    if refusal.status.phase in (ChipPhase.PARKED, ChipPhase.QUARANTINED):
         return msgspec.structs.replace(refusal, action=StopSession(look.chip.id))
     return refusal
 
 
-def _starting(look: _Look) -> ChipPlan:
+def _starting(look: Look) -> ChipPlan:
     phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
     now, chip = look.scene.now, look.chip
     # What counts is how long it was seen on its way: a session may come up and fall back by itself, unseen or
@@ -314,18 +147,17 @@ def _starting(look: _Look) -> ChipPlan:
     seen = chip.since if chip.phase in (phase, ChipPhase.CREATING) else None
     since = max(seen or now, look.tries.last_at or seen or now)
     if now - since >= timedelta(seconds=look.policy.start_deadline_s):
-        return look.refusal() or look.paying_start(RestartSession(look.chip.id), phase)
+        return ladder.refusal(look) or ladder.next_rung(look)
     return look.plan(phase, next_s=look.policy.poll_moving_s)
 
 
-def _asks_for_pairing(look: _Look) -> ChipPlan:
+def _asks_for_pairing(look: Look) -> ChipPlan:
     """A QR code, or a passkey, is wanted. For a paired chip that means its credentials are gone."""
     chip = look.chip
     assert look.session is not None
     if not look.needs_pairing and chip.connected_at is not None:
         # A press of Conectar after the last connection is the recorded consent to a new QR.
-        pressed = chip.intent_at > chip.connected_at
-        look.unlinked = chip.generation - 1 if pressed else chip.generation
+        look.unlinked = chip.generation - 1 if chip.consents else chip.generation
     if not look.pressed_since_unlink:
         return look.plan(ChipPhase.UNLINKED, Reason.UNLINKED, StopSession(chip.id))
     qr = look.session.status is WahaStatus.SCAN_QR_CODE
@@ -336,12 +168,35 @@ def _asks_for_pairing(look: _Look) -> ChipPlan:
     return look.plan(phase, next_s=look.policy.poll_qr_s, tries=up)
 
 
-def _working(look: _Look) -> ChipPlan:
+def _working(look: Look) -> ChipPlan:
+    chip, session, scene, policy = look.chip, look.session, look.scene, look.policy
+    assert session is not None
     look.unlinked = None
-    return look.plan(ChipPhase.CONNECTED, tries=Tries(generation=look.chip.generation))
+    stands = breaker.current(chip, scene.now, policy)
+    if stands != look.memory.breaker:
+        look.memory = msgspec.structs.replace(look.memory, breaker=stands)
+    look.keep(rhythm.beat(chip, session, policy))
+    fresh_tries = Tries(generation=chip.generation)
+    if not rhythm.is_suspicious(chip, session, scene.now, policy):
+        return look.plan(ChipPhase.CONNECTED, tries=fresh_tries)
+    probe = scene.probes.get(chip.id)
+    if not isinstance(probe, Known):
+        # Not asked, or no answer: nothing follows, and what was said of it before stays said.
+        said = Reason.DEAF if chip.reason == Reason.DEAF else None
+        spent = rhythm.restarts_left(look.memory.rhythm, scene.now, policy) <= 0
+        later = None if spent else policy.resync_s
+        return look.plan(ChipPhase.CONNECTED, said, tries=fresh_tries, next_s=later)
+    if not rhythm.is_deaf(probe.value):
+        look.keep(rhythm.calmed(look.memory.rhythm, chip, session, scene.now, policy))
+        return look.plan(ChipPhase.CONNECTED, tries=fresh_tries)
+    if policy.egress is None or rhythm.restarts_left(look.memory.rhythm, scene.now, policy) <= 0:
+        return look.plan(ChipPhase.CONNECTED, Reason.DEAF, tries=fresh_tries)
+    look.keep(rhythm.restarted(look.memory.rhythm, scene.now, policy))
+    look.tries = fresh_tries
+    return look.paying_start(RestartSession(chip.id), ChipPhase.RECONNECTING, Reason.DEAF)
 
 
-_BY_STATUS: Final[Mapping[WahaStatus, Callable[[_Look], ChipPlan]]] = MappingProxyType(
+_BY_STATUS: Final[Mapping[WahaStatus, Callable[[Look], ChipPlan]]] = MappingProxyType(
     {
         WahaStatus.STOPPED: _stopped,
         WahaStatus.STARTING: _starting,
@@ -352,11 +207,3 @@ _BY_STATUS: Final[Mapping[WahaStatus, Callable[[_Look], ChipPlan]]] = MappingPro
         WahaStatus.FAILED: _failed,
     }
 )
-
-
-def _phone_number(session: SessionFact | None) -> str | None:
-    """E.164 from a WhatsApp id such as `5511999999999@c.us` or `5511999999999:12@s.whatsapp.net`."""
-    if session is None or session.me is None:
-        return None
-    digits = session.me.split("@", 1)[0].split(":", 1)[0]
-    return f"+{digits}" if digits.isascii() and digits.isdigit() else None

@@ -151,6 +151,8 @@ CHIP: Final[Mapping[ChipPhase, Deadline]] = MappingProxyType(
         ChipPhase.UNLINKED: Deadline(Kind.REST, "nothing: its credentials are gone", "press Conectar"),
         ChipPhase.FAILED: Deadline(Kind.REST, "nothing: its tries are spent", "press Conectar"),
         ChipPhase.PAUSED: Deadline(Kind.REST, "nothing until the pause ends", "container resume"),
+        ChipPhase.QUARANTINED: Deadline(Kind.REST, "nothing until it is released", "chip release"),
+        ChipPhase.BANNED: Deadline(Kind.REST, "nothing until the ban is lifted", "chip ban --lift"),
         ChipPhase.DISCONNECTING: _timed(
             lambda policy: policy.teardown_deadline_s,
             Reason.STOP_SLOW,

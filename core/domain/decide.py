@@ -12,9 +12,12 @@ from core.domain.actions import (
     ContainerStatus,
     CreateSession,
     Decision,
+    RestartSession,
+    RewriteSession,
     StartSession,
 )
-from core.domain.chip import Scene, plan_chip
+from core.domain.chip import plan_chip
+from core.domain.chip_look import Scene
 from core.domain.container import Aim, ContainerPlan, plan_container
 from core.domain.desired import Desired, DesiredChip, DesiredContainer
 from core.domain.endpoints import newest
@@ -48,7 +51,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
         if plan.action is None:
             continue
         actions.append(plan.action)
-        if _starts(plan.action):
+        if _starts(plan.action, told.waha_status):
             room -= 1
     if actions:
         looks.append(policy.poll_moving_s)
@@ -92,11 +95,12 @@ def _newest_port(observation: Observation) -> str | None:
     return None if last is None or last.port is None else f"{last.node_name}:{last.port}"
 
 
-def _starts(action: Action) -> bool:
+def _starts(action: Action, waha_status: str | None) -> bool:
     """Whether a session that does not run now will run (a restart of a running one adds none)."""
     if isinstance(action, CreateSession):
         return action.start
-    return isinstance(action, StartSession)
+    starts = isinstance(action, StartSession | RestartSession | RewriteSession)
+    return starts and waha_status == WahaStatus.STOPPED
 
 
 def _running(observation: Observation) -> int:
@@ -143,4 +147,6 @@ def _scene(
         paused=desired.container.paused,
         start_refused=refused,
         full=_running(observation) >= desired.max_chips,
+        peers=observation.peers,
+        probes=observation.probes,
     )

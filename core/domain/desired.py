@@ -16,6 +16,18 @@ class Wanted(StrEnum):
     DELETED = "deleted"
 
 
+class Consent(StrEnum):
+    """What the newest wish allows to lose for it. It belongs to that wish alone.
+
+    NONE: nothing. PRESS: Conectar was pressed: the credentials, once nothing else is left to try and it is
+    this chip alone that fails. FRESH: the credentials, at once.
+    """
+
+    NONE = "none"
+    PRESS = "press"
+    FRESH = "fresh"
+
+
 class Resources(msgspec.Struct, frozen=True):
     """What a container may use. CPU in MHz, memory in MB; `memory_max_mb` is the hard limit."""
 
@@ -59,15 +71,60 @@ class Tries(msgspec.Struct, frozen=True):
     last_at: datetime | None = None
 
 
+class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A chip's circuit breaker: starts that nobody pressed for, whatever generation they belong to.
+
+    Attributes:
+        starts: when, oldest first, within the window.
+        open_until: closed again from then on, with one try; None = closed.
+        tried: that one try was made.
+        trips: when it opened for the chip's own failing, oldest first.
+        opened_generation: the wish in which it opened; a press since then passes it once.
+        passed_generation: the wish whose press has passed it.
+        quarantined_generation: None unless it opened too often; an operator's release that is newer ends it.
+    """
+
+    starts: tuple[datetime, ...] = ()
+    open_until: datetime | None = None
+    tried: bool = False
+    trips: tuple[datetime, ...] = ()
+    opened_generation: int = 0
+    passed_generation: int = 0
+    quarantined_generation: int | None = None
+
+
+class Rhythm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How often a connected chip shows life.
+
+    Attributes:
+        gap_s: the longest silence between two signs of life, slowly forgotten.
+        restarts: when it was restarted for being deaf, oldest first.
+    """
+
+    gap_s: int = 0
+    restarts: tuple[datetime, ...] = ()
+
+
+class Memory(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What passes remember of a chip beyond the tries of its newest wish."""
+
+    breaker: Breaker = Breaker()
+    rhythm: Rhythm = Rhythm()
+
+
 class DesiredChip(msgspec.Struct, frozen=True):
     """One chip.
 
     Attributes:
         intent_at: when the newest intent was accepted.
-        connected_at: first time it was seen connected; None = never paired.
+        connected_at: when its latest connection was first seen; None = never paired.
         unlinked_generation: generation in which WAHA was seen to have lost its credentials; a newer
             generation means that the owner pressed Conectar since.
         phase, reason, status, since: what the last pass wrote, and since when.
+        consent: of the newest intent.
+        banned: an operator, or a service that knows, says that WhatsApp banned it.
+        released_generation: of an operator's newest release from quarantine; 0 = never.
+        last_activity_at: last sign of life, to the minute.
     """
 
     id: str
@@ -82,6 +139,18 @@ class DesiredChip(msgspec.Struct, frozen=True):
     reason: str | None = None
     status: str = ""
     since: datetime | None = None
+    consent: Consent = Consent.NONE
+    banned: bool = False
+    released_generation: int = 0
+    memory: Memory = Memory()
+    last_activity_at: datetime | None = None
+
+    @property
+    def consents(self) -> bool:
+        """The newest wish allows to lose credentials, and it did not connect since, which ends that."""
+        if self.consent is Consent.NONE or self.wanted is not Wanted.CONNECTED:
+            return False
+        return self.connected_at is None or self.intent_at > self.connected_at
 
     @property
     def needs_pairing(self) -> bool:

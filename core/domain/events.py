@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
@@ -25,6 +26,8 @@ PHASE_TEXT: Final = MappingProxyType(
         ChipPhase.UNLINKED: "O aparelho foi desvinculado no WhatsApp.",
         ChipPhase.FAILED: "Não foi possível conectar o chip.",
         ChipPhase.PAUSED: "Chip em manutenção.",
+        ChipPhase.QUARANTINED: "Chip em quarentena.",
+        ChipPhase.BANNED: "Chip banido pelo WhatsApp.",
         ChipPhase.DISCONNECTING: "Desconectando o chip.",
         ChipPhase.DISCONNECTED: "Chip desconectado.",
         ChipPhase.DELETING: "Removendo o chip.",
@@ -75,11 +78,17 @@ _RESERVE: Final = (
 
 
 def status_event(
-    before: Standing, after: Standing, generation: int, *, held_port: str | None = None
+    before: Standing,
+    after: Standing,
+    generation: int,
+    *,
+    held_port: str | None = None,
+    until: datetime | None = None,
 ) -> ChipEvent | None:
     """The event of going from `before` to `after`; None when people would learn nothing from it.
 
-    `held_port`: `host:port` that the event of reason `port_in_use` names.
+    `held_port`: `host:port` that the event of reason `port_in_use` names. `until`: when what the reason names
+    ends by itself.
 
     A new status or phase is news. A new reason alone is news unless it is an outage's that passes.
     """
@@ -101,5 +110,6 @@ def status_event(
             "phase": after.phase,
             "reason": after.reason,
             "generation": generation,
+            **({} if until is None else {"until": until.isoformat()}),
         },
     )

@@ -203,6 +203,34 @@ class SessionFact(msgspec.Struct, frozen=True):
     activity_at: datetime | None = None
 
 
+class Group(msgspec.Struct, frozen=True):
+    """Paired chips of other users that are wanted connected: how many fail since a moment, how many work."""
+
+    failing: int = 0
+    connected: int = 0
+
+
+class Peers(msgspec.Struct, frozen=True):
+    """The chips that share something with a user's: its host, its engine version, its proxy provider."""
+
+    host: Group = Group()
+    engine: Group = Group()
+    provider: Group = Group()
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """What one live call said of a session that says WORKING.
+
+    Attributes:
+        connected: whether the engine itself has a connection; None when this engine does not tell.
+        activity_at: as in `SessionFact`, read anew.
+    """
+
+    status: WahaStatus
+    connected: bool | None
+    activity_at: datetime | None = None
+
+
 class Endpoint(msgspec.Struct, frozen=True):
     """Where a user's WAHA answers: the host's address with the dynamic port, and the allocation behind it."""
 
@@ -227,6 +255,8 @@ class Observation(msgspec.Struct, frozen=True):
         sessions: by session name; Unknown while there is no endpoint to ask.
         storage: names of WAHA's databases for this container; Missing where no storage server was given
             to the daemon, `Unknown(NOT_ASKED)` while no rule depends on it.
+        peers: asked of the store for a chip whose tries are spent alone.
+        probes: by chip id, of the connected chips that are silent beyond their rhythm.
     """
 
     job: Fact[JobFact]
@@ -235,3 +265,5 @@ class Observation(msgspec.Struct, frozen=True):
     instances: Fact[tuple[ServiceInstance, ...]]
     sessions: Fact[Mapping[str, SessionFact]]
     storage: Fact[tuple[str, ...]] = Unknown(NOT_ASKED)
+    peers: Fact[Peers] = Unknown(NOT_ASKED)
+    probes: Mapping[str, Fact[Probe]] = msgspec.field(default_factory=dict)

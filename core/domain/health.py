@@ -1,6 +1,6 @@
 """A chip's health score: 0 to 100, in steps of 5.
 
-    never paired, or unlinked on the phone                0
+    never paired, unlinked on the phone, or banned        0
     paired and connected                                100   else 50
     each drop of the connection in the last 24 hours     -5   30 at most
     each start or restart in a row without success      -10   30 at most

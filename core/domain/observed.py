@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus
-from core.domain.desired import Tries
+from core.domain.desired import Memory, Tries
 from core.domain.events import ChipEvent, Standing, status_event
 from core.domain.facts import Endpoint
 from core.domain.health import health_score
@@ -73,6 +73,7 @@ class ChipColumns(msgspec.Struct, frozen=True):
     tries: Tries
     health_score: int
     observed_generation: int
+    memory: Memory = Memory()
 
     @property
     def standing(self) -> Standing:
@@ -148,10 +149,11 @@ def merge_chip(
 ) -> ChipMove:
     """The chip's columns after a pass that loaded `loaded_generation` and saw `seen`.
 
-    Facts are always taken over: WAHA's word, the account, activity, and that it was connected. The rest is
+    Facts are always taken over: WAHA's word, the account, activity, that it was connected, and what passes
+    remember. The rest is
     an answer to a wish, so it stays as it is when a newer wish (`stored_generation`) came meanwhile.
     """
-    facts = _facts(before, seen, now)
+    facts = _facts(before, seen, loaded_generation, now)
     if stored_generation > loaded_generation:
         return ChipMove(facts, None)
     moved = (seen.phase, seen.reason) != (before.phase, before.reason)
@@ -173,25 +175,31 @@ def merge_chip(
     if score != after.health_score:
         after = msgspec.structs.replace(after, health_score=score)
     return ChipMove(
-        after, status_event(before.standing, after.standing, loaded_generation, held_port=seen.held_port)
+        after,
+        status_event(
+            before.standing, after.standing, loaded_generation, held_port=seen.held_port, until=seen.until
+        ),
     )
 
 
-def _facts(before: ChipColumns, seen: ChipStatus, now: datetime) -> ChipColumns:
+def _facts(before: ChipColumns, seen: ChipStatus, loaded_generation: int, now: datetime) -> ChipColumns:
     after = msgspec.structs.replace(
         before,
         waha_status=seen.waha_status,
         # A session that is down names no account; the last one known stays.
         phone_number=seen.phone_number or before.phone_number,
         push_name=seen.push_name or before.push_name,
+        memory=seen.memory,
     )
     if seen.activity_at is not None:
         minute = seen.activity_at.replace(second=0, microsecond=0)
         if before.last_activity_at is None or minute > before.last_activity_at:
             after = msgspec.structs.replace(after, last_activity_at=minute)
     if seen.connected_now:
-        # The time of the latest connection; once set it never goes back to "never paired".
+        # The time of the latest connection; once set it never goes back to "never paired". The first one that
+        # a wish sees is one more, which ends the consent that came with it.
         again = before.phase != ChipPhase.CONNECTED or before.connected_at is None
+        again |= loaded_generation > before.observed_generation
         after = msgspec.structs.replace(
             after,
             connected_at=now if again else before.connected_at,
@@ -202,7 +210,11 @@ def _facts(before: ChipColumns, seen: ChipStatus, now: datetime) -> ChipColumns:
 
 def _health(columns: ChipColumns, drops: int, now: datetime) -> int:
     return health_score(
-        paired=columns.connected_at is not None and columns.unlinked_generation is None,
+        paired=(
+            columns.connected_at is not None
+            and columns.unlinked_generation is None
+            and columns.phase != ChipPhase.BANNED
+        ),
         connected=columns.phase == ChipPhase.CONNECTED,
         drops=drops,
         failures=columns.tries.failures,

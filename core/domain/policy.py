@@ -31,6 +31,17 @@ class Policy(msgspec.Struct, frozen=True):
             t at the earliest, but never later than the second number.
         resync_s: next look at a user at rest.
         retry_base_s, retry_cap_s: backoff between starts of one chip.
+        consent_s: how long a press on Conectar may turn into a logout; then whoever pressed is gone.
+        peer_window_s: a chip counts as failing beside others since no longer than this.
+        peer_failure_share: so large a share of chips that fail at once is an outage; one other at least.
+        breaker_starts, breaker_window_s: so many starts of a chip within this time open its breaker,
+        breaker_open_s: for this long;
+        breaker_forgiven_s: a chip that stayed connected for so long begins anew.
+        breaker_trips, breaker_trips_window_s: so many openings within this time put it in quarantine.
+        deaf_after_s, deaf_factor: a connected chip is suspicious when silent for longer than both the first
+            and so many times its own longest silence.
+        deaf_restarts, deaf_window_s: so often within this time a deaf session is restarted.
+        rhythm_half_life_s: after this the longest silence counts half.
     """
 
     egress: str | None = None
@@ -56,3 +67,17 @@ class Policy(msgspec.Struct, frozen=True):
     resync_s: float = 60
     retry_base_s: float = 2
     retry_cap_s: float = 60
+    consent_s: float = 1800
+    peer_window_s: float = 900
+    peer_failure_share: float = 0.02
+    breaker_starts: int = 8
+    breaker_window_s: float = 1800
+    breaker_open_s: float = 900
+    breaker_forgiven_s: float = 600
+    breaker_trips: int = 3
+    breaker_trips_window_s: float = 86400
+    deaf_after_s: float = 1800
+    deaf_factor: float = 6
+    deaf_restarts: int = 3
+    deaf_window_s: float = 86400
+    rhythm_half_life_s: float = 86400

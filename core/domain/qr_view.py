@@ -29,7 +29,16 @@ _PASSKEY: Final = "O WhatsApp pediu uma chave de acesso (passkey). Confirme no c
 _FIRST_QR: Final = timedelta(seconds=60)
 _NEXT_QR: Final = timedelta(seconds=20)
 
-_AT_REST: Final = frozenset({ChipPhase.PARKED, ChipPhase.UNLINKED, ChipPhase.FAILED})
+_AT_REST: Final = frozenset(
+    {
+        ChipPhase.PARKED,
+        ChipPhase.UNLINKED,
+        ChipPhase.FAILED,
+        ChipPhase.QUARANTINED,
+        ChipPhase.BANNED,
+        ChipPhase.PAUSED,
+    }
+)
 _RESTART_COMES: Final = frozenset({ChipPhase.STARTING, ChipPhase.RETRYING, ChipPhase.RECONNECTING})
 _PASSKEYS: Final = frozenset({WahaStatus.PASSKEY_REQUIRED, WahaStatus.PASSKEY_CONFIRMATION_REQUIRED})
 

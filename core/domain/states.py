@@ -12,6 +12,7 @@ chip:       queued -> creating -> starting -> qr -> connected
                +------ parked <--- retrying <---- reconnecting
             disconnecting -> disconnected          deleting -> (row removed)
             paused: by an operator, from wherever it is wanted connected
+            quarantined, banned: left alone until an operator says otherwise
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class ChipPhase(StrEnum):
     UNLINKED = "unlinked"
     FAILED = "failed"
     PAUSED = "paused"
+    QUARANTINED = "quarantined"
+    BANNED = "banned"
     DISCONNECTING = "disconnecting"
     DISCONNECTED = "disconnected"
     DELETING = "deleting"
@@ -89,6 +92,11 @@ class Reason(StrEnum):
     QR_SPENT = "qr_spent"
     UNLINKED = "unlinked"
     RECONNECT_FAILED = "reconnect_failed"
+    OUTAGE = "outage"
+    BREAKER_OPEN = "breaker_open"
+    QUARANTINED = "quarantined"
+    BANNED = "banned"
+    DEAF = "deaf"
     NO_EGRESS = "no_egress"
     PAUSED = "paused"
     DEPENDENCY_NOMAD = "dependency_nomad"
@@ -141,6 +149,24 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.RECONNECT_FAILED: (
             "Não foi possível reconectar o chip. Clique em Conectar para tentar novamente."
         ),
+        Reason.OUTAGE: (
+            "Vários chips falham ao mesmo tempo: o problema não é o seu chip e nada foi apagado. "
+            "Aguarde alguns minutos e clique em Conectar de novo."
+        ),
+        Reason.BREAKER_OPEN: (
+            "O chip caiu vezes demais em pouco tempo; as tentativas fazem uma pausa e voltam sozinhas. "
+            "Clique em Conectar para tentar já."
+        ),
+        Reason.QUARANTINED: (
+            "O chip cai repetidamente e está em quarentena; nossa equipe foi avisada e precisa liberá-lo."
+        ),
+        Reason.BANNED: (
+            "Este número foi banido pelo WhatsApp e o chip não será reconectado. "
+            "Peça a revisão no aplicativo do WhatsApp e fale com o suporte."
+        ),
+        Reason.DEAF: (
+            "A sessão dizia estar conectada, mas não recebia nada. Se continuar, desconecte e conecte o chip."
+        ),
         Reason.NO_EGRESS: "Nenhuma saída de rede configurada para o chip; nossa equipe precisa liberá-la.",
         Reason.PAUSED: "Em manutenção: os chips estão pausados e voltam sozinhos ao final.",
         Reason.DEPENDENCY_NOMAD: _STARTING_OR_AWAY,
@@ -173,6 +199,8 @@ STATUS_NEEDS_PAIRING: Final = MappingProxyType(
         ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
         ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
         ChipPhase.PAUSED: ChipStatusWord.MAINTENANCE,
+        ChipPhase.QUARANTINED: ChipStatusWord.ERROR,
+        ChipPhase.BANNED: ChipStatusWord.BANNED,
         ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
         ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
         ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,
@@ -193,6 +221,8 @@ STATUS_PAIRED: Final = MappingProxyType(
         ChipPhase.UNLINKED: ChipStatusWord.DISCONNECTED,
         ChipPhase.CONNECTED: ChipStatusWord.CONNECTED,
         ChipPhase.PAUSED: ChipStatusWord.MAINTENANCE,
+        ChipPhase.QUARANTINED: ChipStatusWord.ERROR,
+        ChipPhase.BANNED: ChipStatusWord.BANNED,
         ChipPhase.DISCONNECTING: ChipStatusWord.DISCONNECTED,
         ChipPhase.DISCONNECTED: ChipStatusWord.DISCONNECTED,
         ChipPhase.DELETING: ChipStatusWord.DISCONNECTED,

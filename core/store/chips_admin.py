@@ -1,14 +1,26 @@
-"""What operators and the sandbox ask about chips, whoever owns them."""
+"""What operators and the sandbox ask and wish about chips, whoever owns them."""
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import msgspec
-from sqlalchemy import func, or_, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.names import parse_id
-from core.store.engine import reading
-from core.store.tables import chips, users
+from core.errors import NotFound
+from core.store.containers import next_generation
+from core.store.engine import reading, transaction
+from core.store.intents import CHIP_NOT_FOUND, record
+from core.store.notify import INTENTS, notify
+from core.store.snapshots import memory_of
+from core.store.tables import chips, containers, users
+
+# Codes and texts of what operators do to a chip, as its history tells it.
+BAN_SET: Final = ("ban_set", "Chip marcado como banido pelo WhatsApp.")
+BAN_LIFTED: Final = ("ban_lifted", "Marca de banimento retirada.")
+RELEASED: Final = ("quarantine_released", "Chip liberado da quarentena.")
 
 
 class FoundChip(msgspec.Struct, frozen=True):
@@ -34,3 +46,64 @@ async def find_chips(engine: AsyncEngine, text: str) -> tuple[FoundChip, ...]:
     async with reading(engine) as connection:
         rows = (await connection.execute(query)).all()
     return tuple(FoundChip(row.id, row.alias, row.user_id, row.email) for row in rows)
+
+
+async def ban_chip(engine: AsyncEngine, chip_id: str, *, banned: bool, by: str) -> bool:
+    """Mark a chip as banned by WhatsApp, or lift that: it is stopped once and left alone while it stands.
+
+    `by`: who says so; it stands in the chip's history. False when it is so already. Raises NotFound.
+    """
+    async with transaction(engine) as connection:
+        chip = await _locked(connection, chip_id)
+        if (chip.banned_at is not None) == banned:
+            return False
+        since = func.clock_timestamp() if banned else None
+        code, text = BAN_SET if banned else BAN_LIFTED
+        await _wish(connection, chip, {"banned_at": since}, code, text, by)
+        return True
+
+
+async def release_chip(engine: AsyncEngine, chip_id: str, *, by: str) -> bool:
+    """Let a chip out of quarantine: its breaker begins anew. False when it is in none. Raises NotFound."""
+    async with transaction(engine) as connection:
+        chip = await _locked(connection, chip_id)
+        breaker = memory_of(chip.memory).breaker
+        quarantined = breaker.quarantined_generation
+        if quarantined is None or chip.released_generation > quarantined:
+            return False
+        await _wish(connection, chip, {}, *RELEASED, by, release=True)
+        return True
+
+
+async def _locked(connection: AsyncConnection, chip_id: str) -> Row[Any]:
+    # The order in which passes and wishes take these rows.
+    whose = select(chips.c.user_id).where(chips.c.id == chip_id, chips.c.deleted_at.is_(None))
+    user_id = await connection.scalar(whose)
+    await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+    await connection.execute(
+        select(containers.c.user_id).where(containers.c.user_id == user_id).with_for_update()
+    )
+    query = select(chips).where(chips.c.id == chip_id, chips.c.deleted_at.is_(None)).with_for_update()
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+    return row
+
+
+async def _wish(
+    connection: AsyncConnection,
+    chip: Row[Any],
+    desired: dict[str, Any],
+    code: str,
+    description: str,
+    by: str,
+    *,
+    release: bool = False,
+) -> None:
+    """The generation is the container's: the chip's own would buy QR sets, and end its owner's consent."""
+    generation = await next_generation(connection, chip.user_id)
+    if release:
+        desired = {"released_generation": generation}
+    await connection.execute(update(chips).where(chips.c.id == chip.id).values(**desired))
+    await record(connection, chip.user_id, chip.id, generation, "system", code, description, {"by": by})
+    await notify(connection, INTENTS, chip.user_id)

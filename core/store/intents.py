@@ -13,7 +13,7 @@ from sqlalchemy import Update, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
-from core.domain.desired import Wanted
+from core.domain.desired import Consent, Wanted
 from core.domain.quota import Refusal, Standing, refusal, refusal_text
 from core.domain.views import StoredChip, reconnect_is_under_way
 from core.errors import Conflict, NotFound, QuotaExceeded
@@ -46,7 +46,7 @@ async def create_chip(
         await connection.execute(
             insert(chips).values(id=chip_id, user_id=user_id, alias=alias, generation=generation)
         )
-        await _record(connection, user_id, chip_id, generation, "system", "chip_created", "Chip criado.")
+        await record(connection, user_id, chip_id, generation, "system", "chip_created", "Chip criado.")
         return await _accepted(connection, user_id, chip_id)
 
 
@@ -64,8 +64,10 @@ async def disconnect_chip(engine: AsyncEngine, user_id: str, chip_id: str) -> St
         chip = await _locked(connection, user_id, chip_id)
         if chip.wanted == Wanted.DISCONNECTED:
             return chip
-        generation = await _wish(connection, user_id, chip_id, wanted=Wanted.DISCONNECTED.value)
-        await _record(
+        generation = await _wish(
+            connection, user_id, chip_id, wanted=Wanted.DISCONNECTED.value, consent=Consent.NONE.value
+        )
+        await record(
             connection, user_id, chip_id, generation, "info", "disconnect_requested", "Desconexão solicitada."
         )
         return await _accepted(connection, user_id, chip_id)
@@ -82,15 +84,19 @@ async def reconnect_chip(
 ) -> StoredChip:
     """Wish the chip connected; nothing changes while WAHA is already at work on that very wish.
 
-    `fresh`: the owner consents to losing the credentials. It is recorded with the event. Raises NotFound.
+    `fresh`: the owner consents to losing the credentials at once; without it, a press consents only once the
+    ladder has ended and it is this chip alone that fails. Raises NotFound.
     """
     async with transaction(engine) as connection:
         chip = await _locked(connection, user_id, chip_id)
         if reconnect_is_under_way(chip):
             return chip
         await ensure_container(connection, user_id, sealer, storage_id)
-        generation = await _wish(connection, user_id, chip_id, wanted=Wanted.CONNECTED.value)
-        await _record(
+        consent = Consent.FRESH if fresh else Consent.PRESS
+        generation = await _wish(
+            connection, user_id, chip_id, wanted=Wanted.CONNECTED.value, consent=consent.value
+        )
+        await record(
             connection,
             user_id,
             chip_id,
@@ -166,13 +172,17 @@ def _wished(chip_ids: Sequence[str], generation: int, desired: Mapping[str, Any]
 
 async def bury(connection: AsyncConnection, user_id: str, chip_ids: Sequence[str], generation: int) -> None:
     """Turn chips of one user, whose rows are locked by now, into tombstones."""
-    desired = {"wanted": Wanted.DELETED.value, "deleted_at": func.clock_timestamp()}
+    desired = {
+        "wanted": Wanted.DELETED.value,
+        "consent": Consent.NONE.value,
+        "deleted_at": func.clock_timestamp(),
+    }
     await connection.execute(_wished(chip_ids, generation, desired))
     for chip_id in chip_ids:
-        await _record(connection, user_id, chip_id, generation, "system", "chip_deleted", "Chip excluído.")
+        await record(connection, user_id, chip_id, generation, "system", "chip_deleted", "Chip excluído.")
 
 
-async def _record(
+async def record(
     connection: AsyncConnection,
     user_id: str,
     chip_id: str,
@@ -182,6 +192,7 @@ async def _record(
     description: str,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
+    """One line of a chip's history."""
     # The chip's row is locked by now: events of one chip commit in the order of their ids.
     await connection.execute(
         insert(chip_events).values(

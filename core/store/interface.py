@@ -13,7 +13,8 @@ from typing import Final, Protocol
 import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus
-from core.domain.desired import Registered, Resources, Tries, Wanted
+from core.domain.desired import Consent, Memory, Registered, Resources, Tries, Wanted
+from core.domain.facts import Peers
 from core.domain.sweep import UserSummary as UserSummary
 
 # Between tries for a key that somebody else holds.
@@ -129,6 +130,11 @@ class ChipRow(msgspec.Struct, frozen=True):
     reason: str | None
     status: str
     since: datetime
+    consent: Consent = Consent.NONE
+    banned: bool = False
+    released_generation: int = 0
+    memory: Memory = Memory()
+    last_activity_at: datetime | None = None
 
 
 class UserSnapshot(msgspec.Struct, frozen=True):
@@ -194,6 +200,12 @@ class ReconcileStore(Protocol):
 
     async def summaries(self) -> tuple[UserSummary, ...]:
         """One row per container, by user id: what a sweep needs of all users, in one read."""
+
+    async def peers(self, user_id: str, window_s: float) -> Peers:
+        """Paired chips of other users that are wanted connected and share the user's host, engine or provider.
+
+        `failing`: on their ladder, or at its end, since no longer than `window_s`; `connected`: they work.
+        """
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         """Keep what was registered (None after a purge), at once after the effect. Raises StaleWrite."""

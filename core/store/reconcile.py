@@ -11,9 +11,10 @@ from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
+from core.domain.facts import Peers
 from core.domain.names import parse_id
 from core.errors import StaleWrite
-from core.store import leases, snapshots, status, summaries
+from core.store import leases, peers, snapshots, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -86,6 +87,10 @@ class PostgresReconcileStore:
     async def summaries(self) -> tuple[UserSummary, ...]:
         async with reading(self._engine) as connection:
             return await summaries.read(connection)
+
+    async def peers(self, user_id: str, window_s: float) -> Peers:
+        async with reading(self._engine) as connection:
+            return await peers.read(connection, user_id, window_s)
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         await self._record(

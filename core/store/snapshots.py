@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from sqlalchemy import Row, Select, and_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.crypto import Sealer
-from core.domain.desired import Registered, Resources, SpecHashes, Tries, Wanted
+from core.domain.desired import Consent, Memory, Registered, Resources, SpecHashes, Tries, Wanted
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 from core.store.tables import chips, containers, placements, plans, users
+
+_NOTHING = Memory()
 
 
 async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
@@ -61,6 +64,11 @@ _CHIP_COLUMNS = (
     chips.c.reason,
     chips.c.status,
     chips.c.status_since,
+    chips.c.consent,
+    chips.c.banned_at,
+    chips.c.released_generation,
+    chips.c.memory,
+    chips.c.last_activity_at,
 )
 
 
@@ -116,4 +124,14 @@ def _chip(row: Row[Any]) -> ChipRow:
         reason=row.chip_reason,
         status=row.chip_status,
         since=row.chip_status_since,
+        consent=Consent(row.chip_consent),
+        banned=row.chip_banned_at is not None,
+        released_generation=row.chip_released_generation,
+        memory=memory_of(row.chip_memory),
+        last_activity_at=row.chip_last_activity_at,
     )
+
+
+def memory_of(stored: dict[str, Any]) -> Memory:
+    """What column `memory` holds, as a value."""
+    return msgspec.convert(stored, Memory) if stored else _NOTHING

@@ -34,6 +34,7 @@ from core.store import status_statements as statements
 from core.store.engine import reading, transaction
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
+from core.store.snapshots import memory_of
 
 _NOTHING: Final = Settled()
 
@@ -293,6 +294,7 @@ def _chip(row: Row[Any], seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
         ),
         health_score=row.chip_health_score,
         observed_generation=row.chip_observed_generation,
+        memory=memory_of(row.chip_memory),
     )
     move = ChipMove(before, None)
     if row.chip_id in seen.chips:
@@ -330,6 +332,7 @@ def _chip_values(chip: _Chip) -> dict[str, Any]:
         "tries_last_at": after.tries.last_at,
         "health_score": after.health_score,
         "observed_generation": after.observed_generation,
+        "memory": msgspec.to_builtins(after.memory),
     }
 
 

@@ -129,6 +129,9 @@ chips = Table(
     Column("wanted", String(20), nullable=False, server_default=text("'connected'")),
     Column("generation", BigInteger, nullable=False, server_default=text("1")),
     Column("intent_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("consent", String(10), nullable=False, server_default=text("'none'")),  # of that intent alone
+    Column("banned_at", _Time),  # since when it is marked as banned by WhatsApp
+    Column("released_generation", BigInteger, nullable=False, server_default=text("0")),
     Column("deleted_at", _Time),  # tombstone: gone for its owner, kept until nothing is left outside
     Column("annotations", JSONB, nullable=False, server_default=text("'{}'")),
     _created(),
@@ -149,10 +152,12 @@ chips = Table(
     Column("tries_qr_rounds", Integer, nullable=False, server_default=text("0")),
     Column("tries_last_at", _Time),
     Column("health_score", Integer, nullable=False, server_default=text("0")),
+    Column("memory", JSONB, nullable=False, server_default=text("'{}'")),  # core.domain.desired.Memory
     # both: rises with every write that changes a rendered column, whoever wrote it
     Column("revision", BigInteger, nullable=False, server_default=text("1")),
     Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("wanted IN ('connected', 'disconnected', 'deleted')", name="wanted"),
+    CheckConstraint("consent IN ('none', 'press', 'fresh')", name="consent"),
     CheckConstraint("(wanted = 'deleted') = (deleted_at IS NOT NULL)", name="tombstone"),
     CheckConstraint("health_score BETWEEN 0 AND 100", name="health_score"),
 )

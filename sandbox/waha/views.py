@@ -35,6 +35,6 @@ def detailed_info(record: dict[str, Any], session: RunningSession | None, engine
     if session is not None:
         said = {"engine": engine}
         if engine == "GOWS":
-            connected = session.status == WORKING and not session.was_replaced
+            connected = session.status == WORKING and not session.deaf and not session.was_replaced
             said["gows"] = {"found": True, "connected": connected}
     return {**session_info(record, session), "engine": said}

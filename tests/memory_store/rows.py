@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from core.domain.desired import Registered, Resources, Wanted
+from core.domain.desired import Consent, Registered, Resources, Wanted
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.ports import Entry
 from core.store.interface import ContainerSecrets, UserSnapshot
@@ -58,6 +58,9 @@ class Chip:
     observed: ChipColumns
     wanted: Wanted = Wanted.CONNECTED
     deleted_at: datetime | None = None
+    consent: Consent = Consent.NONE
+    banned_at: datetime | None = None
+    released_generation: int = 0
     revision: int = 1
     events: list[Event] = field(default_factory=list)
     drops: list[Event] = field(default_factory=list)  # those of them that may count against its health

@@ -9,10 +9,13 @@ import msgspec
 
 from core.clock import Clock
 from core.domain.desired import Registered, Tries, Wanted
+from core.domain.facts import Group, Peers
+from core.domain.states import ChipPhase
 from core.errors import StaleWrite
 from core.store.inbox import Mail
 from core.store.interface import VARIABLES_LOST, ChipRow, ContainerRow, Lease, UserSnapshot, UserSummary
 from core.store.notify import OBSERVED
+from core.store.peers import FAILING
 from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
 from tests.memory_store.leases import stale
@@ -51,6 +54,24 @@ class MemoryStore(Housekeeping, Wishes):
         return tuple(
             _summary(self.containers[user_id], self.clock.now()) for user_id in sorted(self.containers)
         )
+
+    async def peers(self, user_id: str, window_s: float) -> Peers:
+        self.up()
+        row, now = self.containers.get(user_id), self.clock.now()
+        host = None if row is None else row.observed.node_name
+        failing: list[bool] = []
+        connected: list[bool] = []
+        for chip in self.chips.values():
+            seen = chip.observed
+            paired = seen.connected_at is not None and seen.unlinked_generation is None
+            if chip.user_id == user_id or chip.wanted is not Wanted.CONNECTED or not paired:
+                continue
+            beside = host is not None and self.containers[chip.user_id].observed.node_name == host
+            if seen.phase == ChipPhase.CONNECTED:
+                connected.append(beside)
+            elif seen.phase in FAILING and (now - seen.since).total_seconds() < window_s:
+                failing.append(beside)
+        return Peers(Group(sum(failing), sum(connected)), Group(len(failing), len(connected)))
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         row = self._guarded(lease)
@@ -201,6 +222,11 @@ def _chip_row(chip: Chip) -> ChipRow:
         reason=seen.reason,
         status=seen.status,
         since=seen.since,
+        consent=chip.consent,
+        banned=chip.banned_at is not None,
+        released_generation=chip.released_generation,
+        memory=seen.memory,
+        last_activity_at=seen.last_activity_at,
     )
 
 

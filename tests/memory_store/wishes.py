@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from core.domain.desired import Wanted
+from core.domain.desired import Consent, Wanted
 from core.domain.quota import Refusal, Standing, refusal, refusal_text
 from core.domain.views import StoredChip, StoredContainer, reconnect_is_under_way
 from core.errors import Conflict, NotFound, QuotaExceeded
+from core.store.chips_admin import BAN_LIFTED, BAN_SET, RELEASED
 from core.store.intents import CHIP_NOT_FOUND, USER_GONE
 from core.store.notify import INBOX, INTENTS
 from tests.memory_store.database import PLANS, Database, new_chip_columns, new_container
@@ -73,10 +74,36 @@ class Wishes(Database):
         if reconnect_is_under_way(self.shown(chip)):
             return
         self.ensure_container(user_id)
-        self._wish(chip, now, Wanted.CONNECTED)
+        self._wish(chip, now, Wanted.CONNECTED, Consent.FRESH if fresh else Consent.PRESS)
         code, text = "reconnect_requested", "Reconexão solicitada."
         self.record_event(chip, now, chip.generation, "reconnect", code, text, {"fresh": fresh})
         self.tell(INTENTS, user_id)
+
+    def ban_chip(self, chip_id: str, *, banned: bool = True, by: str = "operator") -> bool:
+        """See core/store/chips_admin.py."""
+        self.up()
+        chip, now = self._live(chip_id), self.clock.now()
+        if (chip.banned_at is not None) == banned:
+            return False
+        chip.banned_at = now if banned else None
+        self._administered(chip, now, *(BAN_SET if banned else BAN_LIFTED), by)
+        return True
+
+    def release_chip(self, chip_id: str, *, by: str = "operator") -> bool:
+        """See core/store/chips_admin.py."""
+        self.up()
+        chip, now = self._live(chip_id), self.clock.now()
+        since = chip.observed.memory.breaker.quarantined_generation
+        if since is None or chip.released_generation > since:
+            return False
+        chip.released_generation = self._administered(chip, now, *RELEASED, by)
+        return True
+
+    def _administered(self, chip: Chip, now: datetime, code: str, text: str, by: str) -> int:
+        generation = self._next_generation(self.containers[chip.user_id])
+        self.record_event(chip, now, generation, "system", code, text, {"by": by})
+        self.tell(INTENTS, chip.user_id)
+        return generation
 
     def wish(self, chip_id: str, wanted: Wanted) -> None:
         """The wish that a press on the page would be, for a chip whose owner does not matter."""
@@ -129,7 +156,7 @@ class Wishes(Database):
         self._next_generation(container)
         for chip in sorted(container.chips, key=lambda one: one.id):
             if chip.deleted_at is None:
-                chip.wanted, chip.deleted_at = Wanted.DELETED, now
+                chip.wanted, chip.consent, chip.deleted_at = Wanted.DELETED, Consent.NONE, now
                 chip.generation, chip.intent_at = container.generation, now
                 chip.revision, chip.updated_at = chip.revision + 1, now
                 self.record_event(chip, now, chip.generation, "system", "chip_deleted", "Chip excluído.", {})
@@ -197,15 +224,21 @@ class Wishes(Database):
         self.record_event(chip, now, generation, "system", "chip_created", "Chip criado.", {})
         self.tell(INTENTS, user_id)
 
+    def _live(self, chip_id: str) -> Chip:
+        chip = self.chips.get(chip_id)
+        if chip is None or chip.deleted_at is not None:
+            raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        return chip
+
     def _found(self, user_id: str, chip_id: str) -> Chip:
         chip = self.chips.get(chip_id)
         if chip is None or chip.user_id != user_id or chip.deleted_at is not None:
             raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
         return chip
 
-    def _wish(self, chip: Chip, now: datetime, wanted: Wanted) -> None:
+    def _wish(self, chip: Chip, now: datetime, wanted: Wanted, consent: Consent = Consent.NONE) -> None:
         chip.generation = self._next_generation(self.containers[chip.user_id])
-        chip.wanted, chip.intent_at, chip.updated_at = wanted, now, now
+        chip.wanted, chip.consent, chip.intent_at, chip.updated_at = wanted, consent, now, now
         chip.revision += 1
 
     def _next_generation(self, container: Container) -> int:

@@ -48,6 +48,8 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
     janitor_s=120,
     orphan_grace_s=300,
 )
+# A seed lasts two hours, so what takes hours or days in production takes minutes here.
+LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "breaker_window_s": 1800.0, "breaker_open_s": 300.0}
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
 
@@ -75,14 +77,16 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     refusals = Refusals(SETTINGS.resync_s)
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
-    policy = main.policy_of(SETTINGS)
+    policy = msgspec.structs.replace(main.policy_of(SETTINGS), **LADDER)
     keeper, strangers = caretaker(daemon, policy, SETTINGS, outages, metrics)
     reconciler = Reconciler(
         owner=daemon.name,
         store=store,
         scheduler=scheduler,
         loader=loader,
-        observer=Observer(scheduler, discovery, waha, caches, clock, outages, storages),
+        observer=Observer(
+            scheduler, discovery, waha, caches, clock, outages, storages, peers=store, policy=policy
+        ),
         actor=Actor(scheduler, waha, store, loader, clock, daemon, refusals, storages=storages),
         caches=caches,
         mailroom=mailroom,

@@ -6,6 +6,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from core.clock import Clock, SystemClock
 from core.domain.desired import Wanted
 from core.store.guard_leases import GuardLeases
@@ -102,6 +104,10 @@ class MemoryHarness:
             "wanted": str(chip.wanted),
             "generation": chip.generation,
             "deleted_at": chip.deleted_at,
+            "consent": str(chip.consent),
+            "banned_at": chip.banned_at,
+            "released_generation": chip.released_generation,
+            "memory": msgspec.to_builtins(seen.memory),
             "revision": chip.revision,
             "updated_at": chip.updated_at,
             "status_since": seen.since,
@@ -109,7 +115,7 @@ class MemoryHarness:
             "tries_failures": seen.tries.failures,
             "tries_qr_rounds": seen.tries.qr_rounds,
             "tries_last_at": seen.tries.last_at,
-            **_plain(seen, "since", "tries"),
+            **_plain(seen, "since", "tries", "memory"),
         }
 
     async def container_columns(self, user_id: str) -> dict[str, Any] | None:

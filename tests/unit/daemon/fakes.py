@@ -17,7 +17,7 @@ import msgspec
 
 from core.clients.scheduler import RELIST, Relist
 from core.clients.scheduler_facts import Job, job_fact
-from core.clients.waha_models import AlreadyExists, WahaSession
+from core.clients.waha_models import AlreadyExists, WahaProbe, WahaSession
 from core.clock import Clock
 from core.domain.facts import (
     AllocationFact,
@@ -318,6 +318,9 @@ class FakeSession:
     status: WahaStatus = WahaStatus.STOPPED
     me: str | None = None
     starts: int = 0
+    activity_ms: int | None = None
+    deaf: bool = False
+    dead: bool = False  # its credentials are kept and worth nothing: it fails again and again (NOWEB)
 
 
 class FakeWaha:
@@ -343,7 +346,27 @@ class _FakeContainer:
 
     async def sessions(self) -> tuple[WahaSession, ...]:
         held = await self._enter("sessions")
-        return tuple(WahaSession(name, s.status, me_id=s.me) for name, s in held.items())
+        return tuple(
+            WahaSession(name, s.status, me_id=s.me, activity_ms=s.activity_ms) for name, s in held.items()
+        )
+
+    async def probe(self, name: str) -> WahaProbe:
+        session = self._known(await self._enter("probe", name), name)
+        live = WahaSession(name, session.status, me_id=session.me, activity_ms=session.activity_ms)
+        return WahaProbe(live, session.status is WahaStatus.WORKING and not session.deaf)
+
+    async def update_session(self, name: str, config: Mapping[str, Any]) -> WahaSession:
+        session = self._known(await self._enter("update_session", name), name)
+        if session.status is not WahaStatus.STOPPED:
+            self._start(session)
+        return self._left("update_session", name, session)
+
+    async def logout(self, name: str) -> WahaSession:
+        session = self._known(await self._enter("logout", name), name)
+        session.me, session.dead = None, False
+        if session.status is not WahaStatus.STOPPED:
+            self._start(session)
+        return self._left("logout", name, session)
 
     async def create_session(
         self, name: str, config: Mapping[str, Any], *, start: bool = False
@@ -411,6 +434,9 @@ class _FakeContainer:
             await self.waha.clock.sleep(self.waha.start_s)
             if session.status is WahaStatus.STARTING:
                 session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
+                if session.dead:
+                    session.status = WahaStatus.FAILED
+                session.deaf = False
                 if self.waha.tell is not None:
                     self.waha.tell(user)
 
