@@ -131,23 +131,27 @@ def _stopped(look: Look) -> ChipPlan:
 
 def _failed(look: Look) -> ChipPlan:
     """FAILED needs a restart: start is a silent no-op there (WAHA)."""
-    refusal = ladder.refusal(look)
-    if refusal is None:
-        return ladder.next_rung(look)
-    if refusal.status.phase in (ChipPhase.PARKED, ChipPhase.QUARANTINED):
-        return msgspec.structs.replace(refusal, action=StopSession(look.chip.id))
-    return refusal
+    return _stopping(ladder.refusal(look), look) or ladder.next_rung(look)
+
+
+def _stopping(refusal: ChipPlan | None, look: Look) -> ChipPlan | None:
+    """Where nothing more is tried for a long time, the session that does not come up is stopped."""
+    if refusal is None or refusal.status.phase not in (ChipPhase.PARKED, ChipPhase.QUARANTINED):
+        return refusal
+    return msgspec.structs.replace(refusal, action=StopSession(look.chip.id))
 
 
 def _starting(look: Look) -> ChipPlan:
     phase = ChipPhase.STARTING if look.needs_pairing else ChipPhase.RECONNECTING
     now, chip = look.scene.now, look.chip
+    if chip.phase == ChipPhase.FAILED and not look.fresh and look.tries.failures >= look.policy.max_failures:
+        return ladder.refusal(look) or ladder.next_rung(look)  # its end was told, and it never came up since
     # What counts is how long it was seen on its way: a session may come up and fall back by itself, unseen or
     # with no start on record. A start sent since then begins it anew.
     seen = chip.since if chip.phase in (phase, ChipPhase.CREATING) else None
     since = max(seen or now, look.tries.last_at or seen or now)
     if now - since >= timedelta(seconds=look.policy.start_deadline_s):
-        return ladder.refusal(look) or ladder.next_rung(look)
+        return _stopping(ladder.refusal(look), look) or ladder.next_rung(look)
     return look.plan(phase, next_s=look.policy.poll_moving_s)
 
 

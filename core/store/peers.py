@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,7 +23,7 @@ async def read(connection: AsyncConnection, user_id: str, window_s: float) -> Pe
     )
 
 
-def _peers() -> Select[Any]:
+def _peers() -> Select[int, int, int, int]:
     host = select(containers.c.node_name).where(containers.c.user_id == bindparam("user_id"))
     since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, bindparam("window_s"))
     failing = and_(

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.clock import Clock
 from core.crypto import Sealer
+from core.store import chips_admin, intents
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import reading, transaction
 from core.store.guard_leases import GuardLeases, PostgresGuardLeases
@@ -73,6 +74,10 @@ class Harness(Protocol):
     async def container(self, user_id: str, *, pinned: bool = False) -> None: ...
     async def chip(self, user_id: str, alias: str = "") -> str: ...
     async def wish(self, chip_id: str, wanted: str) -> int: ...
+    async def reconnect(self, chip_id: str, *, fresh: bool = False) -> None: ...
+    async def disconnect(self, chip_id: str) -> None: ...
+    async def ban(self, chip_id: str, *, banned: bool = True) -> bool: ...
+    async def release(self, chip_id: str) -> bool: ...
     async def expire(self, lease: Lease) -> None: ...
     async def now(self) -> datetime: ...
     async def chip_columns(self, chip_id: str) -> dict[str, Any] | None: ...
@@ -163,6 +168,26 @@ class PostgresHarness:
                 )
             )
         return generation
+
+    async def reconnect(self, chip_id: str, *, fresh: bool = False) -> None:
+        owner = await self._owner(chip_id)
+        await intents.reconnect_chip(
+            self.engine, self.sealer, "main", user_id=owner, chip_id=chip_id, fresh=fresh
+        )
+
+    async def disconnect(self, chip_id: str) -> None:
+        await intents.disconnect_chip(self.engine, await self._owner(chip_id), chip_id)
+
+    async def ban(self, chip_id: str, *, banned: bool = True) -> bool:
+        return await chips_admin.ban_chip(self.engine, chip_id, banned=banned, by="ana")
+
+    async def release(self, chip_id: str) -> bool:
+        return await chips_admin.release_chip(self.engine, chip_id, by="ana")
+
+    async def _owner(self, chip_id: str) -> str:
+        async with reading(self.engine) as connection:
+            owner = select(chips.c.user_id).where(chips.c.id == chip_id)
+            return str((await connection.execute(owner)).scalar_one())
 
     async def expire(self, lease: Lease) -> None:
         async with transaction(self.engine) as connection:

@@ -86,6 +86,18 @@ class MemoryHarness:
         self.memory.force_wish(chip, Wanted(wanted))
         return chip.generation
 
+    async def reconnect(self, chip_id: str, *, fresh: bool = False) -> None:
+        self.memory.reconnect_chip(self.memory.chips[chip_id].user_id, chip_id, fresh=fresh)
+
+    async def disconnect(self, chip_id: str) -> None:
+        self.memory.disconnect_chip(self.memory.chips[chip_id].user_id, chip_id)
+
+    async def ban(self, chip_id: str, *, banned: bool = True) -> bool:
+        return self.memory.ban_chip(chip_id, banned=banned, by="ana")
+
+    async def release(self, chip_id: str) -> bool:
+        return self.memory.release_chip(chip_id, by="ana")
+
     async def expire(self, lease: Lease) -> None:
         self.memory.leases[lease.key].expires_at = self.clock.monotonic() - 1
 

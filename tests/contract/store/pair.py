@@ -10,8 +10,8 @@ import msgspec
 from hypothesis import strategies as st
 
 from core.domain.actions import ChipStatus
-from core.domain.desired import Tries
-from core.store import containers_admin, intents
+from core.domain.desired import Breaker, Memory, Rhythm, Tries
+from core.store import chips_admin, containers_admin, intents
 from core.store.interface import Lease
 from tests.contract.store.harness import PostgresHarness
 
@@ -37,10 +37,16 @@ class Api:
     async def disconnect_chip(self, user_id: str, chip_id: str) -> None:
         await intents.disconnect_chip(self._engine, user_id, chip_id)
 
-    async def reconnect_chip(self, user_id: str, chip_id: str) -> None:
+    async def reconnect_chip(self, user_id: str, chip_id: str, *, fresh: bool = False) -> None:
         await intents.reconnect_chip(
-            self._engine, self._sealer, "main", user_id=user_id, chip_id=chip_id, fresh=False
+            self._engine, self._sealer, "main", user_id=user_id, chip_id=chip_id, fresh=fresh
         )
+
+    async def ban_chip(self, chip_id: str, *, banned: bool = True) -> bool:
+        return await chips_admin.ban_chip(self._engine, chip_id, banned=banned, by="operator")
+
+    async def release_chip(self, chip_id: str) -> bool:
+        return await chips_admin.release_chip(self._engine, chip_id, by="operator")
 
     async def pin(self, user_id: str, *, pinned: bool) -> None:
         await containers_admin.pin_container(self._engine, self._sealer, "main", user_id, pinned=pinned)
@@ -101,7 +107,10 @@ reasons = st.sampled_from([None, "no_port", "waha_not_ready", "dependency_nomad"
 chip_looks = st.builds(
     ChipStatus,
     phase=st.sampled_from(
-        ["queued", "starting", "qr", "connected", "reconnecting", "disconnected", "unlinked"]
+        [
+            *("queued", "starting", "qr", "connected", "reconnecting", "failed", "disconnected"),
+            *("unlinked", "quarantined", "banned"),
+        ]
     ),
     status=st.sampled_from(["WAITING_QR", "CONNECTED", "CONNECTING", "DISCONNECTED"]),
     reason=st.sampled_from([None, "unlinked", "waha_not_ready"]),
@@ -111,5 +120,17 @@ chip_looks = st.builds(
     connected_now=st.booleans(),
     unlinked_generation=st.sampled_from([None, 2]),
     activity_at=st.sampled_from([None, datetime(2026, 1, 1, tzinfo=UTC)]),
+    memory=st.builds(
+        Memory,
+        st.sampled_from(
+            [
+                Breaker(),
+                Breaker(starts=(datetime(2026, 1, 1, tzinfo=UTC),), opened_generation=1),
+                Breaker(quarantined_generation=1),
+                Breaker(quarantined_generation=9),
+            ]
+        ),
+        st.builds(Rhythm, st.integers(0, 2)),
+    ),
     tries=st.builds(Tries, st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)),
 )

@@ -119,6 +119,37 @@ class TwoStores(RuleBasedStateMachine):
 
         self.both(lambda: getattr(self.api, verb)(user, chip), memory)
 
+    @rule(number=st.integers(0, 20), verb=st.sampled_from(["ban", "lift", "release", "release", "fresh"]))
+    def operate_on_a_chip(self, number: int, verb: str) -> None:
+        if not self.chips:
+            return
+        user, chip = self.chips[number % len(self.chips)]
+        wishes = self.memory.memory
+
+        async def memory() -> Any:
+            if verb == "fresh":
+                return wishes.reconnect_chip(user, chip, fresh=True)
+            return (
+                wishes.release_chip(chip)
+                if verb == "release"
+                else wishes.ban_chip(chip, banned=verb == "ban")
+            )
+
+        async def real() -> Any:
+            if verb == "fresh":
+                return await self.api.reconnect_chip(user, chip, fresh=True)
+            if verb == "release":
+                return await self.api.release_chip(chip)
+            return await self.api.ban_chip(chip, banned=verb == "ban")
+
+        self.both(real, memory)
+
+    @rule(user=st.sampled_from(USERS), window_s=st.sampled_from([0.0, 3600.0]))
+    def peers(self, user: str, window_s: float) -> None:
+        self.both(
+            lambda: self.real.store.peers(user, window_s), lambda: self.memory.store.peers(user, window_s)
+        )
+
     @rule(user=st.sampled_from(USERS), verb=st.sampled_from(["pin", "unpin", "pause", "go on", "delete"]))
     def operate(self, user: str, verb: str) -> None:
         wishes, on = self.memory.memory, verb in ("pin", "pause")

@@ -43,6 +43,8 @@ def test_what_is_pending_or_stopping_is_never_a_place_to_rest() -> None:
         ChipPhase.CONNECTED,
         ChipPhase.DISCONNECTED,
         ChipPhase.PARKED,
+        ChipPhase.QUARANTINED,
+        ChipPhase.BANNED,
         ChipPhase.UNLINKED,
         ChipPhase.FAILED,
         ChipPhase.PAUSED,

@@ -7,14 +7,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.domain import actions as act
+from core.domain.breaker import is_quarantined
 from core.domain.decide import decide
-from core.domain.desired import Wanted
-from core.domain.facts import Missing, Observation, Unknown, WahaStatus
+from core.domain.desired import Consent, Wanted
+from core.domain.facts import (
+    NOT_ASKED,
+    Fact,
+    Group,
+    Known,
+    Missing,
+    Observation,
+    Peers,
+    Unknown,
+    WahaStatus,
+)
 from core.domain.names import session_name
 from core.domain.states import Reason
 from tests.passes import CHIPS, POLICY, USERS, hosts, one_pass
 from tests.scale import examples
 from tests.world import World
+from tests.world_rows import START
+
+PEERS: tuple[Fact[Peers], ...] = (
+    Known(Peers(), START),
+    Known(Peers(host=Group(1, 9)), START),
+    Unknown(NOT_ASKED),
+)
 
 
 @st.composite
@@ -32,7 +50,7 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     for _ in range(draw(st.integers(0, 12))):
         if user not in machine.desired:
             break
-        match draw(st.integers(0, 12)):
+        match draw(st.integers(0, 16)):
             case 0 | 1 | 2:
                 one_pass(machine, user)
             case 3 | 4:
@@ -63,7 +81,25 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
                 if chips:
                     chip = draw(st.sampled_from(chips))
                     if chip.wanted is not Wanted.DELETED:
-                        machine.intend(user, chip.id, draw(st.sampled_from(list(Wanted))))
+                        wish = draw(st.sampled_from(list(Wanted)))
+                        machine.intend(user, chip.id, wish, fresh=draw(st.booleans()))
+            case 13:
+                # Credentials that are kept and worth nothing: no rung of the ladder brings them back.
+                for session in machine.sessions.get(user, {}).values():
+                    if session.status is not WahaStatus.STOPPED:
+                        session.status, session.dead = WahaStatus.FAILED, True
+                for _ in range(draw(st.integers(1, 30))):
+                    one_pass(machine, user)
+                    machine.tick(5.0)
+            case 14:
+                machine.peers = draw(st.sampled_from(PEERS))
+            case 15:
+                chips = machine.desired[user].chips
+                if chips:
+                    machine.ban(user, draw(st.sampled_from(chips)).id, banned=draw(st.booleans()))
+            case 16:
+                for session in machine.sessions.get(user, {}).values():
+                    session.deaf = True
     return machine, user
 
 
@@ -104,6 +140,8 @@ DEPENDS = {
     act.CreateSession: ("job", "allocations", "instances", "sessions"),
     act.StartSession: ("job", "allocations", "instances", "sessions"),
     act.RestartSession: ("job", "allocations", "instances", "sessions"),
+    act.RewriteSession: ("job", "allocations", "instances", "sessions"),
+    act.LogoutSession: ("job", "allocations", "instances", "sessions"),
 }
 
 
@@ -150,18 +188,46 @@ def test_same_input_same_answer(case: tuple[World, str]) -> None:
 @given(situations())
 @settings(max_examples=examples(150))
 def test_nothing_but_its_owner_deletes_a_chip(case: tuple[World, str]) -> None:
-    """P10: reconnecting never deletes or logs out; no action but DeleteSession can, and it needs a tombstone."""
+    """P10: deleting needs a tombstone, and a logout the consent of the wish that stands."""
     world, user = case
     for _ in range(10):
         if user not in world.desired:
             return
-        wanted = {c.id: c.wanted for c in world.desired[user].chips}
+        before = {c.id: c for c in world.desired[user].chips}
+        peers = world.peers
         decision = one_pass(world, user)
         assert decision is not None
         for action in decision.actions:
             if isinstance(action, act.DeleteSession | act.RemoveChip):
-                assert wanted[action.chip_id] is Wanted.DELETED
+                assert before[action.chip_id].wanted is Wanted.DELETED
+            if isinstance(action, act.LogoutSession):
+                chip = before[action.chip_id]
+                assert chip.wanted is Wanted.CONNECTED
+                assert chip.consent is not Consent.NONE
+                assert not chip.banned
+                if not chip.needs_pairing:
+                    assert chip.connected_at is not None
+                    assert chip.intent_at > chip.connected_at
+                    if chip.consent is Consent.PRESS:
+                        assert isinstance(peers, Known)
+                        assert peers.value.host.failing == 0
+                        assert chip.tries.failures >= POLICY.max_failures
         world.tick(5.0)
+
+
+@given(situations())
+@settings(max_examples=examples(150))
+def test_who_is_banned_in_quarantine_or_wanted_disconnected_is_never_started(case: tuple[World, str]) -> None:
+    world, user = case
+    if user not in world.desired:
+        return
+    decision = decide(world.desired[user], world.observe(user), world.now, POLICY)
+    held = {c.id for c in world.desired[user].chips if c.banned or is_quarantined(c)}
+    held |= {c.id for c in world.desired[user].chips if c.wanted is not Wanted.CONNECTED}
+    starts = (act.StartSession, act.RestartSession, act.RewriteSession, act.LogoutSession, act.CreateSession)
+    assert not [
+        action for action in decision.actions if isinstance(action, starts) and action.chip_id in held
+    ]
 
 
 @given(situations(), st.sets(st.sampled_from(FIELDS)))
@@ -178,7 +244,10 @@ def test_nobody_rests_on_what_could_not_be_seen(case: tuple[World, str], hidden:
         assert not hidden & {"job", "allocations", "instances", "sessions"}
         assert decision.actions == ()
         assert decision.container.phase == "ready"
-        rests = {"connected", "disconnected", "parked", "unlinked", "failed", "paused"}
+        rests = {
+            *("connected", "disconnected", "parked", "unlinked", "failed", "paused"),
+            *("quarantined", "banned"),
+        }
         assert {status.phase for status in decision.chips.values()} <= rests
 
 
@@ -213,7 +282,7 @@ def test_no_more_sessions_are_started_than_the_plan_allows(case: tuple[World, st
         for action in decision.actions
         if (isinstance(action, act.CreateSession) and action.start)
         or (
-            isinstance(action, act.StartSession | act.RestartSession)
+            isinstance(action, act.StartSession | act.RestartSession | act.RewriteSession)
             and session_name(action.chip_id) in stopped
         )
     ]

@@ -213,8 +213,9 @@ def test_a_wish_not_seen_yet_never_shows_what_came_of_an_older_one(stored: Store
     state = shown(stored)
     if stored.wanted == "disconnected":
         assert state.status == "DISCONNECTED"
-    elif not stored.seen and stored.phase == "paused":
-        assert state.status == "MAINTENANCE"  # a press does not end an operator's pause
+    elif not stored.seen and stored.phase in ("paused", "quarantined", "banned"):
+        # A press does not end what an operator alone ends.
+        assert state.status in ("MAINTENANCE", "ERROR", "BANNED")
     elif not stored.seen:
         assert state.status in ("WAITING_QR", "CONNECTING")
         assert state.reason is None  # the container has none
@@ -232,7 +233,7 @@ def test_a_qr_answer_always_says_something(stored: StoredChip) -> None:
         stored.wanted == "connected"
         and stored.seen
         and stored.waha_status == "SCAN_QR_CODE"
-        and stored.phase not in ("parked", "unlinked", "failed")
+        and stored.phase not in ("parked", "unlinked", "failed", "paused", "quarantined", "banned")
     )
     assert state.status != "SCAN_QR_CODE"
 
