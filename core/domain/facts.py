@@ -204,9 +204,15 @@ class SessionFact(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Paired chips of other users that are wanted connected: how many fail since a moment, how many work."""
+    """Paired chips of other users that are wanted connected.
+
+    Attributes:
+        failing: on their ladder, or at its end, however long; `lately`: those of them since a short while.
+        connected: those that work.
+    """
 
     failing: int = 0
+    lately: int = 0
     connected: int = 0
 
 

@@ -9,13 +9,16 @@ from core.domain.states import ChipPhase
 
 
 def others_fail_too(peers: Peers, policy: Policy) -> bool:
-    """An outage: so many chips of the same host, engine version or proxy provider fail at the same time."""
+    """An outage: others of the same host, engine version or proxy provider fail at the same time, or most do."""
     return any(_fails(group, policy) for group in (peers.host, peers.engine, peers.provider))
 
 
 def _fails(group: Group, policy: Policy) -> bool:
-    share = policy.peer_failure_share * (group.failing + group.connected)
-    return group.failing >= max(1.0, share)
+    # What began a moment ago is rarely chance. Of what fails for hours a few are always there, and say nothing
+    # of the others; many of them are an outage that lasts.
+    everybody = group.failing + group.connected
+    lately = group.lately >= max(1.0, policy.peer_lately_share * everybody)
+    return lately or group.failing >= max(1.0, policy.peer_failing_share * everybody)
 
 
 def asks_for_peers(desired: Desired, policy: Policy) -> bool:

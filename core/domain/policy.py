@@ -32,8 +32,9 @@ class Policy(msgspec.Struct, frozen=True):
         resync_s: next look at a user at rest.
         retry_base_s, retry_cap_s: backoff between starts of one chip.
         consent_s: how long a press on Conectar may turn into a logout; then whoever pressed is gone.
-        peer_window_s: a chip counts as failing beside others since no longer than this.
-        peer_failure_share: so large a share of chips that fail at once is an outage; one other at least.
+        peer_window_s: who fails for no longer than this began to fail lately.
+        peer_lately_share, peer_failing_share: so large a share of chips that began to fail lately, or that
+            fail at all, is an outage; one other chip at least.
         breaker_starts, breaker_window_s: so many starts of a chip within this time open its breaker,
         breaker_open_s: for this long;
         breaker_forgiven_s: a chip that stayed connected for so long begins anew.
@@ -69,7 +70,8 @@ class Policy(msgspec.Struct, frozen=True):
     retry_cap_s: float = 60
     consent_s: float = 1800
     peer_window_s: float = 900
-    peer_failure_share: float = 0.02
+    peer_lately_share: float = 0.02
+    peer_failing_share: float = 0.2
     breaker_starts: int = 8
     breaker_window_s: float = 1800
     breaker_open_s: float = 900

@@ -204,7 +204,7 @@ class ReconcileStore(Protocol):
     async def peers(self, user_id: str, window_s: float) -> Peers:
         """Paired chips of other users that are wanted connected and share the user's host, engine or provider.
 
-        `failing`: on their ladder, or at its end, since no longer than `window_s`; `connected`: they work.
+        `lately` counts those that fail since no longer than `window_s`.
         """
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:

@@ -19,24 +19,25 @@ async def read(connection: AsyncConnection, user_id: str, window_s: float) -> Pe
     values = {"user_id": user_id, "window_s": window_s}
     row = (await connection.execute(_PEERS, values)).one()
     return Peers(
-        host=Group(row.host_failing, row.host_connected), engine=Group(row.all_failing, row.all_connected)
+        host=Group(row.host_failing, row.host_lately, row.host_connected),
+        engine=Group(row.all_failing, row.all_lately, row.all_connected),
     )
 
 
-def _peers() -> Select[int, int, int, int]:
+def _peers() -> Select[int, int, int, int, int, int]:
     host = select(containers.c.node_name).where(containers.c.user_id == bindparam("user_id"))
     since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, bindparam("window_s"))
-    failing = and_(
-        chips.c.phase.in_([phase.value for phase in FAILING]),
-        chips.c.status_since > since,
-    )
+    failing = chips.c.phase.in_([phase.value for phase in FAILING])
+    lately = and_(failing, chips.c.status_since > since)
     connected = chips.c.phase == ChipPhase.CONNECTED.value
     beside = containers.c.node_name == host.scalar_subquery()
     return (
         select(
             func.count().filter(failing, beside).label("host_failing"),
+            func.count().filter(lately, beside).label("host_lately"),
             func.count().filter(connected, beside).label("host_connected"),
             func.count().filter(failing).label("all_failing"),
+            func.count().filter(lately).label("all_lately"),
             func.count().filter(connected).label("all_connected"),
         )
         .select_from(chips)

@@ -59,19 +59,19 @@ class MemoryStore(Housekeeping, Wishes):
         self.up()
         row, now = self.containers.get(user_id), self.clock.now()
         host = None if row is None else row.observed.node_name
-        failing: list[bool] = []
-        connected: list[bool] = []
+        host_counts, all_counts = [0, 0, 0], [0, 0, 0]
         for chip in self.chips.values():
             seen = chip.observed
             paired = seen.connected_at is not None and seen.unlinked_generation is None
             if chip.user_id == user_id or chip.wanted is not Wanted.CONNECTED or not paired:
                 continue
+            fails = seen.phase in FAILING
+            lately = fails and (now - seen.since).total_seconds() < window_s
             beside = host is not None and self.containers[chip.user_id].observed.node_name == host
-            if seen.phase == ChipPhase.CONNECTED:
-                connected.append(beside)
-            elif seen.phase in FAILING and (now - seen.since).total_seconds() < window_s:
-                failing.append(beside)
-        return Peers(Group(sum(failing), sum(connected)), Group(len(failing), len(connected)))
+            for place, holds in enumerate((fails, lately, seen.phase == ChipPhase.CONNECTED)):
+                all_counts[place] += holds
+                host_counts[place] += holds and beside
+        return Peers(Group(*host_counts), Group(*all_counts))
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         row = self._guarded(lease)

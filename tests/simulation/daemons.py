@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from core import jobspecs
-from core.domain.facts import AllocationFact, JobFact
+from core.domain.facts import AllocationFact, JobFact, Peers
 from core.errors import DependencyError, Missing
 from core.store.interface import Lease, UserSnapshot
 from daemon.announce import Step
@@ -79,6 +79,7 @@ class PassRecord:
         "job_at",
         "known",
         "lease",
+        "peers",
         "sessions",
         "sessions_at",
         "snapshot",
@@ -92,6 +93,7 @@ class PassRecord:
         self.job_at = self.allocations_at = self.sessions_at = -1.0
         self.known: tuple[AllocationFact, ...] = ()
         self.lease: Lease | None = None
+        self.peers: Peers | None = None
         self.snapshot: UserSnapshot | None = None
 
     def job_seen(self, result: JobFact | None, error: DependencyError | None) -> None:

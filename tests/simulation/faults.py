@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _EFFECTS = frozenset(
     {
         "register", "stop", "purge", "write_variables", "delete_variables", "create_session", "start",
-        "restart", "delete", "drop",
+        "restart", "delete", "drop", "logout", "update_session",
     }
 )  # fmt: skip
 _WRITES = frozenset(

@@ -16,6 +16,7 @@ from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, main_da
 from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.memory_store.rows import LeaseRow
+from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
@@ -39,7 +40,7 @@ _CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
 # Calls to the store that something is checked at, before and after them.
 _REMOVALS = frozenset({"remove_container", "remove_chip"})
-_SEEN = frozenset({"load", "claim", "write_status", "remove_container"})
+_SEEN = frozenset({"load", "claim", "write_status", "remove_container", "peers"})
 
 
 class Checker:
@@ -47,6 +48,7 @@ class Checker:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.chips = ChipChecks(world)
         self.states: Counter[str] = Counter()
         self.refused: dict[tuple[str, str], float] = {}
         self.endpoints: dict[str, tuple[str, int]] = {}
@@ -248,18 +250,31 @@ class Checker:
         what = f"{daemon.name} does {method} on chip {short(name)} of user {short(user)}"
         if record.sessions != KNOWN:
             self._fail(f"P5: {what} without having seen its sessions")
-        if method in ("delete", "logout") and chip is not None and chip.wanted is not Wanted.DELETED:
+        if method == "delete" and chip is not None and chip.wanted is not Wanted.DELETED:
             self._fail(f"intent: {what}, which its owner wants {chip.wanted.value}")
+        if chip is not None:
+            stored = self.world.waha.storage.get(self.world.owners.namespace(user), {}).get(name)
+            paired = stored is not None and stored.paired
+            self.chips.lands(what, method, args, chip, live, paired=paired, peers=record.peers)
         connected = status is WahaStatus.WORKING and seen
-        if method == "stop" and connected and (chip is None or chip.wanted is Wanted.CONNECTED):
+        held_up = chip is not None and (chip.banned or chip.phase == "quarantined")
+        if (
+            method == "stop"
+            and connected
+            and (chip is None or chip.wanted is Wanted.CONNECTED)
+            and not held_up
+        ):
             self._fail(f"intent: {what}, which is connected and wanted")
-        if method == "restart":
-            if connected:
+        if method in ("restart", "update_session", "logout"):
+            if connected and live is not None and live.deaf_at is not None and method == "restart":
+                self.chips.deaf_restart(what, name)
+            elif connected:
                 self._fail(f"intent: {what}, which is connected")
             young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
-            if status is WahaStatus.STARTING and seen and young:
+            if status is WahaStatus.STARTING and seen and young and method != "logout":
                 self._fail(f"intent: {what}, which is on its way")
-        if method in ("start", "restart") or (method == "create_session" and args[2]):
+        pays = ("start", "restart", "update_session")
+        if method in pays or (method == "create_session" and args[2]):
             held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
             if held is not None and chip is not None:
                 spent = held.observed.tries.last_at
@@ -283,6 +298,10 @@ class Checker:
             record = daemon.record(args[0])
             if record is not None:
                 record.snapshot = result
+        elif name == "peers":
+            record = daemon.record(args[0])
+            if record is not None:
+                record.peers = result
         elif name == "claim" and args[0] != fleet.KEY:
             self.refused.pop((daemon.name, args[0]), None)
             if isinstance(result, Busy):

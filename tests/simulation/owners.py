@@ -24,6 +24,7 @@ class Owners:
         self.patient = False
         self.wrong_keys: set[str] = set()  # users whose next containers get a key that nobody knows
         self._chips = 0
+        self._told: list[str] = []
         self._keys: dict[str, str] = {}
         self._namespaces: dict[str, str] = {}
         self._by_key: dict[str, str] = {}
@@ -69,12 +70,12 @@ class Owners:
             self._by_namespace[row.namespace] = user_id
 
     # --- wishes -----------------------------------------------------------------------------------------
-    def press(self, what: str, user_id: str, *args: Any) -> bool:
+    def press(self, what: str, user_id: str, *args: Any, **options: Any) -> bool:
         """One call of the API; it refuses what it refuses, and is away when the store is."""
         if "postgres" in self.world.network.down:
             return False
         try:
-            getattr(self.world.store, what)(user_id, *args)
+            getattr(self.world.store, what)(user_id, *args, **options)
         except (DomainError, Unavailable) as error:
             self.world.trace.note("refused", short(user_id), f"{what} {error.code}")
             return False
@@ -135,7 +136,10 @@ class Owners:
         for user_id in self.users:
             for chip in self.chips(user_id):
                 if chip.wanted is Wanted.CONNECTED and chip.phase in ("parked", "unlinked", "failed"):
-                    self.press("reconnect_chip", user_id, chip.id)
+                    # Told that others fail too, an owner who will not wait says that a new QR is fine.
+                    fresh = chip.reason == "outage" and self._told.count(chip.id) >= 2
+                    self._told.append(chip.id)
+                    self.press("reconnect_chip", user_id, chip.id, fresh=fresh)
         self.world.loop.after(120.0, self._press_stranded)
 
     # --- phones -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from tests.memory_orphans import MemoryOrphans
 from tests.memory_store import MemoryStore
 from tests.simulation import ending
 from tests.simulation.caretaker import Watch
+from tests.simulation.chips import ChipTroubles
 from tests.simulation.discovery import Catalog
 from tests.simulation.faults import Faults
 from tests.simulation.fleet_of import Fleet
@@ -30,6 +31,7 @@ from tests.simulation.world import START, World
 LENGTH_S = 7200.0
 BUSY_S = 5400.0  # faults and whims end here; the rest is the quiet time
 _FAULTS_FROM_S = 60.0
+_TROUBLES, _TROUBLES_FROM_S = 8, 600.0  # those of single chips, once some are connected
 # Log lines of the product that mean a bug, whoever caused it.
 _BUGS = frozenset({"pass_broke", "source_broke", "duty_broke", "pass_impossible", "job_not_renderable"})
 
@@ -91,9 +93,11 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     world.owners.begin(BUSY_S)
     faults = Faults(world, fleet, BUSY_S)
     faults.plan(_few(random, 30, 60), _FAULTS_FROM_S)
+    troubles = ChipTroubles(world, BUSY_S)
+    troubles.plan(_TROUBLES, _TROUBLES_FROM_S)
     watch = Watch(world, SETTINGS.orphan_grace_s)
     watch.begin()
-    world.loop.at(BUSY_S, _calm, world, fleet, watch)
+    world.loop.at(BUSY_S, _calm, world, fleet, watch, troubles)
     _listen_to_logs(world, verbose=verbose)
     failure = None
     try:
@@ -127,13 +131,14 @@ def _few(random: Random, least: int, most: int) -> int:
     return int(random.triangular(least, most + 1, least))
 
 
-def _calm(world: World, fleet: Fleet, watch: Watch) -> None:
+def _calm(world: World, fleet: Fleet, watch: Watch, troubles: ChipTroubles) -> None:
     """All faults are over; what they left behind is the daemons' business."""
     world.trace.note("calm")
     fleet.calm = True
     world.network.fates.clear()
     for daemon in world.daemons:
         daemon.kill_in = None
+    troubles.calm()
     world.owners.come_to_rest()
     watch.calm()
 

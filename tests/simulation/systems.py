@@ -203,6 +203,12 @@ class ContainerWire:
     def sessions(self) -> asyncio.Future[Any]:
         return self._call("sessions", (), READ_TIMEOUT_S)
 
+    def probe(self, name: str) -> asyncio.Future[Any]:
+        return self._call("probe", (name,), READ_TIMEOUT_S)
+
+    async def update_session(self, name: str, config: Mapping[str, Any]) -> Any:
+        return await self._call("update_session", (name, config), WRITE_TIMEOUT_S)
+
     async def create_session(self, name: str, config: Mapping[str, Any], *, start: bool = False) -> Any:
         return await self._call("create_session", (name, config, start), WRITE_TIMEOUT_S)
 
@@ -227,7 +233,7 @@ class ContainerWire:
         future = world.loop.create_future()
         if daemon.process.dead or daemon.closing:
             return future
-        if method != "sessions":
+        if method not in ("sessions", "probe"):
             world.checker.sent(daemon, self._user, f"waha.{method}", timeout_s)
         fate = world.network.fate(daemon, "waha", method) if world.network.troubled(daemon) else None
         delay = 0.003 + 0.02 * world.random.random()

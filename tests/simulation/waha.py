@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from core.clients.waha_models import AlreadyExists, WahaSession
+from core.clients.waha_models import AlreadyExists, WahaProbe, WahaSession
 from core.domain.facts import WahaStatus
 from core.domain.names import database_name
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from tests.simulation.hosts import Container
-from tests.simulation.world import World, short
+from tests.simulation.world import START, World, short
 
 _QR_S = 160.0
 _LOCK_WAIT_S, _LOCK_HOLD_S = 5.0, 30.0
@@ -25,28 +25,32 @@ _STARTED = ("start", "restart", "create_session")
 class Stored:
     """What storage keeps of a session."""
 
-    __slots__ = ("me", "paired")
+    __slots__ = ("dead", "me", "paired")
 
     def __init__(self) -> None:
         self.paired = False
         self.me: str | None = None
+        self.dead = (
+            False  # credentials that WhatsApp takes no more and the engine keeps: FAILED until a logout
+        )
 
 
 class Live:
     """A session object in one container."""
 
-    __slots__ = ("run", "since", "status", "stuck")
+    __slots__ = ("deaf_at", "run", "since", "status", "stuck")
 
     def __init__(self) -> None:
         self.status = WahaStatus.STOPPED
         self.since = 0.0
         self.run = 0  # of its starts, so that old timers say nothing
         self.stuck = False
+        self.deaf_at: float | None = None  # WORKING in name only since then
 
 
 class Sessions:
     """`stuck`: users whose sessions do not come up. `deaf`: whose WAHA answers nothing but its check.
-    `failing`: whose WAHA answers 500. `wrong_key`: containers with another key than the store's."""
+    `failing`: whose WAHA answers 500. `refused`: whom WhatsApp lets nobody in for the moment."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -56,6 +60,7 @@ class Sessions:
         self.stuck: set[str] = set()
         self.deaf: set[str] = set()
         self.failing: set[str] = set()
+        self.refused: set[str] = set()
 
     # --- containers -------------------------------------------------------------------------------------
     def container_at(self, address: str, port: int) -> Container | None:
@@ -96,6 +101,8 @@ class Sessions:
             call.fail(Rejected("waha", "401", code="waha_key_rejected"))
         elif method == "sessions":
             call.answer(self._list(container))
+        elif method == "probe":
+            self._probe(container, args[0], call)
         else:
             self._locked(container, method, args, call)
 
@@ -105,8 +112,26 @@ class Sessions:
         for name, held in stored.items():
             live = container.sessions.get(name)
             status = live.status if live is not None else WahaStatus.STOPPED
-            found.append(WahaSession(name, status, me_id=held.me))
+            found.append(WahaSession(name, status, me_id=held.me, activity_ms=self._activity(name, live)))
         return tuple(found)
+
+    def _probe(self, container: Container, name: str, call: Call) -> None:
+        stored, live = self._stored(container, name), container.sessions.get(name)
+        self.world.counts["probes"] += 1
+        if stored is None:
+            call.fail(Missing("waha", "no such session"))
+            return
+        status = live.status if live is not None else WahaStatus.STOPPED
+        hears = status is WahaStatus.WORKING and live is not None and live.deaf_at is None
+        call.answer(WahaProbe(WahaSession(name, status, me_id=stored.me), hears))
+
+    def _activity(self, name: str, live: Live | None) -> int | None:
+        """Each chip has a rhythm of its own, from its name; a deaf one has none any more."""
+        if live is None or live.status is not WahaStatus.WORKING:
+            return None
+        period = 120.0 + 60.0 * (int(name[-2:], 16) % 8)
+        heard = (self.world.now if live.deaf_at is None else live.deaf_at) - live.since
+        return int(1000 * (START.timestamp() + live.since + period * (heard // period)))
 
     def _locked(self, container: Container, method: str, args: tuple[Any, ...], call: Call) -> None:
         world, now = self.world, self.world.now
@@ -152,6 +177,13 @@ class Sessions:
                     self._start(container, name)
             elif method == "restart":
                 self._start(container, name)
+            elif method == "update_session":
+                if live is not None and live.status is not WahaStatus.STOPPED:
+                    self._start(container, name)
+            elif method == "logout":
+                stored[name].paired, stored[name].me, stored[name].dead = False, None, False
+                if live is not None and live.status is not WahaStatus.STOPPED:
+                    self._start(container, name)
             elif live is not None:
                 live.run += 1
                 self._move(container, name, live, WahaStatus.STOPPED)
@@ -173,6 +205,7 @@ class Sessions:
         if live is None:
             live = container.sessions[name] = Live()
         live.run += 1
+        live.deaf_at = None
         live.stuck = container.user in self.stuck
         self._move(container, name, live, WahaStatus.STARTING)
         self.world.checker.session_started(container, name)
@@ -184,7 +217,9 @@ class Sessions:
             return
         if live.status is not WahaStatus.STARTING:
             return
-        if stored.paired:
+        if stored.dead or (stored.paired and container.user in self.refused):
+            self._move(container, name, live, WahaStatus.FAILED)
+        elif stored.paired:
             self._move(container, name, live, WahaStatus.WORKING)
         else:
             self._move(container, name, live, WahaStatus.SCAN_QR_CODE)
@@ -210,12 +245,33 @@ class Sessions:
         if stored is None or not stored.paired:
             return False
         stored.paired, stored.me = False, None
+        # NOWEB keeps what it has; others forget the device, so a restart shows a QR (waha.md, 12.17).
+        stored.dead = int(name[-1], 16) % 3 == 0
         for container in self.containers_of(user_id):
             live = container.sessions.get(name)
             if live is not None and live.status in (WahaStatus.WORKING, WahaStatus.STARTING):
                 live.run += 1
                 self._move(container, name, live, WahaStatus.FAILED)
         return True
+
+    def fail(self, user_id: str, name: str | None = None) -> bool:
+        """What works or is on its way FAILED; the user's sessions, or the one named."""
+        hit = False
+        for container in self.containers_of(user_id):
+            for held, live in container.sessions.items():
+                if name in (None, held) and live.status in (WahaStatus.WORKING, WahaStatus.STARTING):
+                    live.run += 1
+                    self._move(container, held, live, WahaStatus.FAILED)
+                    hit = True
+        return hit
+
+    def deafen(self, user_id: str, name: str) -> bool:
+        for container in self.containers_of(user_id):
+            live = container.sessions.get(name)
+            if live is not None and live.status is WahaStatus.WORKING and live.deaf_at is None:
+                live.deaf_at = self.world.now
+                return True
+        return False
 
     def drop_connection(self, user_id: str) -> None:
         """WORKING to STARTING and back by itself."""

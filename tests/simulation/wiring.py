@@ -49,7 +49,7 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
     orphan_grace_s=300,
 )
 # A seed lasts two hours, so what takes hours or days in production takes minutes here.
-LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "breaker_window_s": 1800.0, "breaker_open_s": 300.0}
+LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "deaf_factor": 1.5, "breaker_open_s": 300.0}
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
 

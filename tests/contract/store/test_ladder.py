@@ -134,8 +134,8 @@ async def test_peers_are_the_paired_chips_of_others_here_and_everywhere(scene: S
     gone = msgspec.structs.replace(FAILED, unlinked_generation=1)
     await beside(scene.harness, READY, CONNECTED, FAILED, gone)
     await beside(scene.harness, elsewhere, CONNECTED, CONNECTED, retrying)
-    assert await store.peers(scene.user_id, 900) == Peers(host=Group(1, 1), engine=Group(2, 3))
-    assert await store.peers(scene.user_id, 0) == Peers(host=Group(0, 1), engine=Group(0, 3))
+    assert await store.peers(scene.user_id, 900) == Peers(host=Group(1, 1, 1), engine=Group(2, 2, 3))
+    assert await store.peers(scene.user_id, 0) == Peers(host=Group(1, 0, 1), engine=Group(2, 0, 3))
 
 
 async def test_a_chip_without_a_qr_yet_is_nobodys_peer(scene: Scene) -> None:

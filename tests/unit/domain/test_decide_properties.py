@@ -30,7 +30,7 @@ from tests.world_rows import START
 
 PEERS: tuple[Fact[Peers], ...] = (
     Known(Peers(), START),
-    Known(Peers(host=Group(1, 9)), START),
+    Known(Peers(host=Group(1, 1, 9)), START),
     Unknown(NOT_ASKED),
 )
 

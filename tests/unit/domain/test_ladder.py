@@ -16,8 +16,13 @@ from tests.world import World
 from tests.world_rows import START, Session
 
 USER, CHIP = USERS[0], CHIPS[0]
-ALONE = Known(Peers(Group(0, 20), Group(3, 900)), START)
-TOGETHER = (Peers(host=Group(1, 0)), Peers(engine=Group(9, 100)), Peers(provider=Group(2, 30)))
+ALONE = Known(Peers(Group(2, 0, 20), Group(40, 3, 900)), START)
+TOGETHER = (
+    Peers(host=Group(1, 1, 30)),
+    Peers(engine=Group(9, 9, 100)),
+    Peers(provider=Group(2, 2, 30)),
+    Peers(host=Group(12, 0, 18)),
+)
 
 
 def connected() -> World:
@@ -102,7 +107,7 @@ def test_a_press_whose_ladder_ends_with_nobody_else_failing_gives_a_qr_in_the_sa
     assert row(world).status == "CONNECTED"
 
 
-@pytest.mark.parametrize("peers", TOGETHER, ids=("host", "engine", "provider"))
+@pytest.mark.parametrize("peers", TOGETHER, ids=("host", "engine", "provider", "for hours"))
 def test_a_press_in_an_outage_costs_nothing_and_says_so(peers: Peers) -> None:
     world = connected()
     fails_for_good(world)
