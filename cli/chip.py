@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from cli.failures import CommandError
 from cli.target import Target
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
 
 @click.group()
@@ -71,11 +68,11 @@ async def find_chip(url: str, text: str) -> tuple[str, str]:
     return found[0].user_id, found[0].id
 
 
-def _run(target: Target, text: str, wish: Callable[[AsyncEngine, str], Awaitable[bool]]) -> bool:
+def _run(target: Target, text: str, wish: Callable[[Any, str], Awaitable[bool]]) -> bool:
     return asyncio.run(_wished(target.database_url, text, wish))
 
 
-async def _wished(url: str, text: str, wish: Callable[[AsyncEngine, str], Awaitable[bool]]) -> bool:
+async def _wished(url: str, text: str, wish: Callable[[Any, str], Awaitable[bool]]) -> bool:
     from core.store.engine import engine_for
 
     _, chip_id = await find_chip(url, text)

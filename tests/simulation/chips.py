@@ -84,7 +84,8 @@ class ChipTroubles:
             self._later(60.0, 400.0, self._press, chip)
 
     def session_deaf(self, chip: Any) -> None:
-        if not self.world.waha.deafen(chip.user_id, SESSION_PREFIX + chip.id):
+        gap_s = chip.observed.memory.rhythm.gap_s
+        if not self.world.waha.deafen(chip.user_id, SESSION_PREFIX + chip.id, gap_s):
             self.world.faults["session_deaf"] -= 1
 
     def whatsapp_refuses(self, chip: Any) -> None:

@@ -11,7 +11,7 @@ from tests.simulation.world import World, short
 
 # What the wiring sets, and how long a look at a user at rest is away at most, with the slack of a sweep.
 _DEAF_AFTER_S, _DEAF_FACTOR, _DEAF_RESTARTS = 600.0, 1.5, 3
-_LOOK_S = 1200.0 + 300.0
+_LOOK_S, _SLACK_S = 1200.0, 300.0
 
 
 def differences(world: World) -> list[str]:
@@ -81,7 +81,9 @@ def _chip(world: World, owner: str, chip: Any, container: Any) -> list[str]:
     if (chip.phase, status) != wanted:
         return [f"{name} is {chip.phase} {chip.reason} with {status.value}, wanted {wanted[0]}"]
     deaf_s = 0.0 if live is None or live.deaf_at is None else world.now - live.deaf_at
-    longest_s = max(_DEAF_AFTER_S, _DEAF_FACTOR * chip.observed.memory.rhythm.gap_s) + _LOOK_S
+    # Its last signs of life may have been told after a look's time.
+    gap_s = max(live.deaf_gap_s, _LOOK_S) if live is not None else 0.0
+    longest_s = max(_DEAF_AFTER_S, _DEAF_FACTOR * gap_s) + _LOOK_S + _SLACK_S
     if deaf_s > longest_s and len(chip.observed.memory.rhythm.restarts) < _DEAF_RESTARTS:
         return [f"{name} has been deaf for {deaf_s:.0f} s, {longest_s:.0f} s are enough to find it"]
     return []

@@ -38,7 +38,7 @@ class Stored:
 class Live:
     """A session object in one container."""
 
-    __slots__ = ("deaf_at", "run", "since", "status", "stuck")
+    __slots__ = ("deaf_at", "deaf_gap_s", "run", "since", "status", "stuck")
 
     def __init__(self) -> None:
         self.status = WahaStatus.STOPPED
@@ -46,6 +46,7 @@ class Live:
         self.run = 0  # of its starts, so that old timers say nothing
         self.stuck = False
         self.deaf_at: float | None = None  # WORKING in name only since then
+        self.deaf_gap_s = 0  # the longest silence that was known of it then
 
 
 class Sessions:
@@ -265,11 +266,11 @@ class Sessions:
                     hit = True
         return hit
 
-    def deafen(self, user_id: str, name: str) -> bool:
+    def deafen(self, user_id: str, name: str, gap_s: int) -> bool:
         for container in self.containers_of(user_id):
             live = container.sessions.get(name)
             if live is not None and live.status is WahaStatus.WORKING and live.deaf_at is None:
-                live.deaf_at = self.world.now
+                live.deaf_at, live.deaf_gap_s = self.world.now, gap_s
                 return True
         return False
 

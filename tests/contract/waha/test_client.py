@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
@@ -15,7 +16,7 @@ from core.errors import Missing, Rejected, Unavailable
 from sandbox.waha import phone
 from tests.unit.waha_simulator.test_qr import decode
 
-from .conftest import KEY, Containers, Target, eventually, url_of
+from .conftest import KEY, Containers, Target, create, eventually, scan, url_of
 
 CONFIG: dict[str, Any] = {"metadata": {"user": "42"}, "proxy": {"server": "127.0.0.1:3128"}}
 
@@ -67,7 +68,31 @@ async def test_a_life_in_stopped(target: Target, waha: WahaClient) -> None:
         await waha.session(name)
 
 
-@pytest.mark.parametrize("call", ["start", "restart", "logout", "session"])
+async def test_one_call_tells_a_deaf_session_from_a_quiet_one(
+    start_container: Containers, clients: WahaClients
+) -> None:
+    container = start_container()
+    waha = clients.at(*container.address, KEY)
+    async with httpx.AsyncClient(base_url=url_of(container), headers={"X-Api-Key": KEY}) as http:
+        await create(http, "s")
+        starting = await waha.probe("s")
+        assert (starting.session.status is WahaStatus.WORKING, starting.connected) == (False, False)
+        await scan(http, "s")
+        assert (await waha.probe("s")).connected is True
+        await http.post("/sim/sessions/s/faults", json={"silent": True})
+        assert (await waha.probe("s")).connected is True  # nothing comes, and it would hear it
+        await http.post("/sim/sessions/s/faults", json={})
+        await http.post("/sim/sessions/s/deafen", json={})
+        deaf = await waha.probe("s")
+        assert (deaf.session.status, deaf.connected) == (WahaStatus.WORKING, False)
+        listed = next(one for one in await waha.sessions() if one.name == "s")
+        assert (listed.status, listed.activity_ms) == (WahaStatus.WORKING, deaf.session.activity_ms)
+        await waha.restart("s")
+        await until(waha, "s", WahaStatus.WORKING)
+        assert (await waha.probe("s")).connected is True
+
+
+@pytest.mark.parametrize("call", ["start", "restart", "logout", "session", "probe"])
 async def test_unknown_sessions_are_missing(waha: WahaClient, call: str) -> None:
     with pytest.raises(Missing):
         await getattr(waha, call)("nobody_here")

@@ -45,6 +45,23 @@ def answering(status: int, body: Any = None, **headers: str) -> Respond:
     return lambda _request: httpx.Response(status, content=content, headers=headers)
 
 
+@pytest.mark.parametrize(
+    ("engine", "connected"),
+    [
+        ({"engine": "GOWS", "gows": {"found": True, "connected": True}}, True),
+        ({"engine": "GOWS", "gows": {"found": True, "connected": False}}, False),
+        ({"engine": "GOWS"}, None),
+        ({"engine": "NOWEB"}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+async def test_a_probe_says_what_the_engine_says(engine: Any, connected: bool | None) -> None:
+    probe = await client(answering(200, {**SESSION, "engine": engine})).probe("chip_1")
+    assert probe.connected is connected
+    assert (probe.session.status, probe.session.activity_ms) == (WahaStatus.WORKING, 1767225600000)
+
+
 async def test_session_is_read_without_its_secrets() -> None:
     session = await client(answering(200, SESSION)).session("chip_1")
     assert session.status is WahaStatus.WORKING
