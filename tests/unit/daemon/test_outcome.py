@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.domain import actions as act
 from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision
-from core.domain.desired import Desired, DesiredChip, DesiredContainer, SpecHashes, Tries, Wanted
+from core.domain.desired import (
+    Breaker,
+    Consent,
+    Desired,
+    DesiredChip,
+    DesiredContainer,
+    Memory,
+    SpecHashes,
+    Tries,
+    Wanted,
+)
 from core.domain.states import ChipPhase, ChipStatusWord, ContainerPhase
 from daemon.outcome import Result, Verdict, opens_next_step, starts_of, told
 from daemon.refusals import Refusals
@@ -137,3 +148,21 @@ def test_a_refusal_stands_for_its_wish_and_its_time_alone() -> None:
     assert refusals.code("other", start, 3, now=101) is None
     refusals.forget("u", start)
     assert refusals.code("u", start, 3, now=101) is None
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAILED, Verdict.REFUSED, Verdict.DONE])
+def test_credentials_are_told_lost_only_once_a_logout_is_done(verdict: Verdict) -> None:
+    owner = chip(connected_at=START, consent=Consent.FRESH)
+    made = decision(ChipPhase.STARTING, act.LogoutSession("c"))
+    lost = {name: msgspec.structs.replace(one, unlinked_generation=2) for name, one in made.chips.items()}
+    _, status = after(msgspec.structs.replace(made, chips=lost), verdict, of=owner)
+    assert status.unlinked_generation == (2 if verdict is Verdict.DONE else None)
+
+
+def test_a_start_that_was_refused_is_not_held_against_the_chip() -> None:
+    breaker = Breaker(starts=(START,))
+    made = decision(ChipPhase.RECONNECTING, act.RewriteSession("c"))
+    counted = {name: msgspec.structs.replace(one, memory=Memory(breaker)) for name, one in made.chips.items()}
+    owner = chip(connected_at=START)
+    _, status = after(msgspec.structs.replace(made, chips=counted), Verdict.REFUSED, "rejected", owner)
+    assert status.memory == Memory()

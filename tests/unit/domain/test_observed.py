@@ -15,6 +15,7 @@ from core.domain.facts import Endpoint
 from core.domain.health import health_score
 from core.domain.observed import ChipColumns, ContainerColumns, merge_chip, merge_container
 from core.domain.states import REASON_TEXT, ChipPhase, ChipStatusWord, Reason
+from tests.memory_store.database import new_chip_columns
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 phases = st.sampled_from(list(ChipPhase)).map(str)
@@ -194,3 +195,24 @@ def test_health_by_example() -> None:
     assert score(last_activity_at=NOW - timedelta(days=3), connected_at=NOW) == 100
     assert score(connected=False, last_activity_at=None, connected_at=NOW - timedelta(hours=36)) == 35
     assert score(last_activity_at=NOW + timedelta(hours=1)) == 100  # a clock ahead of ours
+
+
+def test_a_banned_chip_is_worth_nothing_and_one_in_quarantine_half() -> None:
+    before = msgspec.structs.replace(new_chip_columns(NOW), connected_at=NOW, phase="connected")
+    for phase, expected in ((ChipPhase.BANNED, 0), (ChipPhase.QUARANTINED, 50)):
+        seen = ChipStatus(phase=phase, status="ERROR", reason=str(phase))
+        move = merge_chip(
+            before, seen, loaded_generation=1, stored_generation=1, drops=0, now=NOW + timedelta(minutes=1)
+        )
+        assert move.after.health_score == expected
+        assert move.event is not None
+        assert move.event.code == phase
+
+
+def test_a_pause_of_the_breaker_tells_its_end() -> None:
+    ends = NOW + timedelta(minutes=15)
+    seen = ChipStatus(phase="failed", status="DISCONNECTED", reason="breaker_open", until=ends)
+    before = msgspec.structs.replace(new_chip_columns(NOW), connected_at=NOW, phase="reconnecting")
+    move = merge_chip(before, seen, loaded_generation=1, stored_generation=1, drops=0, now=NOW)
+    assert move.event is not None
+    assert move.event.extra_data["until"] == ends.isoformat()
