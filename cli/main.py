@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cli import failures
+from cli.chip import chip
 from cli.container import container
 from cli.guard import guard
 from cli.jobspec import jobspec
@@ -31,7 +32,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, jobspec, container, guard, orphans, phone, user, settings):
+for command in (up, api, daemon, migrate, jobspec, chip, container, guard, orphans, phone, user, settings):
     wahafleet.add_command(command)
 
 

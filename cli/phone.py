@@ -7,6 +7,7 @@ import re
 
 import click
 
+from cli.chip import find_chip
 from cli.container import path_part
 from cli.failures import CommandError
 from cli.target import Target
@@ -31,7 +32,7 @@ def scan(target: Target, chip: str, phone_number: str | None) -> None:
             "--phone-number takes 8 to 15 digits with the country code, such as +5511999999999."
         )
     target.check()
-    user_id, chip_id = asyncio.run(_find(target.database_url, chip))
+    user_id, chip_id = asyncio.run(find_chip(target.database_url, chip))
     access = target.get(f"/containers/{path_part(user_id)}/access")
     if not access.get("port"):
         raise CommandError(f"the container of {chip} has no port yet; try again in a moment.")
@@ -43,20 +44,3 @@ def scan(target: Target, chip: str, phone_number: str | None) -> None:
         raise CommandError(str(error)) from error
     number = f"+{seen.phone_number}" if seen.phone_number else "an unknown number"
     click.echo(f"{chip} scanned by {number}: {seen.status}")
-
-
-async def _find(url: str, text: str) -> tuple[str, str]:
-    from core.store.chips_admin import find_chips
-    from core.store.engine import engine_for
-
-    engine = engine_for(url, pool_size=2, application_name="wahafleet phone")
-    try:
-        found = await find_chips(engine, text)
-    finally:
-        await engine.dispose()
-    if not found:
-        raise CommandError(f"no chip has the id or alias {text!r}; `GET /api/v1/chips` lists a user's chips.")
-    if len(found) > 1:
-        ids = ", ".join(f"{one.id} of {one.email}" for one in found[:5])
-        raise CommandError(f"{len(found)} chips are called {text!r}; name one by its id: {ids}.")
-    return found[0].user_id, found[0].id

@@ -34,3 +34,11 @@ async def find_chips(engine: AsyncEngine, text: str) -> tuple[FoundChip, ...]:
     async with reading(engine) as connection:
         rows = (await connection.execute(query)).all()
     return tuple(FoundChip(row.id, row.alias, row.user_id, row.email) for row in rows)
+
+
+async def owner_of(engine: AsyncEngine, chip_id: str) -> str | None:
+    """The id of the user whose chip this is; None for a deleted or an unknown one."""
+    query = select(chips.c.user_id).where(chips.c.id == chip_id, chips.c.deleted_at.is_(None))
+    async with reading(engine) as connection:
+        found: str | None = await connection.scalar(query)
+    return found
