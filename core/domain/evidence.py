@@ -10,9 +10,9 @@ so rest costs no write.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,7 +30,6 @@ from core.domain.facts import (
     Unknown,
 )
 from core.domain.names import session_name
-from core.domain.states import Reason
 
 EVENTS_KEPT: Final = 5
 ALLOCATIONS_KEPT: Final = 3
@@ -155,8 +154,9 @@ def evidence_of(
     allocations = seen.allocations.value if isinstance(seen.allocations, Known) else ()
     instances = seen.instances.value if isinstance(seen.instances, Known) else ()
     sessions = seen.sessions.value if isinstance(seen.sessions, Known) else {}
+    answers = endpoint_of(allocations, instances) is not None
     return Evidence(
-        away=_away(seen),
+        away=_away(seen, answers=answers),
         job=_job(desired, seen.job.value) if isinstance(seen.job, Known) else None,
         allocations=tuple([_allocation(a, secrets) for a in _telling(allocations)]),
         placement=_placement(seen),
@@ -174,7 +174,7 @@ def evidence_of(
         },
         databases=len(seen.storage.value) if isinstance(seen.storage, Known) else None,
         effects=tuple(effects),
-        answers=endpoint_of(allocations, instances) is not None,
+        answers=answers,
     )
 
 
@@ -218,18 +218,18 @@ def _with_trail(before: SessionSeen | None, seen: SessionSeen, now: datetime) ->
     return msgspec.structs.replace(seen, trail=trail)
 
 
-def _away(seen: Observation) -> dict[str, str]:
-    facts: Mapping[str, tuple[Fact[object], ...]] = {
+def _away(seen: Observation, *, answers: bool) -> dict[str, str]:
+    facts: dict[str, tuple[Fact[Any], ...]] = {
         "nomad": (seen.job, seen.allocations, seen.evaluation),
         "consul": (seen.instances,),
-        "waha": (seen.sessions,),
+        # That WAHA is not asked before there is an endpoint is no outage of its own.
+        "waha": (seen.sessions,) if answers else (),
         "storage": (seen.storage,),
     }
     found = {}
     for system, its in facts.items():
         for fact in its:
-            # That WAHA is not asked before there is an endpoint is no outage of its own.
-            if isinstance(fact, Unknown) and fact.why not in (NOT_ASKED, Reason.WAHA_NOT_READY):
+            if isinstance(fact, Unknown) and fact.why != NOT_ASKED:
                 found[system] = str(fact.why)
     return found
 

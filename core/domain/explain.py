@@ -7,7 +7,7 @@ banned, disconnected) names that first, since nothing below it would bring the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from core.domain.views import shown
 # A pass looks at whoever is on the way every half minute; a lease that died with its daemon adds a minute.
 UNSEEN_AFTER: Final = timedelta(seconds=180)
 
-_SITUATION_OF: Final = {
+_SITUATION_OF: Final[Mapping[ChipPhase | None, Situation]] = {
     ChipPhase.QR: Situation.WAITS_FOR_SCAN,
     ChipPhase.PASSKEY: Situation.WAITS_FOR_PASSKEY,
     ChipPhase.CONNECTED: Situation.CONNECTED,
@@ -122,19 +122,18 @@ def explain(story: Story, now: datetime, policy: Policy) -> Explanation:
 
 def codes_of(story: Story, now: datetime) -> tuple[str, ...]:
     """The causes' codes, the root first. A code that a newer daemon wrote and we do not know yet is left out."""
-    chip, state = story.chip, shown(story.chip)
-    found = dict.fromkeys(code for code in _found(story, now) if code in CAUSES)
+    state = shown(story.chip)
+    found = dict.fromkeys(str(code) for code in _found(story, now) if code in CAUSES)
     if not found:
-        found = dict.fromkeys([_situation(story)])
+        found = dict.fromkeys([str(_situation(story))])
     ordered = sorted(found, key=_PLACE.__getitem__)
     own = next(
         (code for code in (state.reason, _SITUATION_OF.get(_phase(state.phase))) if code in found), None
     )
-    rests = chip.seen or chip.wanted != Wanted.CONNECTED
-    if rests and own is not None and state.phase in _RESTS:
+    if own is not None and _waits_for_somebody(story):
         ordered.remove(own)
         ordered.insert(0, own)
-    return tuple(str(code) for code in ordered)
+    return tuple(ordered)
 
 
 def _found(story: Story, now: datetime) -> Iterator[str | None]:
@@ -165,6 +164,15 @@ def _found(story: Story, now: datetime) -> Iterator[str | None]:
         yield _situation(story)
 
 
+def _waits_for_somebody(story: Story) -> bool:
+    """Whether its own state is what keeps it down; a QR code that cannot be fetched is not."""
+    chip, container = story.chip, story.container
+    phase = shown(chip).phase
+    if phase in (ChipPhase.QR, ChipPhase.PASSKEY) and container is not None and not container.answers:
+        return False
+    return phase in _RESTS and (chip.seen or chip.wanted != Wanted.CONNECTED)
+
+
 def _is_unseen(story: Story, now: datetime) -> bool:
     """Somebody should have looked by now: at a new wish, or at a user who is on the way."""
     container = story.container
@@ -182,7 +190,7 @@ def _situation(story: Story) -> Situation:
     chip, container = story.chip, story.container
     state = shown(chip)
     phase = _phase(state.phase)
-    known = _SITUATION_OF.get(phase) if phase is not None else None
+    known = _SITUATION_OF.get(phase)
     if known is not None:
         return known
     if phase is ChipPhase.QUEUED:

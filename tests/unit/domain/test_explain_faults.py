@@ -148,6 +148,17 @@ def fails(passes: int) -> Way:
     return way.run(passes)
 
 
+def never_shows_a_qr() -> Way:
+    way = Way()
+
+    def before() -> None:
+        for session in way.world.sessions.get(USER, {}).values():
+            session.status = WahaStatus.FAILED
+
+    way.before = before
+    return way.run(40)
+
+
 def pairing(status: WahaStatus, *, paired: bool) -> Way:
     way = Way()
     way.connect() if paired else way.run(8)
@@ -167,7 +178,7 @@ def qr_spent() -> Way:
 def refused(kind: type[Any], verdict: Verdict, code: str) -> Way:
     way = Way()
     way.refuse = refusing(kind, verdict, code)
-    return way.run(8)
+    return way.run(3)
 
 
 def plan_limit() -> Way:
@@ -273,26 +284,27 @@ def pull(text: str) -> tuple[str, str]:
     return "Driver Failure", text
 
 
-NO_ROOM = {"nodes_evaluated": 2, "nodes_filtered": 0, "nodes_exhausted": 2}
+def exhausted(dimension: str) -> Way:
+    return unplaced(PlacementFailure(2, 0, 2, {dimension: 2}))
+
+
 FAULTS: list[tuple[str, Make, str, str]] = [
     # --- placement
     (
         "no port",
-        lambda: unplaced(
-            PlacementFailure(**NO_ROOM, dimensions={"network: dynamic port selection failed": 2})
-        ),
+        lambda: exhausted("network: dynamic port selection failed"),
         "no_port",
         CHIP,
     ),
     (
         "no reserved port",
-        lambda: unplaced(PlacementFailure(**NO_ROOM, dimensions={"network: reserved port collision": 2})),
+        lambda: exhausted("network: reserved port collision"),
         "no_port",
         CHIP,
     ),
-    ("no memory", lambda: unplaced(PlacementFailure(**NO_ROOM, dimensions={"memory": 2})), "no_memory", CHIP),
-    ("no cpu", lambda: unplaced(PlacementFailure(**NO_ROOM, dimensions={"cpu": 2})), "no_cpu", CHIP),
-    ("no cores", lambda: unplaced(PlacementFailure(**NO_ROOM, dimensions={"cores": 2})), "no_cpu", CHIP),
+    ("no memory", lambda: exhausted("memory"), "no_memory", CHIP),
+    ("no cpu", lambda: exhausted("cpu"), "no_cpu", CHIP),
+    ("no cores", lambda: exhausted("cores"), "no_cpu", CHIP),
     ("no host", lambda: unplaced(PlacementFailure(0, 0, 0)), "no_host", CHIP),
     (
         "a constraint",
@@ -367,7 +379,7 @@ FAULTS: list[tuple[str, Make, str, str]] = [
     ("storage away", storage_away, "dependency_storage", SECOND),
     # --- session and pairing
     ("stuck in STARTING", lambda: stuck(60), "session_slow", CHIP),
-    ("no QR ever comes", lambda: stuck(300), "reconnect_failed", CHIP),
+    ("no QR ever comes", never_shows_a_qr, "reconnect_failed", CHIP),
     ("FAILED, tries left", lambda: fails(2), "session_failed", CHIP),
     ("FAILED, tries spent", lambda: fails(40), "reconnect_failed", CHIP),
     (
