@@ -30,11 +30,14 @@ from core.domain.facts import (
     Unknown,
 )
 from core.domain.names import session_name
+from core.domain.states import ContainerPhase
 
 EVENTS_KEPT: Final = 5
 ALLOCATIONS_KEPT: Final = 3
 CHECKS_KEPT: Final = 3
 TRAIL_KEPT: Final = 5
+# A chip that comes during a removal finds the job stopped, by us.
+_MAY_STAND_STOPPED: Final = (ContainerPhase.STOPPING, ContainerPhase.MOVING, ContainerPhase.ABSENT)
 
 
 class EventSeen(msgspec.Struct, frozen=True):
@@ -241,7 +244,10 @@ def _job(desired: Desired, job: JobFact) -> JobSeen:
         status=job.status,
         stopped=job.stopped,
         edited=not job.stopped and _is_foreign(container, job),
-        unasked=job.stopped and _is_foreign(container, job) and _is_wanted(desired),
+        unasked=job.stopped
+        and _is_foreign(container, job)
+        and _is_wanted(desired)
+        and container.phase not in _MAY_STAND_STOPPED,
     )
 
 

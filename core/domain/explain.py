@@ -194,7 +194,9 @@ def _situation(story: Story) -> Situation:
     if known is not None:
         return known
     if phase is ChipPhase.QUEUED:
-        if container is None or (container.phase == ContainerPhase.READY and container.answers):
+        if container is None or container.looked_at is None:
+            return Situation.NOT_SEEN
+        if container.phase == ContainerPhase.READY and container.answers:
             return Situation.SESSION_STARTING if chip.seen else Situation.NOT_SEEN
         if container.phase == ContainerPhase.MOVING or _is_replaced(story):
             return Situation.CONTAINER_MOVING
