@@ -222,19 +222,18 @@ def _with_trail(before: SessionSeen | None, seen: SessionSeen, now: datetime) ->
 
 
 def _away(seen: Observation, *, answers: bool) -> dict[str, str]:
-    facts: dict[str, tuple[Fact[Any], ...]] = {
-        "nomad": (seen.job, seen.allocations, seen.evaluation),
-        "consul": (seen.instances,),
-        # That WAHA is not asked before there is an endpoint is no outage of its own.
-        "waha": (seen.sessions,) if answers else (),
-        "storage": (seen.storage,),
+    facts: list[tuple[str, Fact[Any]]] = [
+        ("nomad", seen.job),
+        ("nomad", seen.allocations),
+        ("nomad", seen.evaluation),
+        ("consul", seen.instances),
+        ("storage", seen.storage),
+    ]
+    if answers:  # that WAHA is not asked before there is an endpoint is no outage of its own
+        facts.append(("waha", seen.sessions))
+    return {
+        system: str(fact.why) for system, fact in facts if isinstance(fact, Unknown) and fact.why != NOT_ASKED
     }
-    found = {}
-    for system, its in facts.items():
-        for fact in its:
-            if isinstance(fact, Unknown) and fact.why != NOT_ASKED:
-                found[system] = str(fact.why)
-    return found
 
 
 def _job(desired: Desired, job: JobFact) -> JobSeen:
@@ -268,9 +267,10 @@ def _is_wanted(desired: Desired) -> bool:
     return not desired.container.deleted and (chips or desired.container.pinned)
 
 
-def _telling(allocations: Sequence[AllocationFact]) -> list[AllocationFact]:
-    last = newest(allocations)
-    lost = (ClientStatus.LOST, ClientStatus.UNKNOWN)
+def _telling(allocations: Sequence[AllocationFact]) -> Sequence[AllocationFact]:
+    if len(allocations) < 2:
+        return allocations
+    last, lost = newest(allocations), (ClientStatus.LOST, ClientStatus.UNKNOWN)
     return [a for a in allocations if a is last or a.client in lost][-ALLOCATIONS_KEPT:]
 
 
