@@ -141,6 +141,14 @@ INSIDE: Final[Mapping[str, CauseRow]] = MappingProxyType(
             commands=(ALLOC, JOB),
             proofs=(Proof.SESSION, Proof.ALLOCATIONS),
         ),
+        "outage": CauseRow(
+            loop="Nada é apagado; depois que a falha geral passar, um clique em Conectar basta.",
+            owner="Aguarde alguns minutos e clique em Conectar de novo.",
+            operator="other chips of the same engine, host or provider fail too: look at what they share",
+            commands=(LOGS,),
+            proofs=SESSIONS,
+            text="Vários chips falham ao mesmo tempo: o problema não é este chip.",
+        ),
         Situation.DISCONNECTING: CauseRow(
             loop="A sessão é parada de novo até o serviço do WhatsApp confirmar.",
             owner=NOTHING,

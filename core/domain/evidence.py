@@ -27,11 +27,13 @@ from core.domain.facts import (
     JobFact,
     Known,
     Observation,
+    ServiceInstance,
     Unknown,
 )
 from core.domain.names import session_name
 from core.domain.states import ContainerPhase
 
+# All values here are trees without cycles, made anew in each pass: the collector need not follow them (gc=False).
 EVENTS_KEPT: Final = 5
 ALLOCATIONS_KEPT: Final = 3
 CHECKS_KEPT: Final = 3
@@ -40,7 +42,7 @@ TRAIL_KEPT: Final = 5
 _MAY_STAND_STOPPED: Final = (ContainerPhase.STOPPING, ContainerPhase.MOVING, ContainerPhase.ABSENT)
 
 
-class EventSeen(msgspec.Struct, frozen=True):
+class EventSeen(msgspec.Struct, frozen=True, gc=False):
     """One line of what happened to a task; `message` is an excerpt."""
 
     type: str
@@ -48,7 +50,7 @@ class EventSeen(msgspec.Struct, frozen=True):
     at: datetime
 
 
-class AllocationSeen(msgspec.Struct, frozen=True):
+class AllocationSeen(msgspec.Struct, frozen=True, gc=False):
     """An allocation; `since`: when its client status last changed."""
 
     id: str
@@ -60,7 +62,7 @@ class AllocationSeen(msgspec.Struct, frozen=True):
     events: tuple[EventSeen, ...] = ()
 
 
-class PlacementSeen(msgspec.Struct, frozen=True):
+class PlacementSeen(msgspec.Struct, frozen=True, gc=False):
     """Why Nomad could not place the container: hosts by exhausted dimension and by constraint they miss."""
 
     evaluation: str
@@ -72,7 +74,7 @@ class PlacementSeen(msgspec.Struct, frozen=True):
     constraints: dict[str, int] = {}
 
 
-class JobSeen(msgspec.Struct, frozen=True):
+class JobSeen(msgspec.Struct, frozen=True, gc=False):
     """The job as Nomad held it before the pass acted.
 
     Attributes:
@@ -87,7 +89,7 @@ class JobSeen(msgspec.Struct, frozen=True):
     unasked: bool = False
 
 
-class CheckSeen(msgspec.Struct, frozen=True):
+class CheckSeen(msgspec.Struct, frozen=True, gc=False):
     """An instance in Consul; `output`: what its failing checks say, an excerpt, "" while it passes."""
 
     allocation_id: str
@@ -97,14 +99,14 @@ class CheckSeen(msgspec.Struct, frozen=True):
     output: str = ""
 
 
-class WordSeen(msgspec.Struct, frozen=True):
+class WordSeen(msgspec.Struct, frozen=True, gc=False):
     """A word of WAHA about a session, and when a pass first heard it."""
 
     status: str
     at: datetime
 
 
-class SessionSeen(msgspec.Struct, frozen=True):
+class SessionSeen(msgspec.Struct, frozen=True, gc=False):
     """A session as WAHA lists it; `paired`: it names a WhatsApp account. `trail`: its last words, oldest first."""
 
     status: str
@@ -112,7 +114,7 @@ class SessionSeen(msgspec.Struct, frozen=True):
     trail: tuple[WordSeen, ...] = ()
 
 
-class EffectSeen(msgspec.Struct, frozen=True):
+class EffectSeen(msgspec.Struct, frozen=True, gc=False):
     """An effect of the pass that did not succeed: the action's name, how it ended, and the error's code."""
 
     action: str
@@ -121,7 +123,7 @@ class EffectSeen(msgspec.Struct, frozen=True):
     chip_id: str | None = None
 
 
-class Evidence(msgspec.Struct, frozen=True):
+class Evidence(msgspec.Struct, frozen=True, gc=False):
     """All of it.
 
     Attributes:
@@ -163,12 +165,7 @@ def evidence_of(
         job=_job(desired, seen.job.value) if isinstance(seen.job, Known) else None,
         allocations=tuple([_allocation(a, secrets) for a in _telling(allocations)]),
         placement=_placement(seen),
-        checks=tuple(
-            [
-                CheckSeen(i.allocation_id, i.address, i.port, i.passing, excerpt(i.output, secrets))
-                for i in instances[:CHECKS_KEPT]
-            ]
-        ),
+        checks=tuple([_check(i, secrets) for i in instances[:CHECKS_KEPT]]),
         sessions={
             chip.id: SessionSeen(session.status.value, session.me is not None)
             for chip in desired.chips
@@ -286,6 +283,11 @@ def _allocation(fact: AllocationFact, secrets: Collection[str]) -> AllocationSee
             [EventSeen(e.type, excerpt(e.message, secrets), e.at) for e in fact.events[-EVENTS_KEPT:]]
         ),
     )
+
+
+def _check(instance: ServiceInstance, secrets: Collection[str]) -> CheckSeen:
+    output = excerpt(instance.output, secrets)
+    return CheckSeen(instance.allocation_id, instance.address, instance.port, instance.passing, output)
 
 
 def _placement(seen: Observation) -> PlacementSeen | None:

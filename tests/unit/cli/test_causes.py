@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.chip import as_markdown
+from cli.explain import as_markdown
 from cli.main import main
 from core.domain.causes import CAUSES
 

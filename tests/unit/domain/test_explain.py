@@ -24,7 +24,9 @@ from tests.unit.domain.ways import CHIP, USER, Way
 from tests.world_rows import START
 
 # Written by parts of the system that bring the reason, with its sentence, themselves.
-LATER = frozenset({"banned", "quarantined", "rollout", "restarting", "deaf", "breaker_open", "paced"})
+LATER = frozenset(
+    {"banned", "quarantined", "rollout", "restarting", "deaf", "breaker_open", "paced", "outage"}
+)
 CODES = [str(code) for code in CAUSES]
 
 

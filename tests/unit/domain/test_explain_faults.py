@@ -398,6 +398,7 @@ FAULTS: list[tuple[str, Make, str, str]] = [
     ),
     ("QR spent", qr_spent, "qr_spent", CHIP),
     ("deaf", lambda: written("deaf", "reconnecting", connected=True), "deaf", CHIP),
+    ("an outage of many", lambda: written("outage", "failed", connected=True), "outage", CHIP),
     ("stop not obeyed", never_stops, "stop_slow", CHIP),
     # --- egress
     ("no egress", lambda: Way(policy=msgspec.structs.replace(POLICY, egress=None)).run(6), "no_egress", CHIP),
