@@ -48,8 +48,8 @@ class CauseRow(msgspec.Struct, frozen=True):
     Attributes:
         loop: pt-BR, what happens next by itself. owner: pt-BR, what the chip's owner can do.
         operator: English, what an operator can do; "" = as the phase's deadline says.
-        commands: to look with; `{job}`, `{allocation}`, `{node}`, `{user}` and `{chip}` are filled in, and one whose
-            word is not known is left out.
+        commands: to look with; `{job}`, `{allocation}`, `{user}` and `{chip}` are filled in, and one that needs
+            an allocation is left out while none is known.
         text: pt-BR, what is the matter, for a code that is no reason (yet).
     """
 

@@ -38,6 +38,8 @@ EVENTS_KEPT: Final = 5
 ALLOCATIONS_KEPT: Final = 3
 CHECKS_KEPT: Final = 3
 TRAIL_KEPT: Final = 5
+# To be raised when the structs below change.
+_SHAPE: Final = b"evidence 1"
 # A chip that comes during a removal finds the job stopped, by us.
 _MAY_STAND_STOPPED: Final = (ContainerPhase.STOPPING, ContainerPhase.MOVING, ContainerPhase.ABSENT)
 
@@ -180,7 +182,19 @@ def evidence_of(
 
 def digest(seen: Evidence) -> str:
     """A fingerprint of what a pass saw, 32 hex characters: the same one means that there is nothing to keep."""
-    return hashlib.blake2b(msgspec.json.encode(seen, order="sorted"), digest_size=16).hexdigest()
+    text = msgspec.json.encode(seen, order="sorted")
+    return hashlib.blake2b(text, digest_size=16, person=_SHAPE).hexdigest()
+
+
+def restored(body: object) -> Evidence | None:
+    """What was kept, from its JSON; None for nothing, and for what another version kept in another shape.
+
+    That version's digest differs too (`_SHAPE`), so the next look writes it anew.
+    """
+    try:
+        return None if body is None else msgspec.convert(body, Evidence)
+    except msgspec.ValidationError:
+        return None
 
 
 def merged(before: Evidence | None, seen: Evidence, now: datetime) -> Evidence:

@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.desired import Tries
-from core.domain.evidence import Evidence
+from core.domain.evidence import restored
 from core.domain.facts import Endpoint
 from core.domain.states import ContainerPhase
 from core.domain.story import ContainerStory, Story
@@ -129,7 +129,7 @@ def _story(row: Row[Any]) -> Story:
         tries=Tries(row.tries_generation, row.tries_failures, row.tries_qr_rounds, row.tries_last_at),
         max_chips=row.max_chips,
         container=container,
-        evidence=None if row.evidence is None else msgspec.convert(row.evidence, Evidence),
+        evidence=restored(row.evidence),
     )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Tries, Wanted
-from core.domain.evidence import Evidence, digest, merged
+from core.domain.evidence import Evidence, digest, merged, restored
 from core.domain.facts import Endpoint
 from core.domain.observed import (
     ChipColumns,
@@ -191,8 +191,7 @@ def _kept(seen: Evidence | None, fingerprint: str | None, row: Row[Any]) -> dict
     """The row of evidence to write; None when it says nothing new."""
     if seen is None or fingerprint == row.evidence_digest:
         return None
-    before = None if row.evidence_body is None else msgspec.convert(row.evidence_body, Evidence)
-    body = msgspec.to_builtins(merged(before, seen, row.now))
+    body = msgspec.to_builtins(merged(restored(row.evidence_body), seen, row.now))
     return {"observed_at": row.now, "digest": fingerprint, "body": body}
 
 
