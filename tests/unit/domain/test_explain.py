@@ -12,10 +12,11 @@ from core.domain.cause_row import Proof, Situation
 from core.domain.causes import CAUSES, cause_text
 from core.domain.desired import Tries
 from core.domain.evidence import CheckSeen, Evidence
-from core.domain.explain import codes_of, explain
+from core.domain.explain import explain
 from core.domain.facts import WahaStatus
 from core.domain.next_step import next_step_of
 from core.domain.policy import Policy
+from core.domain.root_causes import codes_of
 from core.domain.states import REASON_TEXT, ChipPhase, ContainerPhase, Reason
 from core.domain.story import ContainerStory, Story, Waits
 from tests.passes import POLICY
@@ -80,6 +81,8 @@ def test_whatever_the_phases_somebody_is_told_something(
 def test_words_of_a_newer_daemon_are_left_out_and_break_nothing() -> None:
     odd = story(container="hovering", phase="levitating", reason="gravity", container_reason="gravity")
     assert codes_of(odd, NOW) == ("session_starting",)
+    hovering = story(container="hovering", phase="queued", container_reason="gravity", waha_status=None)
+    assert explain(hovering, NOW, POLICY).causes[0].code == "container_starting"
 
 
 def test_the_root_comes_first_and_the_rest_follows() -> None:
