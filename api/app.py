@@ -20,7 +20,7 @@ from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
-from api.routes import accounts, chips, containers, service, webhooks
+from api.routes import accounts, chips, containers, explain, service, webhooks
 from api.services import Services
 from api.tokens import Tokens
 from api.vault import Vault
@@ -76,6 +76,7 @@ def create_app(
             chips.get_qr,
             chips.disconnect_chip,
             chips.reconnect_chip,
+            explain.explain_chip,
             containers.get_container,
             containers.get_container_access,
             webhooks.receive_waha_webhook,

@@ -44,6 +44,13 @@ async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseR
     connection.scope["user"] = principal.account
 
 
+async def requires_user_or_command_line(
+    connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
+) -> None:
+    """Guard: lets users in, and the operator's command line as nobody. Raises as `requires_user`."""
+    connection.scope["user"] = (await authenticate(connection)).account
+
+
 async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Guard: lets operators in. Raises Unauthenticated, or Forbidden for anybody else."""
     principal = await authenticate(connection)

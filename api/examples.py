@@ -104,6 +104,57 @@ ANSWERS: Final[Mapping[str, Any]] = {
     },
     "disconnectChip": _chip("DISCONNECTED", "disconnecting", "WORKING"),
     "reconnectChip": _WAITING,
+    "explainChip": {
+        "chip_id": _CHIP_ID,
+        "status": "WAITING_QR",
+        "phase": "queued",
+        "since": _TIME,
+        "observed_at": _TIME,
+        "causes": [
+            {
+                "code": "no_memory",
+                "text": "Sem memória livre em nenhum host; o chip inicia assim que houver capacidade.",
+                "next": "O Nomad coloca o container assim que houver espaço e o chip inicia em seguida.",
+                "person": "Nada a fazer: o sistema continua sozinho.",
+                "operator": {
+                    "loop": "waits; Nomad places it as soon as there is room",
+                    "person": "add a host, or free memory on one",
+                    "commands": [f"nomad eval list -job waha_plus_user_{_USER_ID}", "nomad node status"],
+                },
+                "evidence": [
+                    {
+                        "system": "nomad",
+                        "about": "placement",
+                        "observed_at": _TIME,
+                        "detail": {
+                            "evaluation": "6e0f3b8a-2f0c-4d1f-8c83-6f5d6f0c9b11",
+                            "status": "complete",
+                            "nodes_evaluated": 2,
+                            "nodes_filtered": 0,
+                            "nodes_exhausted": 2,
+                            "dimensions": {"memory": 2},
+                            "constraints": {},
+                        },
+                    }
+                ],
+            }
+        ],
+        "budgets": [
+            {
+                "name": "qr_rounds",
+                "text": "Conjuntos de QR Codes deste pedido",
+                "spent": 0,
+                "limit": 2,
+                "left": 2,
+                "renews": "Cada clique em Conectar compra novos QR Codes.",
+            }
+        ],
+        "next_step": {
+            "text": "O Nomad coloca o container assim que houver espaço e o chip inicia em seguida.",
+            "at": None,
+        },
+        "person": "Nada a fazer: o sistema continua sozinho.",
+    },
     "receiveWahaWebhook": {"status": "stored"},
     "getContainer": {
         "user_id": _USER_ID,

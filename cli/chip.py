@@ -1,4 +1,4 @@
-"""`wahafleet chip`: what operators wish of one chip, whoever owns it."""
+"""`wahafleet chip`: one chip, whoever owns it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.target import Target
 
 @click.group()
 def chip() -> None:
-    """Bans and quarantine of one chip. CHIP is an id, or an alias that only one chip has."""
+    """One chip. CHIP is an id, or an alias that only one chip has."""
 
 
 @chip.command()

@@ -10,6 +10,7 @@ import click
 from cli import failures
 from cli.chip import chip
 from cli.container import container
+from cli.explain import causes, explain
 from cli.guard import guard
 from cli.jobspec import jobspec
 from cli.orphans import orphans
@@ -34,6 +35,8 @@ def wahafleet(context: click.Context, url: str | None) -> None:
 
 for command in (up, api, daemon, migrate, jobspec, chip, container, guard, orphans, phone, user, settings):
     wahafleet.add_command(command)
+for verb in (explain, causes):
+    chip.add_command(verb)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from core import jobspecs
+from core import jobspecs, policies
 from core.clients.cache import Cache
 from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
@@ -274,19 +274,10 @@ def contradictions(settings: Settings) -> list[str]:
 
 
 def policy_of(settings: LoopSettings) -> Policy:
-    """The rules' settings.
-
-    A guard that does not exist yet carries no traffic: with `guard` chips wait, as with nothing at all.
-    """
+    """The rules' settings, with a word about a guard that is set and is not there."""
     if settings.egress == "guard":
         _log.error("egress_guard_missing")
-    return Policy(
-        egress="direct" if settings.egress == "direct" else None,
-        stop_on_disconnect_s=settings.stop_on_disconnect_s,
-        empty_grace_s=settings.empty_grace_s,
-        qr_rounds=settings.qr_rounds,
-        resync_s=settings.resync_s,
-    )
+    return policies.policy_of(settings)
 
 
 def owner_name() -> str:

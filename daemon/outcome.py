@@ -30,6 +30,7 @@ from core.domain.actions import (
     StopSession,
 )
 from core.domain.desired import Desired, DesiredChip, Tries
+from core.domain.evidence import EffectSeen
 from core.domain.states import ChipPhase, Reason, status_word
 
 
@@ -97,6 +98,20 @@ def told(
         else:
             chips[chip_id] = changed
     return container, chips
+
+
+def unsuccessful(results: Sequence[Result]) -> list[EffectSeen]:
+    """What of the pass did not work, for explanations; what was left to the next pass is no failure."""
+    return [
+        EffectSeen(
+            type(result.action).__name__,
+            result.verdict.value,
+            result.code,
+            result.action.chip_id if isinstance(result.action, _CHIP_ACTIONS) else None,
+        )
+        for result in results
+        if result.verdict in (Verdict.FAILED, Verdict.REFUSED)
+    ]
 
 
 def _container(status: ContainerStatus, results: Sequence[Result]) -> ContainerStatus:

@@ -17,6 +17,7 @@ from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision, R
 from core.domain.decide import decide
 from core.domain.desired import Desired
 from core.domain.endpoints import CLIENT_ENDED
+from core.domain.evidence import Evidence, evidence_of
 from core.domain.facts import Observation, Unknown
 from core.domain.policy import Policy
 from core.domain.states import ContainerPhase, Reason
@@ -31,7 +32,7 @@ from daemon.load import Loader, generation_of
 from daemon.mail import Mailroom
 from daemon.metrics import Metrics
 from daemon.observe import Caches, Observer
-from daemon.outcome import Result, Verdict, opens_next_step, told
+from daemon.outcome import Result, Verdict, opens_next_step, told, unsuccessful
 from daemon.refusals import Refusals
 
 _log = structlog.get_logger(__name__)
@@ -169,7 +170,9 @@ class Reconciler:
             self._forget(key)
             return PassEnd(0.0)  # a chip may have come since; without one the next load finds nothing
         container, chips = told(decision, results, desired)
-        conflict = await self._write(held, snapshot, container, chips)
+        secret = (snapshot.container.secrets.api_key, snapshot.container.secrets.hook_key)
+        evidence = evidence_of(desired, observation, unsuccessful(results), secret)
+        conflict = await self._write(held, snapshot, container, chips, evidence)
         self._steps.announce(Step.STATUS_WRITTEN, key)
         if mail_up_to is not None:
             if _dependencies_away(observation):
@@ -195,6 +198,7 @@ class Reconciler:
         snapshot: UserSnapshot,
         container: ContainerStatus,
         chips: Mapping[str, ChipStatus],
+        evidence: Evidence,
     ) -> bool:
         """The guarded write; settles a port that the ledger has under another allocation's name.
 
@@ -205,7 +209,13 @@ class Reconciler:
 
         async def write(status: ContainerStatus, freed: tuple[str, ...] = ()) -> Written | PortTaken:
             return await self._store.write_status(
-                held.lease, status, chips, generations, generation, release_ports_of=freed
+                held.lease,
+                status,
+                chips,
+                generations,
+                generation,
+                release_ports_of=freed,
+                evidence=evidence,
             )
 
         outcome = await write(container)

@@ -15,7 +15,7 @@ import importlib.metadata
 import random
 import re
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
@@ -44,6 +44,7 @@ _QUERY_PAUSE_S: Final = 0.1  # between the starts of two queries: an index that 
 _BACKOFF_FIRST_S: Final = 0.2
 _BACKOFF_CAP_S: Final = 5.0
 _THROTTLED_S: Final = 1.0
+_OUTPUT_LIMIT: Final = 4096  # Consul keeps as much of a check's output (its documentation, "checks")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 
 _log = structlog.get_logger(__name__)
@@ -94,7 +95,8 @@ class ConsulDiscovery:
         if user_id is not None and self._newer_library and _PLAIN_ID.match(user_id):
             newer["filter_expr"] = f'Service.Meta.{META_USER} == "{user_id}"'
         _, entries = await self._call(lambda client: client.health.service(self._service, **newer))
-        found = _instances(entries)
+        listed = _entries(entries)
+        found = _seen(listed) if user_id is None else _told(listed)
         return found if user_id is None else tuple(one for one in found if one.user_id == user_id)
 
     async def deregister(self, service_id: str) -> None:
@@ -283,46 +285,70 @@ class _Entry(msgspec.Struct, rename="pascal"):
 
     node: _Node
     service: _Service
-    checks: list[_Check] = []
+    checks: tuple[_Check, ...] = ()
+
+
+class _ToldCheck(_Check, rename="pascal"):
+    name: str = ""
+    output: str = ""
+
+
+class _ToldEntry(_Entry, rename="pascal"):
+    """The same with the words of its checks, which the watch of the whole fleet does not read."""
+
+    checks: tuple[_ToldCheck, ...] = ()
 
 
 _ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
 
 
-def _instances(entries: Any) -> tuple[ServiceInstance, ...]:
-    """Our instances among `entries`, as the library gives them."""
-    return _seen(_entries(entries))
-
-
-def _seen(listed: list[_Entry]) -> tuple[ServiceInstance, ...]:
+def _seen(listed: Iterable[_Entry]) -> tuple[ServiceInstance, ...]:
     """Our instances in an order that does not depend on Consul's."""
-    found = []
-    for entry in listed:
-        meta = entry.service.meta or {}
-        if not meta.get(META_USER) or not meta.get(META_ALLOCATION):
-            continue  # not registered by us
-        found.append(
-            ServiceInstance(
-                service_id=entry.service.id,
-                user_id=meta[META_USER],
-                allocation_id=meta[META_ALLOCATION],
-                address=entry.service.address or entry.node.address,
-                port=entry.service.port,
-                # What `?passing` means: every check of the instance and of its node.
-                passing=all(check.status == "passing" for check in entry.checks),
-                spec_hash=meta.get(META_SPEC) or None,
-            )
-        )
+    return _in_order(filter(None, map(_instance, listed)))
+
+
+def _told(listed: Iterable[_ToldEntry]) -> tuple[ServiceInstance, ...]:
+    """As `_seen`, with what failing checks say. That moves by itself, so lists that are compared do without."""
+    return _in_order(
+        msgspec.structs.replace(one, output=_output(entry.checks))
+        for entry in listed
+        if (one := _instance(entry)) is not None
+    )
+
+
+def _instance(entry: _Entry) -> ServiceInstance | None:
+    meta = entry.service.meta or {}
+    if not meta.get(META_USER) or not meta.get(META_ALLOCATION):
+        return None  # not registered by us
+    return ServiceInstance(
+        service_id=entry.service.id,
+        user_id=meta[META_USER],
+        allocation_id=meta[META_ALLOCATION],
+        address=entry.service.address or entry.node.address,
+        port=entry.service.port,
+        # What `?passing` means: every check of the instance and of its node.
+        passing=all(check.status == "passing" for check in entry.checks),
+        spec_hash=meta.get(META_SPEC) or None,
+    )
+
+
+def _in_order(found: Iterable[ServiceInstance]) -> tuple[ServiceInstance, ...]:
     return tuple(sorted(found, key=lambda one: (one.user_id, one.service_id)))
+
+
+def _output(checks: Iterable[_ToldCheck]) -> str:
+    """What the checks that do not pass say, each behind its name."""
+    failing = [check for check in checks if check.status != "passing"]
+    return "; ".join(f"{check.name}: {check.output[:_OUTPUT_LIMIT]}" for check in failing)
 
 
 def _nodes_with(entries: Any, service_id: str) -> list[str]:
     return sorted({entry.node.node for entry in _entries(entries) if entry.service.id == service_id})
 
 
-def _entries(entries: Any) -> list[_Entry]:
+def _entries(entries: Any) -> list[_ToldEntry]:
     try:
-        return msgspec.convert(entries, list[_Entry])
+        return msgspec.convert(entries, list[_ToldEntry])
     except msgspec.ValidationError as error:
         raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
 

@@ -177,7 +177,10 @@ class EvaluationFact(msgspec.Struct, frozen=True):
 
 
 class ServiceInstance(msgspec.Struct, frozen=True):
-    """One instance of service `waha-plus` as Consul lists it; user, allocation and spec come from its meta."""
+    """One instance of service `waha-plus` as Consul lists it; user, allocation and spec come from its meta.
+
+    `output`: what its failing checks say, "" while all pass and in lists of everybody's instances.
+    """
 
     service_id: str
     user_id: str
@@ -186,6 +189,7 @@ class ServiceInstance(msgspec.Struct, frozen=True):
     port: int
     passing: bool
     spec_hash: str | None = None
+    output: str = ""
 
 
 class SessionFact(msgspec.Struct, frozen=True):

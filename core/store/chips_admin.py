@@ -107,3 +107,11 @@ async def _wish(
     await connection.execute(update(chips).where(chips.c.id == chip.id).values(**desired))
     await record(connection, chip.user_id, chip.id, generation, "system", code, description, {"by": by})
     await notify(connection, INTENTS, chip.user_id)
+
+
+async def owner_of(engine: AsyncEngine, chip_id: str) -> str | None:
+    """The id of the user whose chip this is; None for a deleted or an unknown one."""
+    query = select(chips.c.user_id).where(chips.c.id == chip_id, chips.c.deleted_at.is_(None))
+    async with reading(engine) as connection:
+        found: str | None = await connection.scalar(query)
+    return found

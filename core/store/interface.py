@@ -14,6 +14,7 @@ import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Consent, Memory, Registered, Resources, Tries, Wanted
+from core.domain.evidence import Evidence
 from core.domain.facts import Peers
 from core.domain.sweep import UserSummary as UserSummary
 
@@ -234,6 +235,7 @@ class ReconcileStore(Protocol):
         container_generation: int,
         *,
         release_ports_of: tuple[str, ...] = (),
+        evidence: Evidence | None = None,
     ) -> Written | PortTaken:
         """Write what a pass saw, in one transaction guarded by the lease's token.
 
@@ -243,7 +245,9 @@ class ReconcileStore(Protocol):
         generation per chip id that the pass loaded, stored as observed_generation. A chip whose stored
         generation is newer keeps its status (its owner's wish came after what we saw). `release_ports_of`:
         allocations of *other* users seen client-terminal or gone, whose open entries are closed in the same
-        transaction. Raises StaleWrite when the token is no longer the lease's.
+        transaction. `evidence`: what explanations are made from, kept when it differs from what the pass
+        before saw (`core/domain/evidence.py`); that alone is no news. Raises StaleWrite when the token is no
+        longer the lease's.
         """
 
     async def remove_chip(self, lease: Lease, chip_id: str) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.domain.desired import Tries
+from core.domain.evidence import restored
 from core.domain.facts import Endpoint
 from core.domain.states import ContainerPhase
+from core.domain.story import ContainerStory, Story
 from core.domain.views import StoredChip, StoredContainer
 from core.store.engine import reading
-from core.store.tables import chips, containers
+from core.store.tables import chips, containers, evidence, plans, users
 
 
 class SealedAccess(msgspec.Struct, frozen=True):
@@ -50,6 +53,14 @@ async def chip_of(
     return None if row is None else _chip(row)
 
 
+async def read_story(engine: AsyncEngine, user_id: str, chip_id: str) -> Story | None:
+    """Everything that explains one chip of the user; None as in `read_chip`. Raises Unavailable."""
+    query = _STORIES.where(chips.c.user_id == user_id, chips.c.id == chip_id)
+    async with reading(engine) as connection:
+        row = (await connection.execute(query)).one_or_none()
+    return None if row is None else _story(row)
+
+
 async def sealed_access(engine: AsyncEngine, user_id: str) -> SealedAccess | None:
     """Endpoint and sealed key of the user's container; None when there is none. Raises Unavailable."""
     query = select(
@@ -79,6 +90,46 @@ def _chips() -> Select[Any]:
         )
         .join_from(chips, containers, chips.c.user_id == containers.c.user_id, isouter=True)
         .where(chips.c.deleted_at.is_(None))
+    )
+
+
+def _stories() -> Select[Any]:
+    named = ("status_since", "looked_at", "at_rest", "allocation_id", "key_renewed_for", "endpoint_address")
+    return (
+        _chips()
+        .add_columns(
+            plans.c.max_chips,
+            evidence.c.body.label("evidence"),
+            *(containers.c[name].label(f"container_{name}") for name in named),
+        )
+        .join(users, users.c.id == chips.c.user_id)
+        .join(plans, plans.c.slug == users.c.plan_slug)
+        .outerjoin(evidence, evidence.c.user_id == chips.c.user_id)
+    )
+
+
+_STORIES: Final = _stories()
+
+
+def _story(row: Row[Any]) -> Story:
+    container = None
+    if row.container_phase is not None:
+        container = ContainerStory(
+            phase=row.container_phase,
+            reason=row.container_reason,
+            since=row.container_status_since,
+            looked_at=row.container_looked_at,
+            at_rest=row.container_at_rest,
+            answers=row.container_endpoint_address is not None,
+            allocation_id=row.container_allocation_id,
+            key_renewed_for=row.container_key_renewed_for,
+        )
+    return Story(
+        chip=_chip(row),
+        tries=Tries(row.tries_generation, row.tries_failures, row.tries_qr_rounds, row.tries_last_at),
+        max_chips=row.max_chips,
+        container=container,
+        evidence=restored(row.evidence),
     )
 
 

@@ -11,6 +11,7 @@ from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
+from core.domain.evidence import Evidence
 from core.domain.facts import Peers
 from core.domain.names import parse_id
 from core.errors import StaleWrite
@@ -29,6 +30,7 @@ from core.store.interface import (
 )
 from core.store.notify import OBSERVED, notify
 from core.store.tables import chip_events, chips, containers, port_ledger
+from core.store.tables import evidence as evidence_rows
 
 
 class PostgresReconcileStore:
@@ -158,6 +160,7 @@ class PostgresReconcileStore:
         container_generation: int,
         *,
         release_ports_of: tuple[str, ...] = (),
+        evidence: Evidence | None = None,
     ) -> Written | PortTaken:
         seen = status.Seen(
             container=container,
@@ -165,6 +168,7 @@ class PostgresReconcileStore:
             generations=generations,
             container_generation=container_generation,
             release_ports_of=release_ports_of,
+            evidence=evidence,
         )
         return await status.write_status(self._engine, lease, seen)
 
@@ -193,6 +197,7 @@ class PostgresReconcileStore:
             if await _is_wanted(connection, lease.key, pinned=row.pinned and row.deleted_at is None):
                 return False
             await connection.execute(delete(port_ledger).where(port_ledger.c.user_id == lease.key))
+            await connection.execute(delete(evidence_rows).where(evidence_rows.c.user_id == lease.key))
             await forget_placements(connection, lease.key)
             await connection.execute(delete(containers).where(containers.c.user_id == lease.key))
             await notify(connection, OBSERVED, lease.key)

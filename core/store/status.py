@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Tries, Wanted
+from core.domain.evidence import Evidence, digest, merged, restored
 from core.domain.facts import Endpoint
 from core.domain.observed import (
     ChipColumns,
@@ -47,6 +48,7 @@ class Seen(msgspec.Struct, frozen=True):
     generations: Mapping[str, int]
     container_generation: int
     release_ports_of: tuple[str, ...]
+    evidence: Evidence | None = None
 
 
 class _Chip(msgspec.Struct, frozen=True):
@@ -77,6 +79,7 @@ class _Plan(msgspec.Struct, frozen=True):
     rests_on: int
     now: datetime
     generation: int
+    evidence: dict[str, Any] | None  # the row to keep
 
     @property
     def is_empty(self) -> bool:
@@ -85,6 +88,7 @@ class _Plan(msgspec.Struct, frozen=True):
             or self.move_placement
             or self.ledger != _NOTHING
             or self.free_leases
+            or self.evidence
             or any(chip.differs for chip in self.chips)
         )
 
@@ -149,8 +153,10 @@ async def lock_containers(
 async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Plan | PortTaken:
     claims = claims_of(seen.container)
     own, others = seen.container.closed_allocations, seen.release_ports_of
+    fingerprint = digest(seen.evidence) if seen.evidence is not None else None
     values = {
         "user_id": lease.key,
+        "evidence_digest": fingerprint,
         "allocations": [*own, *others, *(claim.allocation_id for claim in claims)],
         "ended": list(own),
         "addresses": [claim.address for claim in claims],
@@ -178,7 +184,16 @@ async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Pl
         rests_on=row.generation,
         now=row.now,
         generation=max(row.generation, *(chip.chip_generation or 0 for chip in rows)),
+        evidence=_kept(seen.evidence, fingerprint, row),
     )
+
+
+def _kept(seen: Evidence | None, fingerprint: str | None, row: Row[Any]) -> dict[str, Any] | None:
+    """The row of evidence to write; None when it says nothing new."""
+    if seen is None or fingerprint == row.evidence_digest:
+        return None
+    body = msgspec.to_builtins(merged(restored(row.evidence_body), seen, row.now))
+    return {"observed_at": row.now, "digest": fingerprint, "body": body}
 
 
 def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Row[Any]) -> Settled | Taken:
@@ -219,6 +234,8 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
         epoch = await placements.move(connection, user_id, seen.container.placed)
     if plan.free_leases:
         await placements.free_leases(connection, user_id, plan.free_leases)
+    if plan.evidence is not None:
+        await connection.execute(statements.KEEP_EVIDENCE, {"whose": user_id, **plan.evidence})
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
         await connection.execute(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])

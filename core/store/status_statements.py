@@ -26,12 +26,13 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from core.domain.events import STATUS_CHANGE
 from core.domain.health import DROP_WINDOW
 from core.domain.states import ChipPhase, ChipStatusWord
 from core.store import leases
-from core.store.tables import chip_events, chips, containers, users
+from core.store.tables import chip_events, chips, containers, evidence, users
 from core.store.tables import placements as placement_rows
 from core.store.tables import port_ledger as ledger_rows
 
@@ -108,11 +109,15 @@ def _standing() -> Select[Any]:
             func.clock_timestamp().label("now"),
             type_coerce(_entries(), JSON).label("entries"),
             _leased().label("leased"),
+            evidence.c.digest.label("evidence_digest"),
+            # Read where it will be replaced alone: it is the one large column here.
+            case((evidence.c.digest != bindparam("evidence_digest"), evidence.c.body)).label("evidence_body"),
             *(chips.c[name].label(f"chip_{name}") for name in _CHIP_COLUMNS),
             _drops().label("chip_drops"),
         )
         .select_from(containers)
         .outerjoin(placement_rows, current)
+        .outerjoin(evidence, evidence.c.user_id == containers.c.user_id)
         .outerjoin(chips, chips.c.user_id == containers.c.user_id)
         .where(containers.c.user_id == bindparam("user_id"))
         .order_by(chips.c.id)
@@ -127,6 +132,17 @@ _STORED: Final = tuple(
         *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
     )
 )
+
+
+def _keep_evidence() -> Any:
+    made = upsert(evidence).values(
+        user_id=bindparam("whose"),
+        observed_at=bindparam("observed_at"),
+        digest=bindparam("digest"),
+        body=bindparam("body", type_=evidence.c.body.type),
+    )
+    moved = {name: made.excluded[name] for name in ("observed_at", "digest", "body")}
+    return made.on_conflict_do_update(index_elements=[evidence.c.user_id], set_=moved)
 
 
 def _update_container() -> Any:
@@ -188,6 +204,7 @@ LOCK_CHIPS: Final = (
 )
 UPDATE_CONTAINER: Final = _update_container()
 INSERT_EVENT: Final = insert(chip_events)
+KEEP_EVIDENCE: Final = _keep_evidence()
 # The one write into another user's row: from now on another's container answers on that port. Only behind
 # LOCK_CONTAINERS.
 WITHDRAW: Final = (

@@ -220,6 +220,16 @@ Index(
 Index("ix_port_ledger_user", port_ledger.c.user_id)
 Index("ix_port_ledger_closed", port_ledger.c.closed_at, postgresql_where=port_ledger.c.closed_at.is_not(None))
 
+# What passes saw of a user, for explanations alone: no rule of the loop reads it.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("observed_at", _Time, nullable=False),  # when it last changed in meaning
+    Column("digest", String(32), nullable=False),  # of what the last pass saw, without trails
+    Column("body", JSONB, nullable=False),
+)
+
 chip_events = Table(
     "chip_events",
     metadata,

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from core.domain.desired import Consent, Registered, Resources, Wanted
+from core.domain.evidence import Evidence
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.ports import Entry
 from core.store.interface import ContainerSecrets, UserSnapshot
@@ -101,6 +102,15 @@ class LedgerRow:
 
 
 @dataclass(slots=True)
+class KeptEvidence:
+    """`seen`: by the last pass whose look differed; `body`: what is kept of it and of those before."""
+
+    seen: Evidence
+    body: Evidence
+    observed_at: datetime
+
+
+@dataclass(slots=True)
 class Container:
     """Desired columns, and the observed ones in `observed`, which is replaced and never changed."""
 
@@ -120,6 +130,7 @@ class Container:
     variables_hash: str | None = None
     chips: list[Chip] = field(default_factory=list)  # oldest first, as a pass gets them
     current: Placement | None = None
+    kept: KeptEvidence | None = None
     snapshot: UserSnapshot | None = None  # what `load` answers, until something changes
 
     @property

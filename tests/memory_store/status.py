@@ -9,6 +9,7 @@ import msgspec
 
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Wanted
+from core.domain.evidence import Evidence, merged
 from core.domain.health import DROP_WINDOW
 from core.domain.observed import ChipMove, merge_chip, merge_container, touched
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
@@ -16,7 +17,7 @@ from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
 from core.store.status_statements import EVENTS_LOOKED_AT
 from tests.memory_store.leases import Leases, stale
-from tests.memory_store.rows import Chip, Container, LedgerRow, Placement
+from tests.memory_store.rows import Chip, Container, KeptEvidence, LedgerRow, Placement
 
 
 class StatusWrites(Leases):
@@ -29,6 +30,7 @@ class StatusWrites(Leases):
         container_generation: int,
         *,
         release_ports_of: tuple[str, ...] = (),
+        evidence: Evidence | None = None,
     ) -> Written | PortTaken:
         self.guard(lease)
         row = self.containers.get(lease.key)
@@ -49,7 +51,12 @@ class StatusWrites(Leases):
         if isinstance(change, Taken):
             held = change.holder
             return PortTaken(change.address, change.port, held.user_id, held.allocation_id)
-        return self._apply(row, container, chips, generations, container_generation, change, now)
+        kept = row.kept if evidence is not None else None
+        news = evidence is not None and (kept is None or kept.seen != evidence)
+        if evidence is not None and news:
+            body = merged(kept.body if kept else None, evidence, now)
+            row.kept = KeptEvidence(evidence, body, now)
+        return self._apply(row, container, chips, generations, container_generation, change, now, wrote=news)
 
     def _apply(
         self,
@@ -60,6 +67,8 @@ class StatusWrites(Leases):
         container_generation: int,
         change: Settled,
         now: datetime,
+        *,
+        wrote: bool = False,
     ) -> Written:
         self.settle_ledger(row.user_id, change, now)
         self.withdraw_endpoints(row.user_id, change.closes)
@@ -69,7 +78,7 @@ class StatusWrites(Leases):
         )
         if placed is not None and moves:
             self._move(row, placed, now)
-        wrote = bool(moves or change.closes or change.opens)
+        wrote |= bool(moves or change.closes or change.opens)
         wrote |= self.free_guard_leases(row.user_id, seen.closed_allocations)
         before = row.observed
         after = row.observed = merge_container(before, seen, container_generation, now)

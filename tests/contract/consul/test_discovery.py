@@ -53,6 +53,10 @@ async def test_instances_with_their_health(
     assert [(each.user_id, each.passing) for each in found] == [("u1", True), ("u2", False)]
     assert found[0] == one
     assert await discovery.instances("u1") == (one,)
+    [failing] = await discovery.instances("u2")
+    assert not failing.passing
+    assert failing.output != "", "the words of a failing check"
+    assert found[1].output == ""
     assert await discovery.instances("nobody") == ()
     assert await discovery.leader()
 

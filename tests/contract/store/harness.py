@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.clock import Clock
 from core.crypto import Sealer
+from core.domain.evidence import Evidence
 from core.store import chips_admin, intents
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import reading, transaction
@@ -28,6 +29,7 @@ from core.store.tables import (
     chip_events,
     chips,
     containers,
+    evidence,
     guard_grants,
     leases,
     placements,
@@ -61,6 +63,13 @@ class Entry(msgspec.Struct, frozen=True):
     is_open: bool
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """Evidence as it is kept, and when it last changed."""
+
+    evidence: Evidence
+    observed_at: datetime
+
+
 class Harness(Protocol):
     """Wishes are accepted as the API accepts them; columns are read as they stand."""
 
@@ -85,6 +94,7 @@ class Harness(Protocol):
     async def events(self, chip_id: str) -> list[Event]: ...
     async def placements(self, user_id: str) -> list[Placement]: ...
     async def ledger(self) -> list[Entry]: ...
+    async def kept(self, user_id: str) -> Kept | None: ...
 
 
 class PostgresHarness:
@@ -225,6 +235,12 @@ class PostgresHarness:
             Entry(row.user_id, row.allocation_id, row.address, row.port, row.closed_at is None)
             for row in await self._all(query)
         ]
+
+    async def kept(self, user_id: str) -> Kept | None:
+        row = await self._one(select(evidence).where(evidence.c.user_id == user_id))
+        if row is None:
+            return None
+        return Kept(msgspec.convert(row["body"], Evidence), row["observed_at"])
 
     async def _one(self, query: Any) -> dict[str, Any] | None:
         async with reading(self.engine) as connection:

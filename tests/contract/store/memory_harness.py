@@ -13,7 +13,7 @@ from core.domain.desired import Wanted
 from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
-from tests.contract.store.harness import Entry, Event, Placement
+from tests.contract.store.harness import Entry, Event, Kept, Placement
 from tests.memory_store import MemoryGuardLeases, MemoryStore
 
 
@@ -170,6 +170,11 @@ class MemoryHarness:
     async def ledger(self) -> list[Entry]:
         rows = [row.entry for row in self.memory.entries.values()]
         return [Entry(e.user_id, e.allocation_id, e.address, e.port, e.is_open) for e in rows]
+
+    async def kept(self, user_id: str) -> Kept | None:
+        row = self.memory.containers.get(user_id)
+        kept = row.kept if row is not None else None
+        return None if kept is None else Kept(kept.body, kept.observed_at)
 
 
 def _plain(columns: Any, *left_out: str) -> dict[str, Any]:

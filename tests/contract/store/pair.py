@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.domain.actions import ChipStatus
 from core.domain.desired import Breaker, Memory, Rhythm, Tries
+from core.domain.evidence import Evidence, JobSeen, SessionSeen
 from core.store import chips_admin, containers_admin, intents
 from core.store.interface import Lease
 from tests.contract.store.harness import PostgresHarness
@@ -133,4 +134,14 @@ chip_looks = st.builds(
         st.builds(Rhythm, st.integers(0, 2)),
     ),
     tries=st.builds(Tries, st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)),
+)
+
+
+evidence_seen = st.none() | st.builds(
+    Evidence,
+    away=st.sampled_from([{}, {"nomad": "dependency_nomad"}, {"waha": "dependency_waha"}]),
+    job=st.sampled_from([None, JobSeen(7, "running"), JobSeen(8, "running", edited=True)]),
+    sessions=st.sampled_from([{}, {"c": SessionSeen("WORKING", True)}, {"c": SessionSeen("FAILED", True)}]),
+    databases=st.sampled_from([None, 2]),
+    answers=st.booleans(),
 )

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -16,12 +17,13 @@ from sqlalchemy import select, text
 
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Registered, SpecHashes, Tries
+from core.domain.evidence import Evidence
 from core.domain.facts import Endpoint
 from core.errors import AppError
 from core.store.engine import engine_for, reading, transaction
 from core.store.guard_leases import Ask
 from core.store.interface import Lease
-from core.store.tables import chip_events, chips, containers, metadata, placements, port_ledger
+from core.store.tables import chip_events, chips, containers, evidence, metadata, placements, port_ledger
 from tests.contract.store.harness import Harness, PostgresHarness
 from tests.contract.store.memory_harness import MemoryHarness
 from tests.contract.store.pair import (
@@ -30,6 +32,7 @@ from tests.contract.store.pair import (
     allocation,
     chip_looks,
     different,
+    evidence_seen,
     numbers,
     phases,
     plain,
@@ -46,6 +49,12 @@ _NOT_KEPT_IN_MEMORY = {
     *("annotations", "created_at", "intent_at", "sealed_api_key", "sealed_hook_key"),
     *("storage_id", "namespace"),
 }
+
+_MOVING = ("status_since", "connected_at", "lease_until", "isolated_at", "deleted_at", "evidence_at")
+
+
+def _kept(body: Evidence, at: datetime) -> dict[str, Any]:
+    return {"body": body, "evidence_at": at}
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -212,10 +221,11 @@ class TwoStores(RuleBasedStateMachine):
                 loaded[chip.id] = chip.generation - data.draw(st.sampled_from([0, 0, 0, 1]))
         generation = snapshot.container.generation if snapshot else 1
         freed = data.draw(st.lists(st.builds(allocation, st.integers(0, 2), numbers), max_size=2))
+        found = data.draw(evidence_seen)
 
         async def call(harness: Harness, lease: Lease) -> Any:
             return await harness.store.write_status(
-                lease, status, seen, loaded, generation, release_ports_of=tuple(freed)
+                lease, status, seen, loaded, generation, release_ports_of=tuple(freed), evidence=found
             )
 
         self.stores(call, number)
@@ -344,7 +354,7 @@ class TwoStores(RuleBasedStateMachine):
                 (key, name): value
                 for key, row in rows.items()
                 for name, value in row.items()
-                if name in ("status_since", "connected_at", "lease_until", "isolated_at", "deleted_at")
+                if name in _MOVING
             }
             moved.append({key for key, value in times.items() if self.times[index].get(key) != value})
             self.times[index].clear()
@@ -379,9 +389,12 @@ class TwoStores(RuleBasedStateMachine):
                 (chip_events, "id"),
                 (placements, "allocation_id"),
                 (port_ledger, "allocation_id"),
+                (evidence, "user_id"),
             ):
                 for row in (await connection.execute(select(table).order_by(table.c[key]))).mappings():
                     values = {n: v for n, v in row.items() if n not in _NOT_KEPT_IN_MEMORY}
+                    if table is evidence:
+                        values = _kept(msgspec.convert(row["body"], Evidence), row["observed_at"])
                     if table is port_ledger:
                         values["is_open"] = values.pop("closed_at") is None
                     # Identities have gaps in PostgreSQL, after statements that were rolled back.
@@ -396,8 +409,10 @@ class TwoStores(RuleBasedStateMachine):
     async def _memory_rows(self) -> dict[Any, dict[str, Any]]:
         found: dict[Any, dict[str, Any]] = {}
         store = self.memory.memory
-        for user_id in store.containers:
+        for user_id, container in store.containers.items():
             found["containers", user_id] = await self.memory.container_columns(user_id) or {}
+            if container.kept is not None:
+                found["evidence", user_id] = _kept(container.kept.body, container.kept.observed_at)
         for chip in store.chips.values():
             found["chips", chip.id] = await self.memory.chip_columns(chip.id) or {}
             for count, event in enumerate(chip.events):

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import Sealer
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
+from core.domain.evidence import Evidence
 from core.domain.facts import Endpoint
 from core.settings import Settings
 from core.store.interface import Lease, UserSnapshot, Written
@@ -34,6 +35,7 @@ class FakeDaemon:
         allocation: str | None = None,
         chips: dict[str, ChipStatus] | None = None,
         loaded: UserSnapshot | None = None,
+        evidence: Evidence | None = None,
     ) -> UserSnapshot:
         """One pass over a user whose container is placed on `port` of 127.0.0.1.
 
@@ -65,6 +67,7 @@ class FakeDaemon:
             chips or {},
             {chip.id: chip.generation for chip in snapshot.chips if chip.id in (chips or {})},
             snapshot.container.generation,
+            evidence=evidence,
         )
         assert isinstance(written, Written)
         await self.store.release(lease)

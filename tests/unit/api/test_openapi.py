@@ -38,6 +38,7 @@ ROUTES = {
     "getChipQr": ("GET", "/api/v1/chips/{chip_id}/qr"),
     "disconnectChip": ("POST", "/api/v1/chips/{chip_id}/disconnect"),
     "reconnectChip": ("POST", "/api/v1/chips/{chip_id}/reconnect"),
+    "explainChip": ("GET", "/api/v1/chips/{chip_id}/explain"),
     "getContainer": ("GET", "/api/v1/containers/{user_id}"),
     "getContainerAccess": ("GET", "/api/v1/containers/{user_id}/access"),
     "receiveWahaWebhook": ("POST", "/api/v1/webhooks/waha/{user_id}"),

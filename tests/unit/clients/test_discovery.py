@@ -167,6 +167,30 @@ async def test_one_user_is_filtered_by_consul_and_again_here(
     assert httpx.URL(sent[0].url).params["filter"] == 'Service.Meta.user == "u2"'
 
 
+async def test_what_failing_checks_say_is_read_for_one_user_alone(
+    discovery: ConsulDiscovery, answer_with: Any
+) -> None:
+    listed = entry("u1", "a1", statuses=("passing", "critical", "warning"))
+    for check, (name, output) in zip(
+        listed["Checks"],
+        [("Serf Health Status", "Agent alive"), ("ping", "connection refused"), ("disk", "nearly full")],
+        strict=True,
+    ):
+        check |= {"Name": name, "Output": output}
+    answer_with(http(200, [listed]))
+    [one] = await discovery.instances("u1")
+    assert one.output == "ping: connection refused; disk: nearly full"
+    [every] = await discovery.instances()
+    assert every.output == ""  # lists of everybody are compared, and words of checks move by themselves
+
+
+async def test_a_passing_instance_has_nothing_to_say(discovery: ConsulDiscovery, answer_with: Any) -> None:
+    listed = entry("u1", "a1")
+    listed["Checks"][0] |= {"Name": "ping", "Output": "HTTP GET http://10.0.0.5:3101/ping: 200 OK"}
+    answer_with(http(200, [listed]))
+    assert [one.output for one in await discovery.instances("u1")] == [""]
+
+
 async def test_an_id_that_would_break_the_filter_is_filtered_here_alone(
     discovery: ConsulDiscovery, answer_with: Any
 ) -> None:
