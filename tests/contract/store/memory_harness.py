@@ -121,6 +121,8 @@ class MemoryHarness:
             "user_id": user_id,
             "generation": row.generation,
             "pinned": row.pinned,
+            "restart_generation": row.restart_generation,
+            "restart_allocation_id": row.restart_allocation,
             "paused": row.paused,
             "deleted_at": row.deleted_at,
             "status_since": seen.since,
