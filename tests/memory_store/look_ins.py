@@ -11,6 +11,7 @@ from core.domain.log_lines import Position
 from core.domain.look_ins import FRESH_S, VIEWED_S, Look, Meter, StoredLog, StoredStats, What
 from core.store.interface import Lease
 from core.store.notify import LOOK_INS, LOOKED
+from tests.memory_store.rows import Container
 from tests.memory_store.store import MemoryStore
 
 
@@ -34,9 +35,16 @@ class MemoryLookIns:
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
+        self._rows: dict[str, Container] = {}  # those that all below belongs to
         self._marks: dict[tuple[str, What], datetime] = {}
         self._stats: dict[str, _Stats] = {}
         self._logs: dict[str, _Log] = {}
+
+    def age(self, step: timedelta) -> None:
+        """Everything stored is that much older."""
+        self._marks = {key: until - step for key, until in self._marks.items()}
+        self._stats = {u: msgspec.structs.replace(one, at=one.at - step) for u, one in self._stats.items()}
+        self._logs = {u: msgspec.structs.replace(one, at=one.at - step) for u, one in self._logs.items()}
 
     async def watch(self, user_id: str, what: What, ttl_s: float = VIEWED_S) -> None:
         self._clean()
@@ -144,9 +152,11 @@ class MemoryLookIns:
     def _clean(self) -> None:
         """Everything of a container goes with its row."""
         self._store.up()
-        gone = {user for user, _ in self._marks} | self._stats.keys() | self._logs.keys()
-        for user in gone - self._store.containers.keys():
+        held = self._store.containers
+        for user in [user for user, row in self._rows.items() if held.get(user) is not row]:
+            del self._rows[user]
             self._stats.pop(user, None)
             self._logs.pop(user, None)
             for what in What:
                 self._marks.pop((user, what), None)
+        self._rows = dict(held)
