@@ -31,6 +31,8 @@ MOST_AT_ONCE: Final = 200
 _BEAT_S: Final = 10.0
 _FAILURES_UNTIL_YIELD: Final = 3
 _AFTER_FAILURE_S: Final = 2.0
+# How long a look that failed is left to other daemons, which may reach what this one does not.
+_YIELD_S: Final = 10.0
 # What nobody looks at is of no use to the next one, and a log is nothing to keep.
 _FORGET_AFTER_S: Final = 600.0
 
@@ -70,6 +72,7 @@ class LookIns:
         self._missed = False
         self._news = asyncio.Event()
         self._following: dict[str, _Follow] = {}
+        self._yielded: dict[str, float] = {}  # until when, on the clock's monotonic half
 
     def wanted(self, user_id: str) -> None:
         """Somebody looks, and nobody samples."""
@@ -101,7 +104,12 @@ class LookIns:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self) -> None:
+        now = self._clock.monotonic()
+        self._yielded = {user: until for user, until in self._yielded.items() if until > now}
         for user_id in list(self._asked):
+            if user_id in self._yielded:
+                del self._asked[user_id]
+                continue
             if user_id in self._following:
                 # It stays asked for until the look under way has seen why: it may be at its end already.
                 self._following[user_id].wake.set()
@@ -122,6 +130,7 @@ class LookIns:
         except StaleWrite:
             log.debug("look_in_lost")
         except DependencyError as error:
+            self._yielded[user_id] = self._clock.monotonic() + _YIELD_S
             log.warning("look_in_failed", code=error.code, error=error.message)
         except Exception:
             log.exception("look_in_broke")

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import structlog
+
 from core.clients.scheduler_look_ins import STREAMS, LookInScheduler
 from core.clock import Clock
 from core.domain.log_lines import Piece, Position, kept, take
@@ -22,6 +24,10 @@ LOGS_EVERY_S: Final = 2.0
 # Of a log's end: so much for somebody who begins to look, and so much more at each further look.
 _FIRST_BYTES: Final = 256 * 1024
 _FURTHER_BYTES: Final = 64 * 1024
+# A task that has just begun has no sample yet; so many rounds later its host measures none.
+_UNMEASURED_UNTIL_TOLD: Final = 4
+
+_log = structlog.get_logger(__name__)
 
 
 class Sampler:
@@ -41,6 +47,7 @@ class Sampler:
         self._clock = clock
         self._redactor = redactor
         self._next = dict.fromkeys(What, 0.0)
+        self._unmeasured = 0
         self._measured: tuple[str, int] | None = None
         self._allocation: str | None = None  # whose log stands below
         self._lines: tuple[str, ...] = ()
@@ -48,17 +55,17 @@ class Sampler:
         self._positions: dict[str, Position] = {}
 
     async def round(self, look: Look, lease: Lease) -> float:
-        """Sample what is watched and due; seconds until the next round.
+        """Sample what is watched and due; seconds until the next round. What failed stays due.
 
         Raises what the scheduler and the store raise, but for what is merely not there.
         """
         now = self._clock.monotonic()
         if What.STATS in look.watched and now >= self._next[What.STATS]:
-            self._next[What.STATS] = now + STATS_EVERY_S
             await self._stats(look, lease)
+            self._next[What.STATS] = now + STATS_EVERY_S
         if What.LOGS in look.watched and now >= self._next[What.LOGS]:
-            self._next[What.LOGS] = now + LOGS_EVERY_S
             await self._log(look, lease)
+            self._next[What.LOGS] = now + LOGS_EVERY_S
         due = min((self._next[what] for what in look.watched), default=now + STATS_EVERY_S)
         return max(0.0, due - self._clock.monotonic())
 
@@ -68,7 +75,11 @@ class Sampler:
         try:
             usage = await self._scheduler.usage(look.allocation_id)
         except Missing:
+            self._unmeasured += 1
+            if self._unmeasured == _UNMEASURED_UNTIL_TOLD:
+                _log.warning("look_in_unmeasured", user_id=self._user_id, allocation_id=look.allocation_id)
             return
+        self._unmeasured = 0
         measured = look.allocation_id, usage.taken_ns
         if measured == self._measured:
             return  # its task ended: Nomad goes on showing the last sample
