@@ -7,8 +7,9 @@ import pytest
 
 from core.domain import actions as act
 from core.domain.decide import decide
-from core.domain.facts import ClientStatus, Observation, Unknown, WahaStatus
+from core.domain.facts import ClientStatus, Observation, TaskEvent, Unknown, WahaStatus
 from core.domain.names import session_name
+from core.domain.placement import task_failure_reason
 from core.domain.states import Reason
 from tests.passes import CHIPS, POLICY, USERS, hosts, one_pass, settle
 from tests.world import World
@@ -135,6 +136,18 @@ def test_what_does_not_come_back_is_told_as_any_slow_start(world: World) -> None
         told.append(world.statuses[USER].reason)
     assert Reason.RESTARTING in told
     assert told[-1] == Reason.WAHA_NOT_READY
+
+
+def test_a_task_that_was_told_to_begin_again_did_not_fail(world: World) -> None:
+    (fact,) = world.observe(USER).allocations.value  # type: ignore[union-attr]
+    names = ("Started", "Restart Signaled", "Terminated", "Restarting")  # as on Nomad 1.10.5
+    events = tuple(TaskEvent(name, "Exit Code: 0", world.now) for name in names)
+    signalled = msgspec.structs.replace(fact, events=events, client=ClientStatus.PENDING)
+    assert task_failure_reason(signalled) is None
+    by_itself = msgspec.structs.replace(signalled, events=(events[0], *events[2:]))
+    assert task_failure_reason(by_itself) == Reason.TASK_FAILED
+    again = msgspec.structs.replace(signalled, events=(*events[:3], events[0], events[2]))
+    assert task_failure_reason(again) == Reason.TASK_FAILED
 
 
 def test_a_second_wish_restarts_again(world: World) -> None:
