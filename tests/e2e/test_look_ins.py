@@ -86,7 +86,7 @@ def test_stats_are_those_of_the_process(looked: Looked) -> None:
         # A simulator takes 25 to 40 MB; raw_exec counts the shell of its executor's group too.
         return seen if abs(seen["memory_usage_mb"] - really) < 8 else None
 
-    seen = until(close, 30, "stats are what /proc says")
+    seen = until(close, 30, "stats are what /proc says") or {}
     assert 0 <= seen["cpu_percent"] < 100
     assert seen["memory_limit_mb"] > 0
     assert seen["memory_percent"] == pytest.approx(

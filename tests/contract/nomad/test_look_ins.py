@@ -119,14 +119,16 @@ def test_both_streams_are_read_from_their_ends(cluster: Cluster) -> None:
 def test_a_log_is_followed_without_gap_or_double_while_it_grows(cluster: Cluster) -> None:
     count = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i of a log that grows; sleep 0.005; done"
     alloc = started(cluster, f"{count}; exec sleep 600")
-    position, got = None, []
+    position = None
+    got: list[bytes | str] = []
     deadline = time.monotonic() + 30
     while len(got) < 300 and time.monotonic() < deadline:
         try:
             taken = take(log(cluster, alloc["ID"], most=64 * 1024), position)
         except Missing:
             continue
-        position, got = taken.position, [*got, *taken.lines]
+        position = taken.position
+        got += taken.lines
     assert got == [f"line {n} of a log that grows".encode() for n in range(1, 301)]
 
 

@@ -176,12 +176,14 @@ def test_no_known_secret_survives_in_any_split_over_reads(
 def test_every_line_comes_once_whatever_the_reads(parts: list[bytes], cuts: list[int]) -> None:
     data = b"\n".join(parts) + b"\n"
     expected = data.split(b"\n")[:-1]
-    log, at, got = Log(file_bytes=50), None, []
+    log, at = Log(file_bytes=50), None
+    got: list[bytes | str] = []
     for step in [*cuts, len(data)]:
         log.write(data[:step])
         data = data[step:]
         taken = take(log.window(100_000, 7), at)
-        at, got = taken.position, [*got, *taken.lines]
+        at = taken.position
+        got += taken.lines
     assert got == expected
 
 

@@ -66,7 +66,7 @@ def test_a_wish_restarts_what_runs_once_and_the_chip_comes_back_without_a_qr(wor
 def test_its_owner_reads_that_it_restarts_until_the_session_is_back(world: World) -> None:
     world.ask_for_restart(USER)
     one_pass(world, USER)
-    reasons = []
+    reasons: list[str | None] = []
     while not reasons or reasons[-1] is not None:
         world.tick(2.0)
         one_pass(world, USER)
