@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 # Longer ones are left out as a whole: they are no text for people, and a window holds no more.
-LINE_BYTES: Final = 32 * 1024
+LINE_BYTES: Final = 16 * 1024
 LEFT_OUT: Final = "[... linhas omitidas]"
 TOO_LONG: Final = "[linha longa demais, omitida]"
 # Of all lines that are kept of one container, in UTF-8 with their ends.

@@ -23,9 +23,10 @@ _QR_BLOCKS: Final = 8
 _QR_LINE: Final = f"{HIDDEN} (QR Code)"
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|\\"(?:[^"\\])*(?:\\")?|[^\s,;&}\]"']+)"""
 _NAMED = (
-    r"(?i)([\w.-]*(?:passw(?:or)?d|passwd|pwd|senha|secret|token|api[_-]?key|hmac(?:[_-]?key)?|credential)\w*"
+    r"(?i)((?:passw(?:or)?d|passwd|pwd|senha|secret|token|api[_-]?key|hmac(?:[_-]?key)?|credential)\w{0,40}"
     r"""\\?["']?\s*[:=]\s*)"""
 )
+# Every repetition that may be tried from many places is bounded: a line is what a program printed.
 _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     # Headers: the scheme is no secret, and what follows it is.
     (
@@ -40,7 +41,7 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(_NAMED + _VALUE), rf"\1{HIDDEN}"),
     # User and password of an address, also where the password holds an @.
     (re.compile(r"""(://)[^\s/?#"'<>]*@"""), rf"\1{HIDDEN}@"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{8,2048}\.[\w-]{8,4096}(?:\.[\w-]{0,1024})?"), HIDDEN),
     # What a QR code says, as a picture and as text; and the code that pairs without one.
     (re.compile(r"(data:image/[a-z+.-]+;base64,)[A-Za-z0-9+/=_-]*"), rf"\1{HIDDEN}"),
     (re.compile(r"\b\d@[A-Za-z0-9+/=_-]{16,}(?:,[A-Za-z0-9+/=_-]+)*"), HIDDEN),

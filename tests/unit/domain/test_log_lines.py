@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from urllib.parse import quote
 
 import pytest
@@ -228,6 +229,17 @@ def test_what_is_no_text_is_shown_as_such_and_bounded() -> None:
     assert redactor.clean(b"caf\xe9 \xff") == "caf\ufffd \ufffd"
     assert len(redactor.clean(b"x" * 10_000)) < LINE_CHARACTERS + 10
     assert API_KEY[:8] not in Redactor((API_KEY,)).clean(b"y" * (LINE_CHARACTERS - 8) + API_KEY.encode())
+
+
+@pytest.mark.parametrize(
+    "unit", ["x", "token", "token=", "eyJabcdefgh-", "://a", "\x1b]", 'password="', "1@", "authorization: "]
+)
+def test_a_hostile_line_costs_no_more_than_its_length(unit: str) -> None:
+    """A program prints what it likes; a pattern that is tried anew from each place would take minutes."""
+    line = (unit * LINE_BYTES)[:LINE_BYTES].encode()
+    began = time.process_time()
+    Redactor(SECRETS).clean(line)
+    assert time.process_time() - began < 2
 
 
 def test_a_redactor_shows_nothing_of_what_it_knows() -> None:
