@@ -20,7 +20,7 @@ from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
-from api.routes import accounts, chips, containers, explain, service, webhooks
+from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
 from api.services import Services
 from api.tokens import Tokens
 from api.vault import Vault
@@ -31,7 +31,8 @@ from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.settings import Settings
 from core.store.engine import create_engine
-from core.store.notify import OBSERVED, Item, Listener, News
+from core.store.look_ins import PostgresLookIns
+from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
 
 CORS_HEADERS: Final = [
     "Authorization",
@@ -79,6 +80,11 @@ def create_app(
             explain.explain_chip,
             containers.get_container,
             containers.get_container_access,
+            look_ins.get_container_stats,
+            look_ins.get_container_logs,
+            look_ins.restart_container_of,
+            look_ins.get_my_container,
+            look_ins.restart_my_container,
             webhooks.receive_waha_webhook,
         ],
     )
@@ -119,8 +125,8 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
-        observed = ObservedHub()
-        stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, qr)))
+        observed, looked = ObservedHub(), ObservedHub()
+        stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, looked, qr)))
         yield Services(
             settings=settings,
             clock=clock,
@@ -132,22 +138,30 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             proxies=TrustedProxies(settings.api.trusted_proxies),
             observed=observed,
             qr=qr,
+            look_ins=PostgresLookIns(engine),
+            looked=looked,
         )
 
 
-async def _listen(settings: Settings, observed: ObservedHub, qr: QrDesk) -> None:
-    """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again."""
+async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:
+    """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again.
+
+    And hear of samples, which only wake those who look.
+    """
     listener = Listener(
-        settings.store.database_url.reveal(), [OBSERVED], application_name="wahafleet api listen"
+        settings.store.database_url.reveal(), [OBSERVED, LOOKED], application_name="wahafleet api listen"
     )
 
     def hear(item: Item) -> None:
-        if isinstance(item, News):
+        if isinstance(item, News) and item.channel == LOOKED:
+            looked.announce(item.payload)
+        elif isinstance(item, News):
             qr.forget_soon(item.payload)
             observed.announce(item.payload)
         else:
             qr.forget_all()
             observed.announce_all()
+            looked.announce_all()
 
     try:
         await listener.run(hear)

@@ -64,6 +64,17 @@ def _chip(status: str, phase: str, waha_status: str | None) -> dict[str, Any]:
 
 _WAITING: Final = _chip("WAITING_QR", "queued", None)
 
+_RESTART: Final = {
+    "user_id": _USER_ID,
+    "status": "restarting",
+    "message": "O container vai reiniciar; os chips voltam sozinhos, sem novo QR Code.",
+}
+_RESTART_EARLY: Final = (
+    "container_not_placed",
+    "O container não está em execução, então não há o que reiniciar. "
+    "Ele inicia sozinho; tente novamente em instantes.",
+)
+
 BODIES: Final[Mapping[str, Any]] = {
     "register": {
         "name": "Ana Souza",
@@ -181,6 +192,39 @@ ANSWERS: Final[Mapping[str, Any]] = {
         "base_url": "http://10.0.0.11:3100",
         "api_key": "<64 hex characters>",
     },
+    "getContainerStats": {
+        "user_id": _USER_ID,
+        "cpu_percent": 3.4,
+        "memory_usage_mb": 212.5,
+        "memory_limit_mb": 1024,
+        "memory_percent": 20.75,
+        "network_rx_bytes": None,
+        "network_tx_bytes": None,
+        "sampled_at": _TIME,
+        "reason": None,
+        "message": None,
+    },
+    "getContainerLogs": {
+        "user_id": _USER_ID,
+        "lines": ["WAHA (WhatsApp HTTP API) - Running GOWS engine...", "X-Api-Key: ***"],
+        "last_line": 2,
+        "read_at": _TIME,
+        "message": None,
+    },
+    "restartContainer": _RESTART,
+    "restartMyContainer": _RESTART,
+    "getMyContainer": {
+        "container_name": f"waha_plus_user_{_USER_ID}",
+        "status": "running",
+        "phase": "ready",
+        "reason": None,
+        "reason_text": None,
+        "port": 3100,
+        "image": "devlikeapro/waha:gows-2026.7.1",
+        "engine": "GOWS",
+        "chips": 1,
+        "created_at": _TIME,
+    },
     "health": {"status": "ok", "service": "wahafleet-api"},
     "live": {"status": "ok", "service": "wahafleet-api"},
     "ready": {"status": "ok", "service": "wahafleet-api", "dependencies": {"store": "ok", "cache": "ok"}},
@@ -213,6 +257,17 @@ _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
     ("getContainerAccess", 403): ("operator_required", "Recurso disponível apenas para operadores."),
     ("getContainer", 404): ("container_not_found", "Container não encontrado."),
     ("getContainerAccess", 404): ("container_not_found", "Container não encontrado."),
+    ("getContainerStats", 403): ("operator_required", "Recurso disponível apenas para operadores."),
+    ("getContainerStats", 404): ("container_not_found", "Container não encontrado."),
+    ("getContainerLogs", 403): ("operator_required", "Recurso disponível apenas para operadores."),
+    ("getContainerLogs", 404): ("container_not_found", "Container não encontrado."),
+    ("getContainerLogs", 422): ("invalid_input", "lines: Use um número de 1 a 2000."),
+    ("restartContainer", 403): ("operator_required", "Recurso disponível apenas para operadores."),
+    ("restartContainer", 404): ("container_not_found", "Container não encontrado."),
+    ("restartContainer", 409): _RESTART_EARLY,
+    ("getMyContainer", 404): ("container_not_found", "Container não encontrado."),
+    ("restartMyContainer", 404): ("container_not_found", "Container não encontrado."),
+    ("restartMyContainer", 409): _RESTART_EARLY,
     ("receiveWahaWebhook", 401): ("bad_signature", "Assinatura do webhook inválida."),
 }
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -221,6 +276,7 @@ _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "changeMe": ("document", "CPF ou CNPJ inválido. Confira os números digitados."),
     "createChip": ("alias", "Use de 3 a 100 caracteres."),
     "reconnectChip": ("fresh", "Valor de tipo inválido."),
+    "getContainerLogs": ("lines", "Use um número de 1 a 2000."),
 }
 
 

@@ -60,6 +60,7 @@ def config() -> OpenAPIConfig:
             Tag("accounts", "Register, log in, one's own account"),
             Tag("chips", "WhatsApp numbers: wishes and what became of them"),
             Tag("containers", "For operators"),
+            Tag("me", "What belongs to the caller"),
             Tag("webhooks", "From WAHA"),
             Tag("service", "For those who run it"),
         ],

@@ -221,6 +221,65 @@ class Container(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+class OwnContainer(msgspec.Struct, frozen=True):
+    """A user's container, as its owner sees it: nothing of the host that it runs on."""
+
+    container_name: str
+    status: str
+    phase: str
+    reason: str | None
+    reason_text: str | None
+    port: int | None
+    image: str
+    engine: str
+    chips: int
+    created_at: datetime
+
+
+class ContainerStats(msgspec.Struct, frozen=True):
+    """What a container uses.
+
+    Attributes:
+        cpu_percent: 100 = one core. memory_limit_mb: the most that the plan allows.
+        network_rx_bytes, network_tx_bytes: null as long as nothing meters the network.
+        message: why the figures are null, for people.
+    """
+
+    user_id: str
+    cpu_percent: float | None
+    memory_usage_mb: float | None
+    memory_limit_mb: float | None
+    memory_percent: float | None
+    network_rx_bytes: int | None
+    network_tx_bytes: int | None
+    sampled_at: datetime | None
+    reason: str | None
+    message: str | None
+
+
+class ContainerLog(msgspec.Struct, frozen=True):
+    """The newest lines of a container's log, oldest first, without secrets.
+
+    Attributes:
+        last_line: number of the newest line; rises by one a line.
+        message: why there are none, or none newer; for people.
+    """
+
+    user_id: str
+    lines: list[str]
+    last_line: int
+    read_at: datetime | None
+    message: str | None
+
+
+class RestartAccepted(msgspec.Struct, frozen=True):
+    """The wish was accepted; the container's `reason` is `restarting` until it is back."""
+
+    user_id: str
+    status: str
+    message: str
+
+
 class ContainerAccess(msgspec.Struct, frozen=True):
     """How a trusted service reaches a user's WAHA. Secret."""
 

@@ -17,11 +17,15 @@ from core.clients.cache import Cache
 from core.clock import Clock
 from core.settings import Settings
 from core.store.engine import Engine
+from core.store.look_ins import PostgresLookIns
 
 
 @dataclass(frozen=True)
 class Services:
-    """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`."""
+    """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
+
+    `observed`: news of passes. `looked`: of samples of containers that somebody looks into.
+    """
 
     settings: Settings
     clock: Clock
@@ -33,6 +37,8 @@ class Services:
     proxies: TrustedProxies
     observed: ObservedHub
     qr: QrDesk
+    look_ins: PostgresLookIns
+    looked: ObservedHub
 
     @property
     def proxy_enabled(self) -> bool:

@@ -71,6 +71,52 @@ def resume(target: Target, user: str) -> None:
     _pause(target, user, paused=False)
 
 
+@container.command()
+@click.argument("user")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_obj
+def stats(target: Target, user: str, *, output: str) -> None:
+    """Show what the container of USER (a user id or e-mail) uses right now."""
+    found: dict[str, Any] = dict(target.get(f"/containers/{path_part(user)}/stats"))
+    if output == "json":
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    if found["sampled_at"] is None:
+        raise CommandError(str(found["message"]))
+    limit = found["memory_limit_mb"]
+    click.echo(f"cpu     {found['cpu_percent']:.1f} % of one core")
+    click.echo(f"memory  {found['memory_usage_mb']:.1f} of {limit:.0f} MB ({found['memory_percent']:.1f} %)")
+    click.echo(f"taken   {found['sampled_at']}")
+
+
+@container.command()
+@click.argument("user")
+@click.option("-f", "--follow", is_flag=True, help="Go on with every further line until interrupted.")
+@click.option("-n", "--lines", type=click.IntRange(1, 2000), default=200, show_default=True)
+@click.pass_obj
+def logs(target: Target, user: str, *, follow: bool, lines: int) -> None:
+    """Show the newest lines that the container of USER (a user id or e-mail) printed, without secrets."""
+    path = f"/containers/{path_part(user)}/logs"
+    if follow:
+        for line in target.events(path, lines=lines, follow="true"):
+            click.echo(line)
+        return
+    found: dict[str, Any] = dict(target.get(path, lines=lines))
+    for line in found["lines"]:
+        click.echo(line)
+    if found["message"]:
+        click.echo(found["message"], err=True)
+
+
+@container.command()
+@click.argument("user")
+@click.pass_obj
+def restart(target: Target, user: str) -> None:
+    """Restart the container of USER (a user id or e-mail) in place; its chips come back without a QR code."""
+    accepted = target.post(f"/containers/{path_part(user)}/restart")
+    click.echo(f"{accepted['user_id']} restarting")
+
+
 def _pause(target: Target, user: str, *, paused: bool) -> None:
     from core.domain.names import parse_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -83,22 +84,36 @@ class Target:
 
         Raises CommandError with the API's own sentence for anything but 200.
         """
+        return self._asked("GET", path, 200, query)
+
+    def post(self, path: str) -> Any:
+        """The decoded answer of POST `path`, which is accepted with 202. Raises CommandError as `get` does."""
+        return self._asked("POST", path, 202, {})
+
+    def events(self, path: str, **query: str | int) -> Iterator[str]:
+        """The data of each server-sent event of GET `path`, until the API ends it. Raises CommandError."""
+        import httpx
+
+        # A comment comes every ten seconds; silence for longer means that nobody is there any more.
+        try:
+            with httpx.stream("GET", params=query, timeout=TIMEOUT_S, **self._to(path)) as answer:
+                if answer.status_code != 200:
+                    answer.read()
+                    raise CommandError(_refusal(self.url, answer))
+                for line in answer.iter_lines():
+                    if line.startswith("data: "):
+                        yield line.removeprefix("data: ")
+        except httpx.HTTPError as error:
+            raise self._silent(error) from error
+
+    def _asked(self, method: str, path: str, wanted: int, query: dict[str, str | int]) -> Any:
         import httpx  # the verbs that run parts of the system do not need it
 
         try:
-            answer = httpx.get(
-                f"{self.url}/api/v1{path}",
-                params=query,
-                headers={"Authorization": f"Bearer {self.operator_token}"},
-                timeout=TIMEOUT_S,
-                trust_env=False,
-            )
+            answer = httpx.request(method, params=query, timeout=TIMEOUT_S, **self._to(path))
         except httpx.HTTPError as error:
-            raise CommandError(
-                f"{self.url} does not answer ({type(error).__name__}); see that `wahafleet up` runs, or name "
-                "another address with --api."
-            ) from error
-        if answer.status_code != 200:
+            raise self._silent(error) from error
+        if answer.status_code != wanted:
             raise CommandError(_refusal(self.url, answer))
         try:
             return answer.json()
@@ -106,6 +121,19 @@ class Target:
             raise CommandError(
                 f"{self.url} is no wahafleet API; check the address given with --api."
             ) from None
+
+    def _to(self, path: str) -> dict[str, Any]:
+        return {
+            "url": f"{self.url}/api/v1{path}",
+            "headers": {"Authorization": f"Bearer {self.operator_token}"},
+            "trust_env": False,
+        }
+
+    def _silent(self, error: Exception) -> CommandError:
+        return CommandError(
+            f"{self.url} does not answer ({type(error).__name__}); see that `wahafleet up` runs, or name "
+            "another address with --api."
+        )
 
 
 def _refusal(url: str, answer: httpx.Response) -> str:

@@ -40,7 +40,13 @@ BLOCKED: Final = "blocked"
 _STORE_ACTIONS: Final = (act.AdoptJob, act.RemoveContainer, act.RemoveChip)
 _CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
-_UNSETTLING: Final = (act.RegisterJob, act.ReplaceAllocation, act.StopJob, act.PurgeJob)
+_UNSETTLING: Final = (
+    act.RegisterJob,
+    act.ReplaceAllocation,
+    act.RestartAllocation,
+    act.StopJob,
+    act.PurgeJob,
+)
 
 Record: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -209,6 +215,11 @@ class _Performance:
                     # ever. While this very allocation stands the remedy may be taken again.
                     await store.record_renewal(lease, allocation_id)
                 await scheduler.stop_allocation(allocation_id)
+            case act.RestartAllocation(allocation_id=allocation_id, generation=wish, restarts=restarts):
+                # Remembered first: whoever comes after a crash sees by it whether it took place.
+                await store.record_restart_begun(lease, restarts)
+                await scheduler.restart_allocation(allocation_id)
+                return partial(store.record_restarted, lease, wish)
             case act.EvaluateJob():
                 await scheduler.evaluate(job)
             case act.StopJob():

@@ -21,6 +21,7 @@ from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
 from core.clients.qr_cache import QrCache
 from core.clients.scheduler import NomadScheduler
+from core.clients.scheduler_look_ins import NomadLookIns
 from core.clients.storage import storages
 from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
@@ -33,7 +34,8 @@ from core.settings import LoopSettings, Settings, SettingsError
 from core.store import inbox
 from core.store.engine import create_engine
 from core.store.housekeeping import PostgresHousekeeping
-from core.store.notify import INBOX, INTENTS, Listener, notify_each
+from core.store.look_ins import PostgresLookIns
+from core.store.notify import INBOX, INTENTS, LOOK_INS, Listener, notify_each
 from core.store.orphans import PostgresOrphans
 from core.store.reconcile import PostgresReconcileStore
 from daemon import announce
@@ -43,6 +45,7 @@ from daemon.fleet import KEY, Fleet, Lister
 from daemon.health import Health, listening
 from daemon.janitor.wiring import janitor
 from daemon.load import Loader
+from daemon.look_ins import LookIns
 from daemon.mail import Mailroom
 from daemon.metrics import Metrics
 from daemon.observe import Observer
@@ -182,10 +185,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ttl_s=settings.loop.lease_ttl_s,
             heartbeat_s=settings.loop.lease_heartbeat_s,
         )
-        url = settings.store.database_url.reveal()
+        look_ins = LookIns(
+            owner=owner,
+            store=store,
+            look_ins=PostgresLookIns(engine),
+            scheduler=NomadLookIns(scheduler),
+            settings=settings.job,
+            clock=clock,
+        )
+        listener = Listener(settings.store.database_url.reveal(), (INTENTS, INBOX, LOOK_INS))
         sources: list[Source] = [
             fleet,
-            StoreNews(Listener(url, (INTENTS, INBOX)), queue, fleet, mailroom, clock),
+            StoreNews(listener, queue, fleet, mailroom, clock, look_ins=look_ins),
+            look_ins,
             SchedulerEvents(scheduler, queue, fleet),
             DiscoveryWatch(discovery, queue, fleet, wait_s=settings.consul.watch_wait_s),
             Inbox(mailroom, queue, clock, functools.partial(inbox.purge, engine, settings.loop.inbox_keep_s)),

@@ -102,6 +102,6 @@ consul {
 
 telemetry {
   prometheus_metrics         = true
-  publish_allocation_metrics = true
+  publish_allocation_metrics = true # without it a client measures no task at all
   publish_node_metrics       = true
 }

@@ -194,6 +194,7 @@ class World(Accidents):
             modified_at=a.modified,
             address=a.host,
             port=a.port,
+            restarts=a.restarts,
         )
 
     # --- what actions do -----------------------------------------------------------------------------
@@ -221,6 +222,10 @@ class World(Accidents):
                 if key_refused:
                     self._container(user, key_renewed_for=allocation_id)
                 self.replace(allocation_id)
+            case act.RestartAllocation(allocation_id=allocation_id, generation=wish, restarts=restarts):
+                self._container(user, restart_mark=restarts)
+                self.restart(allocation_id)
+                self._container(user, restarted_generation=wish, restart_mark=None)
             case act.EvaluateJob():
                 if user in self.jobs:
                     self.jobs[user].forgotten = False
@@ -299,6 +304,25 @@ class World(Accidents):
             if a.id == allocation_id and a.listed and a.client is ClientStatus.RUNNING:
                 a.desired = "stop"
 
+    def restart(self, allocation_id: str) -> None:
+        """Nomad's "restart this allocation": its process ends and begins again in place."""
+        for a in self.allocations:
+            if a.id == allocation_id and a.listed and a.client is ClientStatus.RUNNING:
+                a.restarts += 1
+                self.kill_container(a.user)
+
+    def ask_for_restart(self, user: str) -> None:
+        entry = self.desired.get(user)
+        running = [a for a in self.allocations if a.user == user and a.client is ClientStatus.RUNNING]
+        if entry is not None and running:
+            generation = entry.container.generation + 1
+            self._container(
+                user,
+                generation=generation,
+                restart_generation=generation,
+                restart_allocation=running[-1].id,
+            )
+
     def end_unnoticed(self, user: str) -> None:
         """A client that was cut off stops its container and is back before the servers notice."""
         for a in self.allocations:
@@ -362,6 +386,8 @@ class World(Accidents):
             empty_since=status.empty_since,
             isolated=before.isolated or status.isolated,
             key_renewed_for=None if status.key_accepted else before.key_renewed_for,
+            restarted_generation=max(before.restarted_generation, status.restarted_generation or 0),
+            restart_mark=None if status.restarted_generation is not None else before.restart_mark,
             since=self.now if moved else before.since,
             current_allocation=self.current.get(user),
         )

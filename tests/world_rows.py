@@ -33,6 +33,7 @@ class Allocation:
     stops_at: datetime | None = None
     listed: bool = True  # a purge takes it out of every list while its container may still run
     refuses_key: bool = False
+    restarts: int = 0
 
 
 @dataclass

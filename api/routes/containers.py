@@ -36,7 +36,7 @@ _log = structlog.get_logger("audit")
 )
 async def get_container(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Container:
     services = services_of(request)
-    found = await _container(services, user_id)
+    found = await container_of(services, user_id)
     return Container(
         user_id=found.user_id,
         container_name=found.container_name,
@@ -68,14 +68,14 @@ async def get_container(request: Request[Any, Any, Any], user_id: FromPath[str])
 )
 async def get_container_access(request: Request[Any, Any, Any], user_id: FromPath[str]) -> ContainerAccess:
     services = services_of(request)
-    found = await _container(services, user_id)
+    found = await container_of(services, user_id)
     if found.address is None or found.port is None:
         raise Conflict(
             "O container ainda não tem porta. Tente novamente em instantes.", code="container_not_placed"
         )
     secrets = await in_time(container_secrets(services.engine, found.user_id, services.vault.sealer))
     if secrets is None:
-        raise _unknown()
+        raise unknown_container()
     by = request.scope.get("user")
     _log.info(
         "container_access_read",
@@ -92,7 +92,8 @@ async def get_container_access(request: Request[Any, Any, Any], user_id: FromPat
     )
 
 
-async def _container(services: Services, user: str) -> ContainerView:
+async def container_of(services: Services, user: str) -> ContainerView:
+    """The container of a user, by id or e-mail. Raises NotFound."""
     user_id = parse_id(user)
     if user_id is None and "@" in user:
         try:
@@ -101,9 +102,9 @@ async def _container(services: Services, user: str) -> ContainerView:
             user_id = None
     found = None if user_id is None else await in_time(read_container(services.engine, user_id))
     if found is None or found.deleted:
-        raise _unknown()
+        raise unknown_container()
     return found
 
 
-def _unknown() -> NotFound:
+def unknown_container() -> NotFound:
     return NotFound("Container não encontrado.", code="container_not_found")

@@ -23,7 +23,7 @@ import requests
 from requests.adapters import BaseAdapter
 
 from core.clients import scheduler_facts as facts
-from core.clients.scheduler_errors import SYSTEM, translated
+from core.clients.scheduler_errors import SYSTEM, of_client, translated
 from core.clients.scheduler_watch import RELIST, JobWatch, Relist
 from core.domain.facts import (
     AllocationFact,
@@ -33,7 +33,7 @@ from core.domain.facts import (
     ListedAllocation,
     ListedJob,
 )
-from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX
+from core.domain.names import JOB_PREFIX, TASK_NAME, VARIABLE_PREFIX
 from core.errors import AppError, Missing, Rejected, Unavailable
 from core.settings import NomadSettings
 
@@ -103,6 +103,12 @@ class Scheduler(Protocol):
         """Stop it and have another placed, which starts when this one is dead; no error when it is gone already.
 
         Nomad does that for an allocation that ended, too, so it is only for one that runs.
+        """
+
+    async def restart_allocation(self, allocation_id: str) -> None:
+        """Have its task started again in place. Answers once what ran has ended.
+
+        Raises StaleWrite when its task does not run at this moment, Missing when there is no such allocation.
         """
 
     async def evaluate(self, job_id: str) -> None:
@@ -193,7 +199,7 @@ class NomadScheduler:
         body: dict[str, Any] = {"Job": job, "EnforceIndex": True, "JobModifyIndex": expected_index}
         if submission is not None:
             body["Submission"] = submission
-        await self._call("put", "jobs", json=body)
+        await self.call("put", "jobs", json=body)
         return facts.job_fact(await self._job(str(job["ID"])))
 
     async def stop(self, job_id: str) -> None:
@@ -204,24 +210,29 @@ class NomadScheduler:
 
     async def stop_allocation(self, allocation_id: str) -> None:
         try:
-            await self._call("put", "allocation", allocation_id, "stop")
+            await self.call("put", "allocation", allocation_id, "stop")
         except Missing:
             return
+
+    async def restart_allocation(self, allocation_id: str) -> None:
+        body = {"TaskName": TASK_NAME}
+        with of_client():
+            await self.call("put", "client/allocation", allocation_id, "restart", json=body)
 
     async def evaluate(self, job_id: str) -> None:
         # Nomad answers 500 "job not found" for a job that is gone, so that is asked first.
         try:
             await self._job(job_id)
-            await self._call("post", "job", job_id, "evaluate", json={"JobID": job_id})
+            await self.call("post", "job", job_id, "evaluate", json={"JobID": job_id})
         except Missing:
             return
 
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
-        await self._call("put", "variable", *path.split("/"), json={"Items": dict(items)})
+        await self.call("put", "variable", *path.split("/"), json={"Items": dict(items)})
 
     async def delete_variables(self, path: str) -> None:
         try:
-            await self._call("delete", "variable", *path.split("/"))
+            await self.call("delete", "variable", *path.split("/"))
         except Missing:
             return
 
@@ -240,7 +251,7 @@ class NomadScheduler:
 
     async def _deregister(self, job_id: str, *, purge: bool) -> None:
         try:
-            await self._call("delete", "job", job_id, params={"purge": "true" if purge else "false"})
+            await self.call("delete", "job", job_id, params={"purge": "true" if purge else "false"})
         except Missing:
             return
 
@@ -265,7 +276,7 @@ class NomadScheduler:
     async def _read(self, type_: Any, *path: str, params: dict[str, object] | None = None) -> Any:
         """The answer as `type_`. Raises Unavailable when it does not fit: misread facts are worse than none."""
         area, *rest = path
-        answer = await self._call("get", area, *rest, params=params)
+        answer = await self.call("get", area, *rest, params=params)
         return _decoded(type_, area, answer.content)
 
     async def _list(self, type_: type[T], area: str, params: Mapping[str, str]) -> list[T]:
@@ -274,7 +285,7 @@ class NomadScheduler:
         token = ""
         for _ in range(_MOST_PAGES):
             query = {**params, "per_page": str(_PER_PAGE), **({"next_token": token} if token else {})}
-            answer = await self._call("get", area, params=query)
+            answer = await self.call("get", area, params=query)
             found += _decoded(list[type_] | None, area, answer.content) or ()  # type: ignore[valid-type]
             before, token = token, answer.headers.get("X-Nomad-NextToken", "")
             if not token:
@@ -283,7 +294,7 @@ class NomadScheduler:
                 break
         raise Unavailable(SYSTEM, f"{area}: the list does not come to an end", code="malformed")
 
-    async def _call(
+    async def call(
         self,
         method: str,
         area: str,
@@ -332,6 +343,8 @@ class NomadScheduler:
             "jobs": client.jobs,
             "allocation": client.allocation,
             "allocations": client.allocations,
+            "client/allocation": client.client.allocation,
+            "client/fs/logs": client.client.stream_logs,
             "variable": client.variable,
             "vars": client.variables,
             "leader": client.status.leader,

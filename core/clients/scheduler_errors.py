@@ -9,6 +9,8 @@ refuse. In that last heap two texts are told apart, since nothing else distingui
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nomad
 import requests
@@ -19,6 +21,8 @@ SYSTEM = "nomad"
 DEFAULT_PAUSE_S = 1.0
 
 _CAS_CONFLICT = "Enforcing job modify index"
+_NO_PATH = "No path to node"
+_NOT_RUNNING = "Task not running"
 _INVALID = re.compile(r"\b\d+ errors? occurred:")
 
 
@@ -51,6 +55,25 @@ def of_response(status: int, text: str, retry_after: str | None = None) -> Depen
     if 400 <= status < 500:
         return Rejected(SYSTEM, said)
     return Unavailable(SYSTEM, said)
+
+
+@contextmanager
+def of_client() -> Iterator[None]:
+    """Around calls that a node's own agent answers, whose refusals mean something else than the servers' do.
+
+    A node that nobody reaches is told as 404 `No path to node`, a task that does not run as 500 `Task not
+    running` (Nomad 1.10.5).
+    """
+    try:
+        yield
+    except Missing as error:
+        if _NO_PATH in error.message:
+            raise Unavailable(SYSTEM, "no path to the node", code="no_path_to_node") from error
+        raise
+    except Unavailable as error:
+        if _NOT_RUNNING in error.message:
+            raise StaleWrite(SYSTEM, "the task does not run at this moment") from error
+        raise
 
 
 def _seconds(retry_after: str | None) -> float:

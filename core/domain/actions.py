@@ -42,6 +42,17 @@ class ReplaceAllocation(msgspec.Struct, frozen=True, tag=True):
     key_refused: bool = False
 
 
+class RestartAllocation(msgspec.Struct, frozen=True, tag=True):
+    """Have the container's process started again in place: same allocation, same port.
+
+    `restarts`: how often its task was restarted before, which is remembered first. `generation`: of the wish.
+    """
+
+    allocation_id: str
+    generation: int
+    restarts: int
+
+
 class EvaluateJob(msgspec.Struct, frozen=True, tag=True):
     """Have Nomad look at the job again: its container ended and nobody places another."""
 
@@ -114,6 +125,7 @@ ContainerAction: TypeAlias = (
     | RegisterJob
     | AdoptJob
     | ReplaceAllocation
+    | RestartAllocation
     | EvaluateJob
     | StopJob
     | PurgeJob
@@ -135,6 +147,7 @@ Action: TypeAlias = ContainerAction | ChipAction
 
 DESTRUCTIVE = (
     ReplaceAllocation,
+    RestartAllocation,
     StopJob,
     PurgeJob,
     DeleteVariables,
@@ -171,6 +184,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
         closed_allocations: client-terminal ones whose ledger entries can be closed.
         isolated: WAHA's storage for this container was seen, under its own namespace.
         key_accepted: its WAHA took our key in this pass.
+        restarted_generation: the wish for a restart that was seen to be answered, None when none was.
         at_rest: nobody needs to look again before there is news; see `Decision.requeue_after`.
     """
 
@@ -187,6 +201,7 @@ class ContainerStatus(msgspec.Struct, frozen=True):
     closed_allocations: tuple[str, ...] = ()
     isolated: bool = False
     key_accepted: bool = False
+    restarted_generation: int | None = None
     at_rest: bool = False
 
 

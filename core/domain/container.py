@@ -36,6 +36,7 @@ from core.domain.facts import (
     Unknown,
 )
 from core.domain.policy import Policy
+from core.domain.restart import plan_restart, with_restart
 from core.domain.states import ContainerPhase, Reason
 
 
@@ -126,7 +127,7 @@ def plan_container(
         left_s = policy.empty_grace_s - (now - empty_since).total_seconds()
         plan = ContainerPlan(aim, (), status, seen.gone, next_s=max(0.0, left_s))
     else:
-        plan = _run(desired, seen, status, now, policy)
+        plan = _run(desired, seen, observation, status, now, policy)
     return _in_time(plan, desired, now, policy)
 
 
@@ -145,6 +146,7 @@ def _in_time(plan: ContainerPlan, desired: Desired, now: datetime, policy: Polic
 def _run(
     desired: Desired,
     seen: _Seen,
+    observation: Observation,
     status: ContainerStatus,
     now: datetime,
     policy: Policy,
@@ -153,6 +155,10 @@ def _run(
     actions = _registration(desired, seen)
     if not actions and not seen.cut_off:
         actions = _renewal(desired, seen, status, now, policy) or _revival(seen, status, now, policy)
+    restart = plan_restart(desired.container, seen.alive, observation, cut_off=seen.cut_off)
+    if restart.action is not None and not actions and not seen.stopped:
+        actions = (restart.action,)
+    status = with_restart(status, restart, desired.container, now, policy)
     if seen.stopped and (seen.alive or seen.vanished):
         # Wanted, not registered, and something of an earlier life may still run.
         reason = Reason.POSSIBLY_ALIVE if seen.alive else Reason.ALLOCATION_VANISHED

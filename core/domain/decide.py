@@ -25,6 +25,7 @@ from core.domain.facts import Known, Observation, Unknown, WahaStatus
 from core.domain.isolation import isolation_failure, isolation_is_open
 from core.domain.names import chip_of_session
 from core.domain.policy import Policy
+from core.domain.restart import is_back
 from core.domain.states import ContainerPhase, Reason
 
 _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
@@ -55,6 +56,13 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             room -= 1
     if actions:
         looks.append(policy.poll_moving_s)
+    told_chips = tuple(chips.values())
+    if container.status.reason == Reason.RESTARTING and is_back(
+        container.status, desired.container, observation, told_chips
+    ):
+        container = msgspec.structs.replace(
+            container, status=msgspec.structs.replace(container.status, reason=None)
+        )
     if scene.start_refused is not None and container.status.reason is None:
         container = msgspec.structs.replace(
             container, status=msgspec.structs.replace(container.status, reason=scene.start_refused)

@@ -172,6 +172,9 @@ class DesiredContainer(msgspec.Struct, frozen=True):
         renderable: a job can be made of the settings; without one nothing is registered.
         isolated: its storage was seen to be its own.
         key_renewed_for: the allocation that was replaced for refusing our key; None once one took it.
+        restart_generation: of the newest wish to restart it; restart_allocation: what ran at that time.
+        restarted_generation: of the newest such wish that was answered.
+        restart_mark: restarts of its task before the restart that is under way; None = none was tried.
     """
 
     user_id: str
@@ -191,6 +194,10 @@ class DesiredContainer(msgspec.Struct, frozen=True):
     renderable: bool = True
     isolated: bool = False
     key_renewed_for: str | None = None
+    restart_generation: int = 0
+    restart_allocation: str | None = None
+    restarted_generation: int = 0
+    restart_mark: int | None = None
 
 
 class Desired(msgspec.Struct, frozen=True):

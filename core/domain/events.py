@@ -38,6 +38,7 @@ PHASE_TEXT: Final = MappingProxyType(
 _PASSING_REASONS: Final = frozenset(
     {
         Reason.WAHA_NOT_READY,
+        Reason.RESTARTING,
         Reason.DEPENDENCY_NOMAD,
         Reason.DEPENDENCY_CONSUL,
         Reason.DEPENDENCY_WAHA,

@@ -30,6 +30,7 @@ class ContainerColumns(msgspec.Struct, frozen=True):
         at_rest: that pass found that nobody needs to look again before there is news.
         isolated_at: when its storage was first seen to be its own; that never ceases to be so.
         key_renewed_for: the allocation that was replaced for refusing our key, until one takes it.
+        restarted_generation, restart_mark: see `DesiredContainer`.
     """
 
     phase: str
@@ -47,6 +48,8 @@ class ContainerColumns(msgspec.Struct, frozen=True):
     at_rest: bool = False
     isolated_at: datetime | None = None
     key_renewed_for: str | None = None
+    restarted_generation: int = 0
+    restart_mark: int | None = None
 
     def shown_in_chips(self) -> tuple[object, ...]:
         """What the answer for a chip takes from its container: a change here is a change of every chip."""
@@ -124,6 +127,8 @@ def merge_container(
         at_rest=seen.at_rest,
         isolated_at=before.isolated_at or (now if seen.isolated else None),
         key_renewed_for=None if seen.key_accepted else before.key_renewed_for,
+        restarted_generation=max(before.restarted_generation, seen.restarted_generation or 0),
+        restart_mark=None if seen.restarted_generation is not None else before.restart_mark,
     )
     old = before.looked_at
     if after == before and old is not None and now - old < LOOKED_AT_STEP:

@@ -30,7 +30,9 @@ def failure_reason(failure: PlacementFailure) -> Reason:
 def task_failure_reason(allocation: AllocationFact) -> Reason | None:
     """What the newest telling task event says; None when nothing went wrong yet."""
     failing = False
-    for event in reversed(allocation.events):
+    events = allocation.events
+    for place in range(len(events) - 1, -1, -1):
+        event = events[place]
         text = event.message.lower()
         if event.type == "Driver Failure":
             # Bound first: the driver names the image in most of its sentences.
@@ -40,6 +42,8 @@ def task_failure_reason(allocation: AllocationFact) -> Reason | None:
                 return Reason.IMAGE_PULL
             return Reason.TASK_FAILED
         if event.type == "Terminated":
+            if place > 0 and events[place - 1].type == "Restart Signaled":
+                return None  # it was told to end, and begins again
             return Reason.PORT_IN_USE if _EXIT_ADDRESS_IN_USE.search(text) else Reason.TASK_FAILED
         if event.type == "Setup Failure":
             return Reason.TASK_FAILED

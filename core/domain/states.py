@@ -99,6 +99,7 @@ class Reason(StrEnum):
     DEAF = "deaf"
     NO_EGRESS = "no_egress"
     PAUSED = "paused"
+    RESTARTING = "restarting"
     DEPENDENCY_NOMAD = "dependency_nomad"
     DEPENDENCY_CONSUL = "dependency_consul"
     DEPENDENCY_WAHA = "dependency_waha"
@@ -169,6 +170,7 @@ REASON_TEXT: Final = MappingProxyType(
         ),
         Reason.NO_EGRESS: "Nenhuma saída de rede configurada para o chip; nossa equipe precisa liberá-la.",
         Reason.PAUSED: "Em manutenção: os chips estão pausados e voltam sozinhos ao final.",
+        Reason.RESTARTING: "O container está reiniciando a pedido; os chips voltam sozinhos em instantes.",
         Reason.DEPENDENCY_NOMAD: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_CONSUL: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_WAHA: _STARTING_OR_AWAY,

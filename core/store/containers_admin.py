@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import Column, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
 from core.store.intents import USER_GONE, bury
 from core.store.notify import INTENTS, notify
 from core.store.tables import chips, containers, users
+
+NOTHING_TO_RESTART: Final = (
+    "O container não está em execução, então não há o que reiniciar. "
+    "Ele inicia sozinho; tente novamente em instantes."
+)
 
 
 async def pin_container(
@@ -39,6 +46,40 @@ async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool) ->
         # The order in which passes and wishes take these rows.
         await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
         return await _switched(connection, user_id, containers.c.paused, to=paused)
+
+
+async def restart_container(engine: AsyncEngine, user_id: str) -> int | None:
+    """Have the container's process started again in place; the generation of the wish.
+
+    A wish that is not answered yet stands for this one too. None when there is no container.
+    Raises Conflict (`container_not_placed`) while nothing of it is placed anywhere, Unavailable.
+    """
+    async with transaction(engine) as connection:
+        await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
+        standing = (
+            select(
+                containers.c.restart_generation,
+                containers.c.restarted_generation,
+                containers.c.allocation_id,
+            )
+            .where(containers.c.user_id == user_id, containers.c.deleted_at.is_(None))
+            .with_for_update()
+        )
+        row = (await connection.execute(standing)).one_or_none()
+        if row is None:
+            return None
+        if row.restart_generation > row.restarted_generation:
+            return int(row.restart_generation)
+        if row.allocation_id is None:
+            raise Conflict(NOTHING_TO_RESTART, code="container_not_placed")
+        generation = await next_generation(connection, user_id)
+        await connection.execute(
+            update(containers)
+            .where(containers.c.user_id == user_id)
+            .values(restart_generation=generation, restart_allocation_id=row.allocation_id)
+        )
+        await notify(connection, INTENTS, user_id)
+        return generation
 
 
 async def _switched(connection: AsyncConnection, user_id: str, switch: Column[bool], *, to: bool) -> bool:

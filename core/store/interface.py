@@ -90,6 +90,7 @@ class ContainerRow(msgspec.Struct, frozen=True):
         isolated_at: when its storage was first seen to be its own.
         key_renewed_for: the allocation that is or was replaced because it refused our key; None once one
             took it.
+        restart_generation, restart_allocation, restarted_generation, restart_mark: see `DesiredContainer`.
     """
 
     user_id: str
@@ -114,6 +115,10 @@ class ContainerRow(msgspec.Struct, frozen=True):
     paused: bool = False
     isolated_at: datetime | None = None
     key_renewed_for: str | None = None
+    restart_generation: int = 0
+    restart_allocation: str | None = None
+    restarted_generation: int = 0
+    restart_mark: int | None = None
 
 
 class ChipRow(msgspec.Struct, frozen=True):
@@ -222,6 +227,12 @@ class ReconcileStore(Protocol):
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         """Keep that this allocation is replaced for refusing our key, *before* that is done. Raises StaleWrite."""
+
+    async def record_restart_begun(self, lease: Lease, restarts: int) -> None:
+        """Keep how often the task was restarted *before* it is told to restart. Raises StaleWrite."""
+
+    async def record_restarted(self, lease: Lease, generation: int) -> None:
+        """Keep that the wish of this generation was answered, at once after the effect. Raises StaleWrite."""
 
     async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
         """Keep what starts cost, per chip id, *before* they are sent. Raises StaleWrite."""

@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.domain.backoff import delay
 from core.store.engine import Timeouts, connect_arguments, parse_url, reading, translate
 
-# Payload of all three: a user id.
+# Payload of all: a user id.
 INTENTS: Final = "intents"  # somebody wants something else
 OBSERVED: Final = "observed"  # a pass wrote something that people or caches see
 INBOX: Final = "inbox"  # a webhook was recorded
+LOOK_INS: Final = "look_ins"  # somebody looks into a container, and nobody samples it
+LOOKED: Final = "looked"  # there is a newer sample of it
 
 _NOTIFY: Final = text("SELECT pg_notify(:channel, :payload)")
 _NOTIFY_EACH: Final = text(

@@ -116,6 +116,13 @@ class PostgresReconcileStore:
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         await self._record(lease, key_renewed_for=allocation_id)
 
+    async def record_restart_begun(self, lease: Lease, restarts: int) -> None:
+        await self._record(lease, restart_mark=restarts)
+
+    async def record_restarted(self, lease: Lease, generation: int) -> None:
+        newest = func.greatest(containers.c.restarted_generation, generation)
+        await self._record(lease, restarted_generation=newest, restart_mark=None)
+
     async def _record(self, lease: Lease, **values: object) -> None:
         held = leases.held(lease)
         ours = exists(select(held.c.key))

@@ -102,6 +102,10 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
         paused=row.paused,
         isolated_at=row.isolated_at,
         key_renewed_for=row.key_renewed_for,
+        restart_generation=row.restart_generation,
+        restart_allocation=row.restart_allocation_id,
+        restarted_generation=row.restarted_generation,
+        restart_mark=row.restart_mark,
     )
 
 

@@ -130,6 +130,7 @@ _STORED: Final = tuple(
         *("generation", "phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
         *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
         *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
+        *("restarted_generation", "restart_mark"),
     )
 )
 
@@ -173,6 +174,7 @@ _CONTAINER_VALUES: Final = (
     *("phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
     *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
     *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
+    *("restarted_generation", "restart_mark"),
 )
 # Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
 STANDING: Final = _standing()

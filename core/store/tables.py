@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -90,6 +91,8 @@ containers = Table(
     Column("pinned", Boolean, nullable=False, server_default=text("false")),
     Column("deleted_at", _Time),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("restart_generation", BigInteger, nullable=False, server_default=text("0")),  # newest such wish
+    Column("restart_allocation_id", _Id),  # what ran when it was accepted
     Column("namespace", String(16), nullable=False, unique=True),
     Column("storage_id", String(40), nullable=False),
     Column("sealed_api_key", LargeBinary, nullable=False),
@@ -114,6 +117,8 @@ containers = Table(
     Column("empty_since", _Time),
     Column("isolated_at", _Time),  # since when its storage is known to be its own
     Column("key_renewed_for", _Id),  # the allocation that was replaced because it refused our key
+    Column("restarted_generation", BigInteger, nullable=False, server_default=text("0")),
+    Column("restart_mark", Integer),  # restarts of its task before the one that is under way
     Column("observed_at", _Time),
     Column("at_rest", Boolean, nullable=False, server_default=text("false")),
     Column("looked_at", _Time),  # when a pass last wrote, whether it saw the container or not
@@ -275,6 +280,39 @@ Index(
     "ix_webhook_inbox_waiting",
     webhook_inbox.c.received_at,
     postgresql_where=webhook_inbox.c.processed_at.is_(None),
+)
+
+# Somebody looks into a container: written by the API, renewed with each request.
+viewers = Table(
+    "viewers",
+    metadata,
+    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("what", String(10), primary_key=True),
+    Column("until", _Time, nullable=False),
+    CheckConstraint("what IN ('stats', 'logs')", name="what"),
+)
+
+# What they see, written by the daemon that samples.
+container_stats = Table(
+    "container_stats",
+    metadata,
+    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("allocation_id", _Id, nullable=False),
+    Column("cpu_percent", Float, nullable=False),  # 100 = one core
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("sampled_at", _Time, nullable=False),
+)
+
+container_logs = Table(
+    "container_logs",
+    metadata,
+    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
+    Column("allocation_id", _Id, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("lines", Text, nullable=False),  # the newest whole lines, redacted, 256 KiB at most
+    Column("last_line", BigInteger, nullable=False),  # number of the newest one; 0 = none yet
+    Column("positions", JSONB, nullable=False),  # how far each stream was taken
+    Column("read_at", _Time, nullable=False),
 )
 
 orphans = Table(

@@ -1,4 +1,5 @@
-"""News from the store: somebody wants something else (`intents`), or a container reported (`inbox`).
+"""News from the store: somebody wants something else (`intents`), a container reported (`inbox`), or somebody
+looks into one (`look_ins`).
 
 On `intents` daemons also speak to each other: one that ends names the users that it had in mind, and one that
 has just started names the fleet, for a daemon that starts may stand in for one that died.
@@ -9,16 +10,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from core.clock import Clock
-from core.store.notify import INBOX, Item, Listener, Reconnected
+from core.store.notify import INBOX, LOOK_INS, Item, Listener, Reconnected
 from daemon.fleet import KEY
 from daemon.mail import Mailroom
 from daemon.sources.supervisor import Relists
 from daemon.workqueue import WorkQueue
 
 BEAT_S: Final = 5.0
+
+
+class Looks(Protocol):
+    """Who samples what somebody looks into; see `daemon.look_ins.LookIns`."""
+
+    def wanted(self, user_id: str) -> None: ...
+
+    def relist(self) -> None: ...
 
 
 class StoreNews:
@@ -34,8 +43,10 @@ class StoreNews:
         mailroom: Mailroom,
         clock: Clock,
         *,
+        look_ins: Looks | None = None,
         beat_s: float = BEAT_S,
     ) -> None:
+        self._look_ins = look_ins
         self.quiet_s = 4 * beat_s
         self._beat_s = beat_s
         self._listener = listener
@@ -49,6 +60,11 @@ class StoreNews:
             alive()
             if isinstance(item, Reconnected):
                 self._fleet.relist()
+                if self._look_ins is not None:
+                    self._look_ins.relist()
+            elif item.channel == LOOK_INS:
+                if self._look_ins is not None:
+                    self._look_ins.wanted(item.payload)
             elif item.payload == KEY:
                 self._fleet.relist(takeover=True)
             else:

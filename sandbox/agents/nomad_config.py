@@ -67,6 +67,8 @@ def write_config(agent: Agent) -> Path:
         "leave_on_terminate": False,
         "leave_on_interrupt": False,
         "log_level": "INFO",
+        # Without it a client measures no task (Nomad 1.10.2 and later, GH-25870).
+        "telemetry": {"publish_allocation_metrics": True},
         # Without a Consul an address that nobody listens on keeps Nomad from trying the default one.
         "consul": {
             "address": (host and host.consul) or _NOBODY,

@@ -215,6 +215,15 @@ def _group_usage(group: int) -> tuple[list[int], int, int]:
     return pids, ticks, pages
 
 
+def _own_memory() -> int:
+    """Bytes of this process that are in memory (Linux; 0 elsewhere)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 InlineProgram = Callable[[TaskSpec, asyncio.Event], Awaitable[int]]
 """A task inside this process: runs until the event is set, returns its exit code."""
 
@@ -228,19 +237,25 @@ class InlineDriver:
 
     def __init__(self, program: InlineProgram) -> None:
         self._program = program
+        self._running: set[InlineHandle] = set()
 
     async def start(self, spec: TaskSpec) -> TaskHandle:
-        return InlineHandle(self._program, spec)
+        return InlineHandle(self._program, spec, self._running)
 
 
 class InlineHandle:
     """One running inline program."""
 
-    def __init__(self, program: InlineProgram, spec: TaskSpec) -> None:
+    def __init__(self, program: InlineProgram, spec: TaskSpec, running: set[InlineHandle]) -> None:
+        """`running`: all that share this process; this one is in it until it ends."""
         self._stop = asyncio.Event()
         self._spec = spec
         self._killed = False
+        self._running = running
+        self._last = (time.monotonic(), time.process_time())
+        running.add(self)
         self._task = asyncio.create_task(self._run(program))
+        self._task.add_done_callback(lambda _: running.discard(self))
 
     async def wait(self) -> ExitResult:
         await asyncio.wait([self._task])
@@ -256,7 +271,13 @@ class InlineHandle:
         self._task.cancel()
 
     def usage(self) -> Usage | None:
-        return None if self._task.done() else Usage(0.0, 0, [os.getpid()], time.time_ns())
+        """Its share of what this process uses: what runs in one process cannot be told apart."""
+        if self._task.done():
+            return None
+        (since, before), shares = self._last, max(1, len(self._running))
+        self._last = now, seconds = time.monotonic(), time.process_time()
+        percent = max(0.0, seconds - before) / max(now - since, 0.001) * 100
+        return Usage(percent / shares, _own_memory() // shares, [os.getpid()], time.time_ns())
 
     async def _run(self, program: InlineProgram) -> int:
         try:

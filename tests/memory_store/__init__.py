@@ -5,6 +5,7 @@
 
 from tests.memory_store.database import api_key_of
 from tests.memory_store.guards import MemoryGuardLeases
+from tests.memory_store.look_ins import MemoryLookIns
 from tests.memory_store.store import MemoryStore
 
-__all__ = ["MemoryGuardLeases", "MemoryStore", "api_key_of"]
+__all__ = ["MemoryGuardLeases", "MemoryLookIns", "MemoryStore", "api_key_of"]

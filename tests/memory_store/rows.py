@@ -125,6 +125,8 @@ class Container:
     generation: int = 1
     pinned: bool = False
     paused: bool = False
+    restart_generation: int = 0
+    restart_allocation: str | None = None
     deleted_at: datetime | None = None
     registered: Registered | None = None
     variables_hash: str | None = None

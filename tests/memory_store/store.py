@@ -93,6 +93,17 @@ class MemoryStore(Housekeeping, Wishes):
         row.observed = msgspec.structs.replace(row.observed, key_renewed_for=allocation_id)
         row.snapshot = None
 
+    async def record_restart_begun(self, lease: Lease, restarts: int) -> None:
+        row = self._guarded(lease)
+        row.observed = msgspec.structs.replace(row.observed, restart_mark=restarts)
+        row.snapshot = None
+
+    async def record_restarted(self, lease: Lease, generation: int) -> None:
+        row = self._guarded(lease)
+        newest = max(row.observed.restarted_generation, generation)
+        row.observed = msgspec.structs.replace(row.observed, restarted_generation=newest, restart_mark=None)
+        row.snapshot = None
+
     async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
         self.guard(lease)
         for chip_id, spent in tries.items():
@@ -204,6 +215,10 @@ def _container_row(row: Container) -> ContainerRow:
         paused=row.paused,
         isolated_at=seen.isolated_at,
         key_renewed_for=seen.key_renewed_for,
+        restart_generation=row.restart_generation,
+        restart_allocation=row.restart_allocation,
+        restarted_generation=seen.restarted_generation,
+        restart_mark=seen.restart_mark,
     )
 
 

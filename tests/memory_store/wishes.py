@@ -9,6 +9,7 @@ from core.domain.quota import Refusal, Standing, refusal, refusal_text
 from core.domain.views import StoredChip, StoredContainer, reconnect_is_under_way
 from core.errors import Conflict, NotFound, QuotaExceeded
 from core.store.chips_admin import BAN_LIFTED, BAN_SET, RELEASED
+from core.store.containers_admin import NOTHING_TO_RESTART
 from core.store.intents import CHIP_NOT_FOUND, USER_GONE
 from core.store.notify import INBOX, INTENTS
 from tests.memory_store.database import PLANS, Database, new_chip_columns, new_container
@@ -145,6 +146,21 @@ class Wishes(Database):
         self._next_generation(container)
         self.tell(INTENTS, user_id)
         return True
+
+    def restart(self, user_id: str) -> int | None:
+        """See containers_admin.py of core/store. Raises Conflict while nothing is placed."""
+        self.up()
+        container = self.containers.get(user_id)
+        if container is None or container.deleted_at is not None:
+            return None
+        if container.restart_generation > container.observed.restarted_generation:
+            return container.restart_generation
+        if container.observed.allocation_id is None:
+            raise Conflict(NOTHING_TO_RESTART, code="container_not_placed")
+        container.restart_generation = self._next_generation(container)
+        container.restart_allocation = container.observed.allocation_id
+        self.tell(INTENTS, user_id)
+        return container.restart_generation
 
     def delete_container(self, user_id: str) -> bool:
         """See core/store/containers_admin.py; False when there is none or it is being removed already."""

@@ -32,7 +32,8 @@ _TOLERANCE_S = 0.1  # what drift adds up to within a lease
 _ON_ITS_WAY_S = 30.0
 _PASS_S = 50.0  # a pass and everything it sends is over by then
 _NOMAD_EFFECTS = frozenset(
-    {"register", "stop", "purge", "evaluate", "stop_allocation", "write_variables", "delete_variables"}
+    {"register", "stop", "purge", "evaluate", "stop_allocation", "restart_allocation"}
+    | {"write_variables", "delete_variables"}
 )
 # Longer than any deadline of a phase, with the slack of a sweep and a pass.
 _SILENT_S = 420.0

@@ -21,7 +21,7 @@ from core.domain.facts import (
     TaskEvent,
 )
 from core.domain.names import JOB_PREFIX
-from core.errors import Missing, StaleWrite
+from core.errors import Missing, StaleWrite, Unavailable
 from tests.simulation.world import World, short
 
 if TYPE_CHECKING:
@@ -234,6 +234,18 @@ class Servers:
         self.world.trace.note("stop-allocation", short(alloc.job_id), by)
         self._want_stopped(alloc)
         self.evaluate(alloc.job_id, "alloc-stop")
+
+    def restart_allocation(self, allocation_id: str, by: str) -> None:
+        """Its process ends and begins again in place."""
+        alloc = self.by_id.get(allocation_id)
+        if alloc is None:
+            raise Missing("nomad", "Unknown allocation")
+        if not alloc.host.working:
+            raise Unavailable("nomad", "no path to the node", code="no_path_to_node")
+        if alloc.container is None or alloc.container.stopping:
+            raise StaleWrite("nomad", "the task does not run at this moment")
+        self.world.trace.note("restart-allocation", short(alloc.job_id), by)
+        alloc.host.crash(alloc.container, for_good=False)
 
     def evaluate(self, job_id: str, trigger: str) -> None:
         """One evaluation. `trigger` matters for the stop-on-disconnect wait alone: whatever is not the

@@ -118,6 +118,18 @@ class SchedulerWire:
             self._world.checker.sent(self._daemon, user, "stop_allocation", NOMAD_TIMEOUT_S)
         await self._wire.request("nomad", "stop_allocation", execute, NOMAD_TIMEOUT_S)
 
+    async def restart_allocation(self, allocation_id: str) -> None:
+        held = self._servers.by_id.get(allocation_id)
+        user = held.user if held is not None else ""
+
+        def execute() -> None:
+            self._world.checker.lands(self._daemon, user, "restart_allocation")
+            self._servers.restart_allocation(allocation_id, self._daemon.name)
+
+        if held is not None:
+            self._world.checker.sent(self._daemon, user, "restart_allocation", NOMAD_TIMEOUT_S)
+        await self._wire.request("nomad", "restart_allocation", execute, NOMAD_TIMEOUT_S)
+
     async def write_variables(self, path: str, items: Mapping[str, str]) -> None:
         def execute() -> None:
             self._world.checker.lands(self._daemon, path[_USER_AT:], "write_variables")

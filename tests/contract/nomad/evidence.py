@@ -34,13 +34,11 @@ def all_cases() -> set[str]:
     return found
 
 
-def newest() -> tuple[str, dict[str, str]] | None:
-    """(version, case -> result) of the newest release there is evidence of."""
+def releases() -> dict[str, dict[str, str]]:
+    """Version -> case -> result, of every release there is evidence of, oldest first."""
     files = sorted(FOLDER.glob(f"{_PREFIX}*.json"), key=lambda file: _order(file.stem.removeprefix(_PREFIX)))
-    if not files:
-        return None
-    body = json.loads(files[-1].read_text())
-    return body["version"], body["cases"]
+    bodies = [json.loads(file.read_text()) for file in files]
+    return {body["version"]: body["cases"] for body in bodies}
 
 
 class EvidenceWriter:

@@ -5,9 +5,12 @@ Every implementation of `ReconcileStore` brings one of these; the tests speak to
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from cryptography.fernet import Fernet
@@ -19,15 +22,20 @@ from core.crypto import Sealer
 from core.domain.evidence import Evidence
 from core.store import chips_admin, intents
 from core.store.containers import ensure_container, next_generation
+from core.store.containers_admin import restart_container
 from core.store.engine import reading, transaction
 from core.store.guard_leases import GuardLeases, PostgresGuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.housekeeping import PostgresHousekeeping
 from core.store.interface import Lease, ReconcileStore
+from core.store.look_ins import LookIns, PostgresLookIns
+from core.store.notify import Item, Listener, News, notify_each
 from core.store.reconcile import PostgresReconcileStore
 from core.store.tables import (
     chip_events,
     chips,
+    container_logs,
+    container_stats,
     containers,
     evidence,
     guard_grants,
@@ -35,7 +43,10 @@ from core.store.tables import (
     placements,
     port_ledger,
     users,
+    viewers,
 )
+
+Heard: TypeAlias = Callable[[], Awaitable[list[str]]]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -75,6 +86,7 @@ class Harness(Protocol):
 
     store: ReconcileStore
     housekeeping: Housekeeper
+    look_ins: LookIns
 
     def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases: ...
     async def restart_server(self) -> None: ...
@@ -87,6 +99,8 @@ class Harness(Protocol):
     async def disconnect(self, chip_id: str) -> None: ...
     async def ban(self, chip_id: str, *, banned: bool = True) -> bool: ...
     async def release(self, chip_id: str) -> bool: ...
+    async def restart(self, user_id: str) -> int | None: ...
+    def listening(self, channel: str) -> AbstractAsyncContextManager[Heard]: ...
     async def expire(self, lease: Lease) -> None: ...
     async def now(self) -> datetime: ...
     async def chip_columns(self, chip_id: str) -> dict[str, Any] | None: ...
@@ -105,6 +119,7 @@ class PostgresHarness:
         self.sealer = Sealer((Fernet.generate_key().decode(),))
         self.store: ReconcileStore = PostgresReconcileStore(engine, self.sealer)
         self.housekeeping: Housekeeper = PostgresHousekeeping(engine)
+        self.look_ins: LookIns = PostgresLookIns(engine)
 
     def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases:
         return PostgresGuardLeases(self.engine, ttl_s=ttl_s, clock=clock)
@@ -126,6 +141,9 @@ class PostgresHarness:
                 placements.c.lease_until,
                 chip_events.c.created_at,
                 guard_grants.c.granted_after,
+                viewers.c.until,
+                container_stats.c.sampled_at,
+                container_logs.c.read_at,
             ):
                 await connection.execute(update(column.table).values({column.name: column - step}))
 
@@ -198,6 +216,42 @@ class PostgresHarness:
         async with reading(self.engine) as connection:
             owner = select(chips.c.user_id).where(chips.c.id == chip_id)
             return str((await connection.execute(owner)).scalar_one())
+
+    async def restart(self, user_id: str) -> int | None:
+        return await restart_container(self.engine, user_id)
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Heard]:
+        """What is told on `channel`, as a function that gives whom since it was called last."""
+        told: list[str] = []
+        begun = asyncio.Event()
+
+        def hear(item: Item) -> None:
+            if isinstance(item, News):
+                told.append(item.payload)
+            else:
+                begun.set()
+
+        # Its end is behind everything that was told before.
+        url = self.engine.url.render_as_string(hide_password=False)
+        task = asyncio.create_task(Listener(url, [channel]).run(hear))
+
+        async def heard() -> list[str]:
+            await notify_each(self.engine, channel, ["the end"])
+            async with asyncio.timeout(10):
+                while "the end" not in told:  # noqa: ASYNC110 - a listener tells by its function alone
+                    await asyncio.sleep(0.005)
+            found = [one for one in told if one != "the end"]
+            told.clear()
+            return found
+
+        try:
+            async with asyncio.timeout(10):
+                await begun.wait()
+            yield heard
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def expire(self, lease: Lease) -> None:
         async with transaction(self.engine) as connection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +15,9 @@ from core.domain.desired import Wanted
 from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
-from tests.contract.store.harness import Entry, Event, Kept, Placement
-from tests.memory_store import MemoryGuardLeases, MemoryStore
+from core.store.look_ins import LookIns
+from tests.contract.store.harness import Entry, Event, Heard, Kept, Placement
+from tests.memory_store import MemoryGuardLeases, MemoryLookIns, MemoryStore
 
 
 class MovableClock:
@@ -42,6 +45,8 @@ class MemoryHarness:
         self.memory = MemoryStore(self.clock)
         self.store: ReconcileStore = self.memory
         self.housekeeping: Housekeeper = self.memory
+        self.looks = MemoryLookIns(self.memory)
+        self.look_ins: LookIns = self.looks
 
     def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases:
         return MemoryGuardLeases(self.memory, ttl_s=ttl_s, clock=clock)
@@ -61,6 +66,7 @@ class MemoryHarness:
         for chip in self.memory.chips.values():
             for event in chip.events:
                 event.created_at -= step
+        self.looks.age(step)
         if self.memory.granted_after is not None:
             self.memory.granted_after -= step
 
@@ -97,6 +103,28 @@ class MemoryHarness:
 
     async def release(self, chip_id: str) -> bool:
         return self.memory.release_chip(chip_id, by="ana")
+
+    async def restart(self, user_id: str) -> int | None:
+        return self.memory.restart(user_id)
+
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[Heard]:
+        told: list[str] = []
+
+        def hear(on: str, user_id: str) -> None:
+            if on == channel:
+                told.append(user_id)
+
+        async def heard() -> list[str]:
+            found = list(told)
+            told.clear()
+            return found
+
+        before, self.memory.on_news = self.memory.on_news, hear
+        try:
+            yield heard
+        finally:
+            self.memory.on_news = before
 
     async def expire(self, lease: Lease) -> None:
         self.memory.leases[lease.key].expires_at = self.clock.monotonic() - 1
@@ -139,6 +167,8 @@ class MemoryHarness:
             "user_id": user_id,
             "generation": row.generation,
             "pinned": row.pinned,
+            "restart_generation": row.restart_generation,
+            "restart_allocation_id": row.restart_allocation,
             "paused": row.paused,
             "deleted_at": row.deleted_at,
             "status_since": seen.since,

@@ -55,6 +55,9 @@ class Api:
     async def pause(self, user_id: str, *, paused: bool) -> bool:
         return await containers_admin.pause_container(self._engine, user_id, paused=paused)
 
+    async def restart(self, user_id: str) -> int | None:
+        return await containers_admin.restart_container(self._engine, user_id)
+
     async def delete_container(self, user_id: str) -> bool:
         return await containers_admin.delete_container(self._engine, user_id)
 

@@ -159,18 +159,25 @@ class TwoStores(RuleBasedStateMachine):
             lambda: self.real.store.peers(user, window_s), lambda: self.memory.store.peers(user, window_s)
         )
 
-    @rule(user=st.sampled_from(USERS), verb=st.sampled_from(["pin", "unpin", "pause", "go on", "delete"]))
+    @rule(
+        user=st.sampled_from(USERS),
+        verb=st.sampled_from(["pin", "unpin", "pause", "go on", "restart", "delete"]),
+    )
     def operate(self, user: str, verb: str) -> None:
         wishes, on = self.memory.memory, verb in ("pin", "pause")
 
         async def memory() -> Any:
             if verb == "delete":
                 return wishes.delete_container(user)
+            if verb == "restart":
+                return wishes.restart(user)
             return wishes.pin(user, pinned=on) if "pin" in verb else wishes.pause(user, paused=on)
 
         async def real() -> Any:
             if verb == "delete":
                 return await self.api.delete_container(user)
+            if verb == "restart":
+                return await self.api.restart(user)
             if "pin" in verb:
                 return await self.api.pin(user, pinned=on)
             return await self.api.pause(user, paused=on)
@@ -258,12 +265,18 @@ class TwoStores(RuleBasedStateMachine):
             ),
             isolated=data.draw(st.booleans()),
             key_accepted=data.draw(st.booleans()),
+            restarted_generation=data.draw(st.sampled_from([None, None, 1, 5])),
             at_rest=data.draw(st.booleans()),
         )
 
     @rule(
         number=st.integers(0, 30),
-        verb=st.sampled_from(["registered", "unregistered", "variables", "renewal", "tries", "remove"]),
+        verb=st.sampled_from(
+            [
+                *("registered", "unregistered", "variables", "renewal", "tries", "remove"),
+                *("restart begun", "restarted"),
+            ]
+        ),
         chip=st.integers(0, 20),
     )
     def record(self, number: int, verb: str, chip: int) -> None:
@@ -281,6 +294,10 @@ class TwoStores(RuleBasedStateMachine):
                 return await store.record_variables(lease, str(number))
             if verb == "renewal":
                 return await store.record_renewal(lease, allocation(0, 1))
+            if verb == "restart begun":
+                return await store.record_restart_begun(lease, number)
+            if verb == "restarted":
+                return await store.record_restarted(lease, number)
             if verb == "tries":
                 return await store.record_tries(lease, {chip_id: Tries(number, 1, 2)})
             return await store.remove_chip(lease, chip_id)

@@ -12,6 +12,7 @@ import httpx
 from sqlalchemy import select
 
 from core.domain.names import session_name
+from core.store.containers_admin import restart_container
 from core.store.tables import containers
 from core.store.webhooks import InboxEvent, record
 from tests.integration.daemon.fleet import Fleet, has, until
@@ -183,6 +184,11 @@ async def _fail_session(fleet: Fleet, user: User) -> User:
     return user
 
 
+async def _wish_restart(fleet: Fleet, user: User) -> User:
+    assert await restart_container(fleet.engine, user.id) is not None
+    return user
+
+
 async def _end_by_client(fleet: Fleet, user: User) -> User:
     """A client that was cut off for as long as the job allows ends its tasks, and is back unnoticed."""
     (one,) = alive(fleet, user.id)
@@ -296,6 +302,15 @@ STORIES = {
         ends_container=True,
         killed_at=("effect_done EvaluateJob",),
         within_s=60,
+    ),
+    "restart by request": Story(
+        _connected,
+        _wish_restart,
+        _stands("connected", "WORKING"),
+        (0, 0, 1),
+        (*_PASS, *_START, "effect_done RestartAllocation", "effect_recorded RestartAllocation"),
+        ends_container=True,
+        killed_at=("effect_done RestartAllocation", "effect_recorded RestartAllocation"),
     ),
     "key refused": Story(
         _connected,

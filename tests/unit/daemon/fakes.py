@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,7 @@ class FakeNomad:
         self.boot_s = 0.5
         self.stop_s = 0.5
         self.ports = iter(range(3100, 100_000))
+        self.restarted: Callable[[str], None] = lambda _user: None  # told whose process began again
         self.streams: list[asyncio.Queue[frozenset[str] | Relist | DependencyError]] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -179,6 +180,23 @@ class FakeNomad:
                     self.background(self.move(job_id, allocation.id))
         self.faults.leave("nomad.stop_allocation")
 
+    async def restart_allocation(self, allocation_id: str) -> None:
+        await self.faults.enter("nomad.restart_allocation", allocation_id)
+        found = [(job, a) for job, of in self.allocs.items() for a in of if a.id == allocation_id]
+        if not found:
+            raise Missing("nomad", "Unknown allocation")
+        ((job_id, allocation),) = found
+        if allocation.client is not ClientStatus.RUNNING:
+            raise StaleWrite("nomad", "the task does not run at this moment")
+        self.edit(allocation_id, client=ClientStatus.PENDING, restarts=allocation.restarts + 1)
+        self.restarted(user_of_job(job_id) or "")
+        self.background(self.boot(allocation_id))
+        self.faults.leave("nomad.restart_allocation")
+
+    async def boot(self, allocation_id: str) -> None:
+        await self.clock.sleep(self.boot_s)
+        self.edit(allocation_id, client=ClientStatus.RUNNING, only_from=ClientStatus.PENDING)
+
     async def move(self, job_id: str, allocation_id: str) -> None:
         await self.end(allocation_id)
         await self.place(job_id)
@@ -248,8 +266,7 @@ class FakeNomad:
         )
         self.allocs[job_id].append(allocation)
         self.tell(job_id)
-        await self.clock.sleep(self.boot_s)
-        self.edit(allocation.id, client=ClientStatus.RUNNING, only_from=ClientStatus.PENDING)
+        await self.boot(allocation.id)
 
     async def end(self, allocation_id: str) -> None:
         await self.clock.sleep(self.stop_s)
@@ -333,6 +350,12 @@ class FakeWaha:
         self.sessions: dict[str, dict[str, FakeSession]] = defaultdict(dict)
         self.start_s = 0.3
         self.tell: Any = None
+        nomad.restarted = self.ended
+
+    def ended(self, user: str) -> None:
+        """The process is gone; its storage keeps what the sessions are."""
+        for session in self.sessions[user].values():
+            session.status = WahaStatus.STOPPED
 
     def at(self, address: str, port: int, api_key: str) -> _FakeContainer:
         return _FakeContainer(self, address, port, api_key)

@@ -50,7 +50,7 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
     for _ in range(draw(st.integers(0, 12))):
         if user not in machine.desired:
             break
-        match draw(st.integers(0, 16)):
+        match draw(st.integers(0, 17)):
             case 0 | 1 | 2:
                 one_pass(machine, user)
             case 3 | 4:
@@ -71,6 +71,8 @@ def situations(draw: st.DrawFn) -> tuple[World, str]:
                 machine._container(user, paused=draw(st.booleans()))
             case 9:
                 machine.refuse_key(user)
+            case 17:
+                machine.ask_for_restart(user)
             case 10:
                 draw(st.sampled_from([machine.purge, machine.edit_job, machine.stop_job]))(user)
             case 11:
@@ -128,6 +130,7 @@ FIELDS = ("job", "allocations", "evaluation", "instances", "sessions", "storage"
 # What each destructive action depends on: planned only when all of these are known.
 DEPENDS = {
     act.ReplaceAllocation: ("job", "allocations", "instances"),
+    act.RestartAllocation: ("job", "allocations", "instances"),
     act.EvaluateJob: ("job", "allocations"),
     act.StopJob: ("job", "allocations"),
     act.PurgeJob: ("job", "allocations"),
@@ -262,7 +265,8 @@ def test_a_refused_key_is_never_a_missing_session(case: tuple[World, str]) -> No
     decision = decide(world.desired[user], observation, world.now, POLICY)
     if decision.container.endpoint is None:
         return
-    allowed = (act.WriteVariables, act.RegisterJob, act.ReplaceAllocation)
+    # A restart is somebody's wish.
+    allowed = (act.WriteVariables, act.RegisterJob, act.ReplaceAllocation, act.RestartAllocation)
     if any(chip.wanted is not Wanted.DELETED for chip in world.desired[user].chips):
         assert all(isinstance(action, allowed) for action in decision.actions), decision.actions
 
