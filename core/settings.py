@@ -125,6 +125,12 @@ class LoopSettings(msgspec.Struct, frozen=True):
     events_per_chip: int = 1000
     waha_look_s: float = 300
     listen: str = ""
+    starts_per_s: float = 5
+    starts_per_s_host: float = 1
+    starts_per_s_provider: float = 2
+    start_burst: int = 20
+    start_burst_host: int = 10
+    start_burst_provider: int = 20
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -230,6 +236,12 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
             listen=listen_address(reader, "WAHAFLEET_DAEMON_LISTEN"),
+            starts_per_s=reader.number("WAHAFLEET_STARTS_PER_S", least=0.01, most=1000),
+            starts_per_s_host=reader.number("WAHAFLEET_STARTS_PER_S_HOST", least=0.01, most=1000),
+            starts_per_s_provider=reader.number("WAHAFLEET_STARTS_PER_S_PROVIDER", least=0.01, most=1000),
+            start_burst=reader.whole("WAHAFLEET_START_BURST", least=1, most=10_000),
+            start_burst_host=reader.whole("WAHAFLEET_START_BURST_HOST", least=1, most=10_000),
+            start_burst_provider=reader.whole("WAHAFLEET_START_BURST_PROVIDER", least=1, most=10_000),
         ),
     )
     reader.problems.extend(_contradictions(settings, part))
@@ -245,6 +257,20 @@ def _contradictions(settings: Settings, part: str | None) -> list[str]:
         found.append("WAHAFLEET_LEASE_HEARTBEAT_S is too long: use at most a third of WAHAFLEET_LEASE_TTL_S.")
     if loop.pass_deadline_s >= loop.lease_ttl_s:
         found.append("WAHAFLEET_PASS_DEADLINE_S must be shorter than WAHAFLEET_LEASE_TTL_S.")
+    for kind, per_s, burst in (
+        ("HOST", loop.starts_per_s_host, loop.start_burst_host),
+        ("PROVIDER", loop.starts_per_s_provider, loop.start_burst_provider),
+    ):
+        if per_s > loop.starts_per_s:
+            found.append(
+                f"WAHAFLEET_STARTS_PER_S_{kind} is above WAHAFLEET_STARTS_PER_S, which no host or provider can "
+                "pass: lower the one or raise the other."
+            )
+        if burst > loop.start_burst:
+            found.append(
+                f"WAHAFLEET_START_BURST_{kind} is above WAHAFLEET_START_BURST, which no host or provider can "
+                "pass: lower the one or raise the other."
+            )
     renders_jobs = part != "api"
     if renders_jobs and settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -114,6 +114,9 @@ ChipAction: TypeAlias = (
 )
 Action: TypeAlias = ContainerAction | ChipAction
 
+# What may start a session. Each takes a start token first (`pacing.py`) and is recorded as a try.
+STARTS: Final = (CreateSession, StartSession, RestartSession)
+
 DESTRUCTIVE = (
     ReplaceAllocation,
     StopJob,
@@ -125,6 +128,11 @@ DESTRUCTIVE = (
     DeleteSession,
     RemoveChip,
 )
+
+
+def is_start(action: Action) -> bool:
+    """Whether a session starts by it: a session may also be created without."""
+    return isinstance(action, STARTS) and (not isinstance(action, CreateSession) or action.start)
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -178,6 +186,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
         waha_status: WAHA's word, None when there is no session to ask.
         connected_now: it was seen WORKING in this pass.
         held_port: `host:port` that a process unknown to Nomad holds, with reason `port_in_use`.
+        starts_in_s: seconds until its start token is expected, with reason `paced`.
     """
 
     phase: str
@@ -191,6 +200,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
     activity_at: datetime | None = None
     tries: Tries = Tries()
     held_port: str | None = None
+    starts_in_s: float | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -202,9 +212,11 @@ class Decision(msgspec.Struct, frozen=True):
         chips: status per chip id, tombstones included.
         requeue_after: seconds until the next look, when no news comes first; None = the user is at rest:
             everything is as it should be, every fact was seen, and no deadline runs.
+        without_starts: the same when none of the starts among the actions is sent.
     """
 
     actions: tuple[Action, ...]
     container: ContainerStatus
     chips: Mapping[str, ChipStatus]
     requeue_after: float | None
+    without_starts: float | None = None

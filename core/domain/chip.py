@@ -30,7 +30,7 @@ from core.domain.desired import DesiredChip, Tries, Wanted
 from core.domain.facts import Fact, Known, SessionFact, WahaStatus
 from core.domain.names import session_name
 from core.domain.policy import Policy
-from core.domain.states import ChipPhase, ChipStatusWord, Reason, status_word
+from core.domain.states import ON_ITS_WAY, ChipPhase, ChipStatusWord, Reason, status_word
 
 # Nothing changes here by itself but by news: a wish, or WAHA's own word.
 AT_REST: Final = frozenset(
@@ -41,16 +41,6 @@ AT_REST: Final = frozenset(
         ChipPhase.UNLINKED,
         ChipPhase.FAILED,
         ChipPhase.PAUSED,
-    }
-)
-# A paired chip in one of these is on its way back, within its deadline.
-_ON_ITS_WAY: Final = frozenset(
-    {
-        ChipPhase.QUEUED,
-        ChipPhase.CREATING,
-        ChipPhase.STARTING,
-        ChipPhase.RECONNECTING,
-        ChipPhase.RETRYING,
     }
 )
 
@@ -154,7 +144,7 @@ class _Look:
         if word is not ChipStatusWord.CONNECTING or self.fresh or self.chip.since is None:
             return word
         # Past its deadline a chip gets its button back although the loop goes on trying.
-        was_waiting = self.chip.phase in _ON_ITS_WAY
+        was_waiting = self.chip.phase in ON_ITS_WAY
         overdue = self.scene.now - self.chip.since >= timedelta(seconds=self.policy.connect_deadline_s)
         given_up = self.chip.status == ChipStatusWord.DISCONNECTED
         return ChipStatusWord.DISCONNECTED if was_waiting and (overdue or given_up) else word

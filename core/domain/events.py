@@ -35,6 +35,7 @@ PHASE_TEXT: Final = MappingProxyType(
 _PASSING_REASONS: Final = frozenset(
     {
         Reason.WAHA_NOT_READY,
+        Reason.PACED,
         Reason.DEPENDENCY_NOMAD,
         Reason.DEPENDENCY_CONSUL,
         Reason.DEPENDENCY_WAHA,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, delete, exists, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -12,8 +12,9 @@ from core.crypto import Sealer
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
 from core.domain.names import parse_id
+from core.domain.pacing import Ask, Pace, Turns
 from core.errors import StaleWrite
-from core.store import leases, snapshots, status, summaries
+from core.store import leases, snapshots, starts, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -143,6 +144,9 @@ class PostgresReconcileStore:
             await leases.guard(connection, lease)
             if rows:
                 await connection.execute(statement, rows)
+
+    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+        return await starts.take(self._engine, lease, asks, pace)
 
     async def write_status(
         self,

@@ -33,6 +33,7 @@ def _snapshot() -> Select[Any]:
             plans.c.memory_mb,
             plans.c.memory_max_mb,
             plans.c.max_chips,
+            plans.c.start_order,
             placements.c.allocation_id.label("current_allocation"),
             *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
         )
@@ -61,6 +62,7 @@ _CHIP_COLUMNS = (
     chips.c.reason,
     chips.c.status,
     chips.c.status_since,
+    chips.c.waiting_since,
 )
 
 
@@ -94,6 +96,7 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
         paused=row.paused,
         isolated_at=row.isolated_at,
         key_renewed_for=row.key_renewed_for,
+        start_order=row.start_order,
     )
 
 
@@ -116,4 +119,5 @@ def _chip(row: Row[Any]) -> ChipRow:
         reason=row.chip_reason,
         status=row.chip_status,
         since=row.chip_status_since,
+        waiting_since=row.chip_waiting_since,
     )

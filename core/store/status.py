@@ -293,6 +293,8 @@ def _chip(row: Row[Any], seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
         ),
         health_score=row.chip_health_score,
         observed_generation=row.chip_observed_generation,
+        waiting_since=row.chip_waiting_since,
+        starts_at=row.chip_starts_at,
     )
     move = ChipMove(before, None)
     if row.chip_id in seen.chips:
@@ -330,6 +332,8 @@ def _chip_values(chip: _Chip) -> dict[str, Any]:
         "tries_last_at": after.tries.last_at,
         "health_score": after.health_score,
         "observed_generation": after.observed_generation,
+        "waiting_since": after.waiting_since,
+        "starts_at": after.starts_at,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from core.domain.desired import Registered, Resources, Wanted
 from core.domain.observed import ChipColumns, ContainerColumns
+from core.domain.pacing import Ask
 from core.domain.ports import Entry
 from core.store.interface import ContainerSecrets, UserSnapshot
 
@@ -18,6 +19,7 @@ class Plan:
     slug: str
     max_chips: int
     resources: Resources
+    start_order: int
     proxy_gb_limit: Decimal = Decimal(0)
 
 
@@ -126,6 +128,16 @@ class Container:
     @property
     def reason(self) -> str | None:
         return self.observed.reason
+
+
+@dataclass(slots=True)
+class Place:
+    """A chip's place in the line for start tokens."""
+
+    user_id: str
+    ask: Ask
+    asked_at: datetime
+    expires_at: datetime
 
 
 @dataclass(slots=True)

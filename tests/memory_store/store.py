@@ -17,12 +17,13 @@ from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
 from tests.memory_store.leases import stale
 from tests.memory_store.rows import Chip, Container
+from tests.memory_store.starts import Starts
 from tests.memory_store.wishes import Wishes
 
 _INBOX_LIMIT = 1000
 
 
-class MemoryStore(Housekeeping, Wishes):
+class MemoryStore(Housekeeping, Starts, Wishes):
     """`core.store.interface.ReconcileStore` and `core.store.housekeeping.Housekeeping`, with the wishes of users and the inbox beside it.
 
     Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
@@ -183,6 +184,7 @@ def _container_row(row: Container) -> ContainerRow:
         paused=row.paused,
         isolated_at=seen.isolated_at,
         key_renewed_for=seen.key_renewed_for,
+        start_order=row.plan.start_order,
     )
 
 
@@ -201,6 +203,7 @@ def _chip_row(chip: Chip) -> ChipRow:
         reason=seen.reason,
         status=seen.status,
         since=seen.since,
+        waiting_since=seen.waiting_since,
     )
 
 

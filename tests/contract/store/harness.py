@@ -31,6 +31,8 @@ from core.store.tables import (
     leases,
     placements,
     port_ledger,
+    start_buckets,
+    start_queue,
     users,
 )
 
@@ -111,6 +113,9 @@ class PostgresHarness:
                 placements.c.lease_until,
                 chip_events.c.created_at,
                 guard_grants.c.granted_after,
+                start_buckets.c.refilled_at,
+                start_queue.c.asked_at,
+                start_queue.c.expires_at,
             ):
                 await connection.execute(update(column.table).values({column.name: column - step}))
 

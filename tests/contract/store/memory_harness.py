@@ -8,6 +8,7 @@ from typing import Any
 
 from core.clock import Clock, SystemClock
 from core.domain.desired import Wanted
+from core.domain.pacing import Bucket
 from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
@@ -59,6 +60,11 @@ class MemoryHarness:
         for chip in self.memory.chips.values():
             for event in chip.events:
                 event.created_at -= step
+        for key, bucket in self.memory.buckets.items():
+            self.memory.buckets[key] = Bucket(bucket.tokens, bucket.refilled_at - step)
+        for place in self.memory.line.values():
+            place.asked_at -= step
+            place.expires_at -= step
         if self.memory.granted_after is not None:
             self.memory.granted_after -= step
 
