@@ -16,6 +16,8 @@ from tests.simulation.world import World, short
 _DUST = 1e-3
 # A start arrives while its pass lasts.
 _SENT_WITHIN_S = 60.0
+# A place is given up this long after its last ask.
+_SILENT_S = 61.0
 
 
 class Told:
@@ -49,11 +51,14 @@ class Starts:
         self.told: list[Told] = []
         self._waiting: dict[str, Told] = {}
         self._left: dict[str, tuple[float, float]] = {}  # tokens, and when
+        self._asked: dict[str, float] = {}
         self._granted: dict[str, deque[float]] = defaultdict(deque)
 
     def taken(self, asks: Sequence[Ask], turns: Turns) -> None:
         now, world = self.world.now, self.world
         by_id = {ask.chip_id: ask for ask in asks}
+        self._asked.update(dict.fromkeys(by_id, now))
+        self._given_up()
         for chip_id in turns.waited_s:
             ask = by_id[chip_id]
             if self._draw("fleet") < -_DUST:
@@ -85,6 +90,16 @@ class Starts:
             return
         tokens.popleft()
         self.arrived.append((self.world.now, host))
+
+    def _given_up(self) -> None:
+        """Whoever has not asked for so long (its daemon died, its wish changed) has no place any more."""
+        moment = self.world.moment()
+        for chip_id, place in self.world.store.line.items():
+            silent_s = self.world.now - self._asked[chip_id]
+            if silent_s > _SILENT_S and place.expires_at > moment:
+                self.world.violate(
+                    f"pace: chip {short(chip_id)} asked {silent_s:.0f} s ago and is in line still"
+                )
 
     def _in_turn(self, ask: Ask) -> None:
         """What is left is enough for all ahead that could start now; asked for hosts with a line alone."""

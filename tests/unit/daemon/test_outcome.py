@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.domain import actions as act
 from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision
 from core.domain.desired import Desired, DesiredChip, DesiredContainer, SpecHashes, Tries, Wanted
+from core.domain.facts import WahaStatus
 from core.domain.states import ChipPhase, ChipStatusWord, ContainerPhase
-from daemon.outcome import Result, Verdict, opens_next_step, starts_of, told
+from daemon.outcome import PACED, Result, Verdict, opens_next_step, starts_of, told
 from daemon.refusals import Refusals
 from tests.unit.daemon.virtual import START
 
@@ -137,3 +139,21 @@ def test_a_refusal_stands_for_its_wish_and_its_time_alone() -> None:
     assert refusals.code("other", start, 3, now=101) is None
     refusals.forget("u", start)
     assert refusals.code("u", start, 3, now=101) is None
+
+
+def test_a_start_that_waits_for_its_token_stands_in_line_and_has_cost_nothing() -> None:
+    made = decision(ChipPhase.STARTING, act.StartSession("c"))
+    results = [Result(made.actions[0], Verdict.DEFERRED, PACED, after_s=30, starts_in_s=70)]
+    before = Tries(generation=3, failures=1)
+    _, chips = told(made, results, desired(chip(tries=before)))
+    status = chips["c"]
+    assert (status.phase, status.reason, status.starts_in_s) == ("queued", "paced", 70)
+    assert (status.tries, status.status) == (before, made.chips["c"].status)
+
+
+def test_a_restart_that_is_due_because_it_takes_so_long_keeps_its_time() -> None:
+    made = decision(ChipPhase.STARTING, act.RestartSession("c"))
+    starting = msgspec.structs.replace(made.chips["c"], waha_status=WahaStatus.STARTING)
+    made = msgspec.structs.replace(made, chips={"c": starting})
+    results = [Result(made.actions[0], Verdict.DEFERRED, PACED, after_s=30, starts_in_s=70)]
+    assert told(made, results, desired(chip()))[1] == {}
