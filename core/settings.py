@@ -257,20 +257,6 @@ def _contradictions(settings: Settings, part: str | None) -> list[str]:
         found.append("WAHAFLEET_LEASE_HEARTBEAT_S is too long: use at most a third of WAHAFLEET_LEASE_TTL_S.")
     if loop.pass_deadline_s >= loop.lease_ttl_s:
         found.append("WAHAFLEET_PASS_DEADLINE_S must be shorter than WAHAFLEET_LEASE_TTL_S.")
-    for kind, per_s, burst in (
-        ("HOST", loop.starts_per_s_host, loop.start_burst_host),
-        ("PROVIDER", loop.starts_per_s_provider, loop.start_burst_provider),
-    ):
-        if per_s > loop.starts_per_s:
-            found.append(
-                f"WAHAFLEET_STARTS_PER_S_{kind} is above WAHAFLEET_STARTS_PER_S, which no host or provider can "
-                "pass: lower the one or raise the other."
-            )
-        if burst > loop.start_burst:
-            found.append(
-                f"WAHAFLEET_START_BURST_{kind} is above WAHAFLEET_START_BURST, which no host or provider can "
-                "pass: lower the one or raise the other."
-            )
     renders_jobs = part != "api"
     if renders_jobs and settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")

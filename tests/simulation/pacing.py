@@ -110,11 +110,10 @@ class Starts:
                 ahead[place.ask.host] += 1
         if not ahead:
             return
-        could = {host: min(n, int(self._level(f"host:{host}") + _DUST)) for host, n in ahead.items()}
-        if (
-            ahead.get(ask.host, 0) > could.get(ask.host, 0)
-            or sum(could.values()) > self._level("fleet") + _DUST
-        ):
+        # Both sums leave the other side what rounding may have given it.
+        own = ahead.get(ask.host, 0) > self._level(f"host:{ask.host}") + _DUST
+        could = sum(min(n, int(max(0.0, self._level(f"host:{host}") - _DUST))) for host, n in ahead.items())
+        if own or could > self._level("fleet") + _DUST:
             self.world.violate(
                 f"pace: chip {short(ask.chip_id)} of {ask.host} starts before {sum(ahead.values())} with a better "
                 "place"

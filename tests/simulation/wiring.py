@@ -105,7 +105,8 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         metrics=metrics,
         strangers=strangers,
     )
-    controller = Controller(queue, reconciler, outages, workers=SETTINGS.workers, metrics=metrics)
+    workers = daemon.world.workers or SETTINGS.workers
+    controller = Controller(queue, reconciler, outages, workers=workers, metrics=metrics)
     sweep = Sweep(
         queue,
         clock,

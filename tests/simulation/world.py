@@ -90,6 +90,7 @@ class World:
         self.daemons: list[Daemon] = []
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.workers = 0  # of each daemon; 0 = few, as in the seeds
         self.violation: str | None = None
         self.over = False
 
