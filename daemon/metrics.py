@@ -91,8 +91,8 @@ class Metrics:
         )
         self._starts = Counter(
             "wahafleet_starts",
-            "Starts of sessions asked for, by answer: granted a token, or paced.",
-            ["answer"],
+            "Starts of sessions that asked for a token, by outcome: granted, or paced.",
+            ["outcome"],
             registry=self.registry,
         )
         self._start_wait_seconds = Histogram(
