@@ -54,6 +54,7 @@ def _chip(status: str, phase: str, waha_status: str | None) -> dict[str, Any]:
             "phase": phase,
             "reason": None,
             "reason_text": None,
+            "starts_at": None,
         },
         "created_at": _TIME,
         "updated_at": _TIME,

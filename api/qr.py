@@ -77,7 +77,7 @@ class QrDesk:
     async def answer(self, chip: StoredChip) -> QrCode:
         """What the route gives for a chip as the store holds it now."""
         self._run(self._cache.set(f"viewer:{chip.id}", b"1", _VIEWER_TTL_S))
-        state = qr_state(chip)
+        state = qr_state(chip, self._clock.now())
         if not state.ask:
             return _said(state.status, state.message)
         found = await self._within_patience(chip)

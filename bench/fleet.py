@@ -113,6 +113,11 @@ def environment(found: Doubles, database_url: str, key: str, folder: Path) -> di
         "WAHAFLEET_EGRESS": "direct",
         "WAHAFLEET_WORKERS": str(WORKERS),
         "WAHAFLEET_JANITOR_S": "3600",
+        # As fast as it goes: what the pace adds is a setting, not a cost.
+        "WAHAFLEET_STARTS_PER_S": "1000",
+        "WAHAFLEET_STARTS_PER_S_HOST": "1000",
+        "WAHAFLEET_START_BURST": "10000",
+        "WAHAFLEET_START_BURST_HOST": "10000",
     }
 
 

@@ -125,6 +125,12 @@ class LoopSettings(msgspec.Struct, frozen=True):
     events_per_chip: int = 1000
     waha_look_s: float = 300
     listen: str = ""
+    starts_per_s: float = 5
+    starts_per_s_host: float = 1
+    starts_per_s_provider: float = 2
+    start_burst: int = 20
+    start_burst_host: int = 10
+    start_burst_provider: int = 20
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -230,6 +236,12 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
             listen=listen_address(reader, "WAHAFLEET_DAEMON_LISTEN"),
+            starts_per_s=reader.number("WAHAFLEET_STARTS_PER_S", least=0.01, most=1000),
+            starts_per_s_host=reader.number("WAHAFLEET_STARTS_PER_S_HOST", least=0.01, most=1000),
+            starts_per_s_provider=reader.number("WAHAFLEET_STARTS_PER_S_PROVIDER", least=0.01, most=1000),
+            start_burst=reader.whole("WAHAFLEET_START_BURST", least=1, most=10_000),
+            start_burst_host=reader.whole("WAHAFLEET_START_BURST_HOST", least=1, most=10_000),
+            start_burst_provider=reader.whole("WAHAFLEET_START_BURST_PROVIDER", least=1, most=10_000),
         ),
     )
     reader.problems.extend(_contradictions(settings, part))

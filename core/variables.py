@@ -139,6 +139,16 @@ VARIABLES: Final = (
     _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
     _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),
     _v(
+        "WAHAFLEET_STARTS_PER_S",
+        "5",
+        "Sessions that start a second in the whole fleet, of all daemons together, once the burst is used up.",
+    ),
+    _v("WAHAFLEET_STARTS_PER_S_HOST", "1", "The same for the sessions of one host."),
+    _v("WAHAFLEET_STARTS_PER_S_PROVIDER", "2", "The same for the sessions behind one proxy provider."),
+    _v("WAHAFLEET_START_BURST", "20", "Sessions of the fleet that start at once after a quiet while."),
+    _v("WAHAFLEET_START_BURST_HOST", "10", "The same for one host; a user's chips all fit with 10 or more."),
+    _v("WAHAFLEET_START_BURST_PROVIDER", "20", "The same for one proxy provider."),
+    _v(
         "WAHAFLEET_JANITOR",
         "ask",
         "What becomes of orphans: ask = nothing without an operator's yes, remove = they go after the grace.",

@@ -7,7 +7,7 @@ between two effects leaves at most one of them unrecorded, and each of them can 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -18,22 +18,25 @@ from core.clients.storage import Storage, Storages
 from core.clients.waha import WRITE_TIMEOUT_S, WrongState
 from core.clock import Clock
 from core.domain import actions as act
-from core.domain.actions import Action, ChipAction, ContainerAction, Decision
+from core.domain.actions import STARTS, Action, ChipAction, ContainerAction, Decision, is_start
 from core.domain.desired import Registered
 from core.domain.facts import Endpoint
 from core.domain.names import job_id, session_name, variable_path
+from core.domain.pacing import Ask, Pace, Waits
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
 from core.store.interface import ReconcileStore, UserSnapshot
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease
 from daemon.load import Loader
-from daemon.outcome import STARTS, Result, Verdict, starts_of
+from daemon.metrics import Metrics
+from daemon.outcome import PACED, Result, Verdict, starts_of
 from daemon.refusals import Refusals
 from daemon.waha import Waha, WahaContainers
 
 STORE_TIMEOUT_S: Final = 5.0
 STORAGE_TIMEOUT_S: Final = 10.0
-# Why an action was deferred. The first two end with the pass, the last one with what stands in its way.
+# Why an action was deferred, unless it is paced. The first two end with the pass, the last one with what
+# stands in its way.
 LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
 BLOCKED: Final = "blocked"
@@ -58,6 +61,7 @@ class Actor:
 
     Args:
         storages: the servers that hold WAHA's sessions; without them no storage is ever deleted.
+        pace: how many sessions may start, of all daemons together.
         waha_timeout_s, storage_timeout_s: the longest that one changing call there may take.
     """
 
@@ -72,6 +76,8 @@ class Actor:
         refusals: Refusals,
         *,
         storages: Storages | None = None,
+        pace: Pace | None = None,
+        metrics: Metrics | None = None,
         waha_timeout_s: float = WRITE_TIMEOUT_S,
         storage_timeout_s: float = STORAGE_TIMEOUT_S,
     ) -> None:
@@ -83,6 +89,8 @@ class Actor:
         self._steps = steps
         self._refusals = refusals
         self._storages = storages
+        self._pace = pace or Pace()
+        self._metrics = metrics or Metrics()
         self._waha_timeout_s = waha_timeout_s
         self._storage_timeout_s = storage_timeout_s
 
@@ -112,6 +120,10 @@ class Actor:
     ) -> dict[int, Result]:
         hindrances = {place: one.hindrance(action) for place, action in ready.items()}
         sendable = {place: action for place, action in ready.items() if hindrances[place] is None}
+        waits = await self._paced(one, held, sendable, decision)
+        for place, wait in waits.items():
+            action = sendable.pop(place)
+            hindrances[place] = Result(action, Verdict.DEFERRED, PACED, wait.look_again_s, wait.wait_s)
         tries = starts_of(list(sendable.values()), decision.chips)
         if tries:
             # Recorded first: a crash in between costs a try, never gives one away.
@@ -126,6 +138,19 @@ class Actor:
                 raise result
             results[place] = result
         return results
+
+    async def _paced(
+        self, one: _Performance, held: HeldLease, sendable: dict[int, ChipAction], decision: Decision
+    ) -> dict[int, Waits]:
+        """Take the start tokens of what would be sent; who gets none, by place. Nothing starts without."""
+        starts = {a.chip_id: place for place, a in sendable.items() if is_start(a)}
+        if not starts:
+            return {}
+        asks = one.asks(starts, decision.container.node_name or "")
+        turns = await self._store.take_starts(held.lease, asks, self._pace)
+        self._steps.announce(Step.STARTS_TAKEN, held.lease.key)
+        self._metrics.count_starts(turns)
+        return {starts[chip_id]: wait for chip_id, wait in turns.waits.items()}
 
 
 class _Performance:
@@ -154,6 +179,15 @@ class _Performance:
         if needs_waha and self._endpoint is None:
             return Result(action, Verdict.DEFERRED, BLOCKED)
         return None
+
+    def asks(self, chip_ids: Collection[str], host: str) -> list[Ask]:
+        """What the store needs to know of chips that would start on `host`."""
+        order = self._snapshot.container.start_order
+        return [
+            Ask(chip.id, host, None, order, chip.waiting_since)
+            for chip in self._snapshot.chips
+            if chip.id in chip_ids
+        ]
 
     async def attempt(self, action: Action) -> Result:
         """Do it if it may be done. Raises only what the store raises."""
@@ -303,4 +337,4 @@ def _failed(action: Action, error: DependencyError) -> Result:
 
 def waits_for_next_pass(results: Sequence[Result]) -> bool:
     """Whether some action was left to the next pass and nothing else stands in its way."""
-    return any(r.verdict is Verdict.DEFERRED and r.code != BLOCKED for r in results)
+    return any(r.verdict is Verdict.DEFERRED and r.code not in (BLOCKED, PACED) for r in results)

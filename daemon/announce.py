@@ -18,6 +18,7 @@ class Step(StrEnum):
 
     CLAIMED = "claimed"
     OBSERVED = "observed"
+    STARTS_TAKEN = "starts_taken"
     TRIES_RECORDED = "tries_recorded"
     EFFECT_DONE = "effect_done"
     EFFECT_RECORDED = "effect_recorded"

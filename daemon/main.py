@@ -26,6 +26,7 @@ from core.clients.storage import storages
 from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
 from core.crypto import Sealer
+from core.domain.pacing import Limit, Pace
 from core.domain.policy import Policy
 from core.domain.sweep import Rhythm
 from core.errors import DependencyError
@@ -152,7 +153,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             scheduler=scheduler,
             loader=loader,
             observer=observer,
-            actor=Actor(scheduler, waha, store, loader, clock, steps, refusals, storages=servers),
+            actor=Actor(
+                scheduler,
+                waha,
+                store,
+                loader,
+                clock,
+                steps,
+                refusals,
+                storages=servers,
+                pace=pace_of(settings.loop),
+                metrics=metrics,
+            ),
             caches=caches,
             mailroom=mailroom,
             refusals=refusals,
@@ -290,6 +302,15 @@ def policy_of(settings: LoopSettings) -> Policy:
     if settings.egress == "guard":
         _log.error("egress_guard_missing")
     return policies.policy_of(settings)
+
+
+def pace_of(settings: LoopSettings) -> Pace:
+    """How many sessions may start; every daemon of a fleet needs the same."""
+    return Pace(
+        fleet=Limit(settings.starts_per_s, settings.start_burst),
+        host=Limit(settings.starts_per_s_host, settings.start_burst_host),
+        provider=Limit(settings.starts_per_s_provider, settings.start_burst_provider),
+    )
 
 
 def owner_name() -> str:

@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from core.domain.pacing import Turns
 from daemon.outcome import Result
 
+_WAITS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0)
 
 
@@ -87,6 +89,28 @@ class Metrics:
             ["kind", "state"],
             registry=self.registry,
         )
+        self._starts = Counter(
+            "wahafleet_starts",
+            "Starts of sessions that asked for a token, by outcome: granted, or paced.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._start_wait_seconds = Histogram(
+            "wahafleet_start_wait_seconds",
+            "How long starts that got their token had stood in line.",
+            registry=self.registry,
+            buckets=_WAITS,
+        )
+        self._start_tokens = Gauge(
+            "wahafleet_start_tokens",
+            "Tokens in the fleet's bucket, as this daemon's last ask left it.",
+            registry=self.registry,
+        )
+        self._start_line = Gauge(
+            "wahafleet_start_line",
+            "Chips of all daemons that wait for a start token, as this daemon's last ask saw it.",
+            registry=self.registry,
+        )
         self._outcomes = {outcome: self._passes.labels(outcome.value) for outcome in Outcome}
 
     def count_pass(self, outcome: Outcome, took_s: float) -> None:
@@ -99,6 +123,15 @@ class Metrics:
         """What became of a pass's actions."""
         for result in results:
             self._effects.labels(type(result.action).__name__, result.verdict.value).inc()
+
+    def count_starts(self, turns: Turns) -> None:
+        """One pass asked for start tokens."""
+        self._starts.labels("granted").inc(len(turns.waited_s))
+        self._starts.labels("paced").inc(len(turns.waits))
+        for waited_s in turns.waited_s.values():
+            self._start_wait_seconds.observe(waited_s)
+        self._start_tokens.set(turns.fleet_tokens)
+        self._start_line.set(turns.line)
 
     def count_duty(self, duty: str, outcome: str, took_s: float) -> None:
         """One run of a duty has ended; `outcome`: done, unavailable, late or broke."""

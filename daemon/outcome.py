@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from core.domain.actions import (
+    STARTS,
     Action,
     ChipStatus,
     ContainerStatus,
@@ -24,13 +25,12 @@ from core.domain.actions import (
     PurgeJob,
     RemoveChip,
     RemoveContainer,
-    RestartSession,
-    RewriteSession,
-    StartSession,
     StopSession,
+    is_start,
 )
 from core.domain.desired import Desired, DesiredChip, Tries
 from core.domain.evidence import EffectSeen
+from core.domain.facts import WahaStatus
 from core.domain.states import ChipPhase, Reason, status_word
 
 
@@ -45,15 +45,18 @@ class Verdict(Enum):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """`code`: of the error, "" when none. `after_s`: the least pause before the next try."""
+    """`code`: of the error, "" when none. `after_s`: the least pause before the next try. `starts_in_s`: until its
+    start token is expected, of one that is paced."""
 
     action: Action
     verdict: Verdict
     code: str = ""
     after_s: float = 0.0
+    starts_in_s: float | None = None
 
 
-STARTS: Final = (CreateSession, StartSession, RestartSession, RewriteSession, LogoutSession)
+# Why a start was deferred: it waits for its token.
+PACED: Final = Reason.PACED.value
 _CHIP_ACTIONS: Final = (*STARTS, StopSession, DeleteSession, RemoveChip)
 # After these the next step is known to be possible at once; other effects take the world a while, and news
 # of it comes by the sources.
@@ -139,12 +142,35 @@ def _chip(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus |
     match result.verdict:
         case Verdict.DONE:
             return None if isinstance(result.action, RemoveChip) else status
+        case Verdict.DEFERRED if result.code == PACED:
+            return _paced(status, result, chip)
         case Verdict.STALE | Verdict.DEFERRED:
             return None
         case Verdict.FAILED:
             return msgspec.structs.replace(status, reason=Reason.DEPENDENCY_WAHA)
         case Verdict.REFUSED:
             return _refused(status, result, chip)
+
+
+def _paced(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus | None:
+    """It waits in line and nothing was spent. The word that people see is the same in every phase on the way."""
+    if status.waha_status in (WahaStatus.STARTING, WahaStatus.WORKING):
+        # Its restart is due because it has been STARTING for long, and how long is what its phase says; or it
+        # is deaf, and to its owner as connected as before.
+        return None
+    return msgspec.structs.replace(
+        status,
+        phase=ChipPhase.QUEUED,
+        reason=Reason.PACED,
+        tries=_spent(chip),
+        memory=chip.memory,
+        starts_in_s=result.starts_in_s,
+    )
+
+
+def _spent(chip: DesiredChip) -> Tries:
+    """What its newest wish has cost up to now."""
+    return chip.tries if chip.tries.generation == chip.generation else Tries(generation=chip.generation)
 
 
 def _refused(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus:
@@ -155,13 +181,12 @@ def _refused(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatu
     if not isinstance(result.action, STARTS):
         return msgspec.structs.replace(status, reason=reason)
     # A refused start started nothing, so it costs nothing; its owner gets the button back.
-    spent = chip.tries if chip.tries.generation == chip.generation else Tries(generation=chip.generation)
     return msgspec.structs.replace(
         status,
         phase=phase,
         status=status_word(phase, needs_pairing=chip.needs_pairing),
         reason=reason,
-        tries=spent,
+        tries=_spent(chip),
         memory=chip.memory,
     )
 
@@ -171,5 +196,5 @@ def starts_of(actions: Sequence[Action], chips: Mapping[str, ChipStatus]) -> dic
     return {
         action.chip_id: chips[action.chip_id].tries
         for action in actions
-        if isinstance(action, STARTS) and (not isinstance(action, CreateSession) or action.start)
+        if isinstance(action, STARTS) and is_start(action)
     }

@@ -13,7 +13,14 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from core.clients.scheduler import Scheduler
 from core.clock import Clock
-from core.domain.actions import Action, ChipStatus, ContainerStatus, Decision, RemoveContainer
+from core.domain.actions import (
+    Action,
+    ChipStatus,
+    ContainerStatus,
+    Decision,
+    RemoveContainer,
+    is_start,
+)
 from core.domain.decide import decide
 from core.domain.desired import Desired
 from core.domain.endpoints import CLIENT_ENDED
@@ -32,7 +39,7 @@ from daemon.load import Loader, generation_of
 from daemon.mail import Mailroom
 from daemon.metrics import Metrics
 from daemon.observe import Caches, Observer
-from daemon.outcome import Result, Verdict, opens_next_step, told, unsuccessful
+from daemon.outcome import PACED, Result, Verdict, opens_next_step, told, unsuccessful
 from daemon.refusals import Refusals
 
 _log = structlog.get_logger(__name__)
@@ -268,7 +275,8 @@ class Reconciler:
         self._last_actions[key] = decision.actions
         verdicts = {result.verdict for result in results}
         if Verdict.FAILED in verdicts:
-            return PassEnd(max(result.after_s for result in results), failed=True)
+            failed = (result.after_s for result in results if result.verdict is Verdict.FAILED)
+            return PassEnd(max(failed), failed=True)
         if Verdict.STALE in verdicts:
             return PassEnd(0.0, failed=repeated)
         if blind := _dependencies_away(observation):
@@ -280,12 +288,22 @@ class Reconciler:
             return PassEnd(0.0)
         if Verdict.REFUSED in verdicts:
             return PassEnd(max(decision.requeue_after or 0.0, self._policy.poll_waiting_s))
-        return PassEnd(decision.requeue_after)
+        return PassEnd(_next_look(decision, results))
 
     def _forget(self, key: str) -> None:
         self._last_actions.pop(key, None)
         self._refusals.forget_user(key)
         self._mailroom.forget(key)
+
+
+def _next_look(decision: Decision, results: Sequence[Result]) -> float | None:
+    """As decided; starts that wait for their tokens are looked at when those are due, and not before."""
+    paced = [result.after_s for result in results if result.code == PACED]
+    if not paced:
+        return decision.requeue_after
+    started = any(is_start(result.action) and result.code != PACED for result in results)
+    others = decision.requeue_after if started else decision.without_starts
+    return min(paced if others is None else [others, *paced])
 
 
 def _without_port(container: ContainerStatus) -> ContainerStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -145,6 +145,9 @@ ChipAction: TypeAlias = (
 )
 Action: TypeAlias = ContainerAction | ChipAction
 
+# What may start a session. Each takes a start token first (`pacing.py`) and is recorded as a try.
+STARTS: Final = (CreateSession, StartSession, RestartSession, RewriteSession, LogoutSession)
+
 DESTRUCTIVE = (
     ReplaceAllocation,
     RestartAllocation,
@@ -158,6 +161,11 @@ DESTRUCTIVE = (
     DeleteSession,
     RemoveChip,
 )
+
+
+def is_start(action: Action) -> bool:
+    """Whether a session starts by it: a session may also be created without."""
+    return isinstance(action, STARTS) and (not isinstance(action, CreateSession) or action.start)
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -215,6 +223,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
         memory: see `DesiredChip`.
         until: when what its reason names ends by itself, for its history.
         held_port: `host:port` that a process unknown to Nomad holds, with reason `port_in_use`.
+        starts_in_s: seconds until its start token is expected, with reason `paced`.
     """
 
     phase: str
@@ -230,6 +239,7 @@ class ChipStatus(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     until: datetime | None = None
     held_port: str | None = None
+    starts_in_s: float | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -241,9 +251,11 @@ class Decision(msgspec.Struct, frozen=True):
         chips: status per chip id, tombstones included.
         requeue_after: seconds until the next look, when no news comes first; None = the user is at rest:
             everything is as it should be, every fact was seen, and no deadline runs.
+        without_starts: the same when none of the starts among the actions is sent.
     """
 
     actions: tuple[Action, ...]
     container: ContainerStatus
     chips: Mapping[str, ChipStatus]
     requeue_after: float | None
+    without_starts: float | None = None

@@ -15,7 +15,7 @@ from core.domain.desired import Consent, DesiredChip, Memory, Rhythm, Tries
 from core.domain.facts import NOT_ASKED, Fact, Known, Peers, Probe, SessionFact, Unknown, WahaStatus
 from core.domain.names import session_name
 from core.domain.policy import Policy
-from core.domain.states import ChipPhase, ChipStatusWord, Reason, status_word
+from core.domain.states import ON_ITS_WAY, ChipPhase, ChipStatusWord, Reason, status_word
 
 # Nothing changes here by itself but by news: a wish, or WAHA's own word.
 AT_REST: Final = frozenset(
@@ -28,16 +28,6 @@ AT_REST: Final = frozenset(
         ChipPhase.PAUSED,
         ChipPhase.QUARANTINED,
         ChipPhase.BANNED,
-    }
-)
-# A paired chip in one of these is on its way back, within its deadline.
-_ON_ITS_WAY: Final = frozenset(
-    {
-        ChipPhase.QUEUED,
-        ChipPhase.CREATING,
-        ChipPhase.STARTING,
-        ChipPhase.RECONNECTING,
-        ChipPhase.RETRYING,
     }
 )
 
@@ -149,7 +139,7 @@ class Look:
         if word is not ChipStatusWord.CONNECTING or self.fresh or self.chip.since is None:
             return word
         # Past its deadline a chip gets its button back although the loop goes on trying.
-        was_waiting = self.chip.phase in _ON_ITS_WAY
+        was_waiting = self.chip.phase in ON_ITS_WAY
         overdue = self.scene.now - self.chip.since >= timedelta(seconds=self.policy.connect_deadline_s)
         given_up = self.chip.status == ChipStatusWord.DISCONNECTED
         return ChipStatusWord.DISCONNECTED if was_waiting and (overdue or given_up) else word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -15,6 +16,7 @@ from core.domain.actions import (
     RestartSession,
     RewriteSession,
     StartSession,
+    is_start,
 )
 from core.domain.chip import plan_chip
 from core.domain.chip_look import Scene
@@ -42,19 +44,23 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     actions: list[Action] = list(container.actions)
     chips: dict[str, ChipStatus] = {}
     looks = [_patient(container.next_s, desired.container, container.status, now, policy)]
+    of_starts: list[float | None] = []
     for chip in desired.chips:
         plan = plan_chip(chip, scene, may_start=room > 0)
         told = plan.status
         if told.reason == Reason.PORT_IN_USE:
             told = msgspec.structs.replace(told, held_port=_newest_port(observation))
         chips[chip.id] = told
-        looks.append(_patient(plan.next_s, chip, told, now, policy))
+        starts = plan.action is not None and is_start(plan.action)
+        (of_starts if starts else looks).append(_patient(plan.next_s, chip, told, now, policy))
         if plan.action is None:
             continue
         actions.append(plan.action)
         if _starts(plan.action, told.waha_status):
             room -= 1
-    if actions:
+    if of_starts:
+        of_starts.append(policy.poll_moving_s)
+    if not all(map(is_start, actions)):
         looks.append(policy.poll_moving_s)
     told_chips = tuple(chips.values())
     if container.status.reason == Reason.RESTARTING and is_back(
@@ -70,11 +76,15 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
         looks.append(policy.poll_waiting_s)
     if container.status.phase == ContainerPhase.READY and not isinstance(scene.sessions, Known):
         looks.append(policy.poll_waiting_s)  # nobody rests on what could not be seen
-    requeue_after = min((look for look in looks if look is not None), default=None)
+    without_starts, requeue_after = _soonest(looks), _soonest([*looks, *of_starts])
     status = container.status
     if requeue_after is None:
         status = msgspec.structs.replace(status, at_rest=True)
-    return Decision(tuple(actions), status, chips, requeue_after)
+    return Decision(tuple(actions), status, chips, requeue_after, without_starts)
+
+
+def _soonest(looks: Iterable[float | None]) -> float | None:
+    return min((look for look in looks if look is not None), default=None)
 
 
 def _patient(

@@ -39,6 +39,7 @@ _PASSING_REASONS: Final = frozenset(
     {
         Reason.WAHA_NOT_READY,
         Reason.RESTARTING,
+        Reason.PACED,
         Reason.DEPENDENCY_NOMAD,
         Reason.DEPENDENCY_CONSUL,
         Reason.DEPENDENCY_WAHA,

@@ -15,10 +15,12 @@ from core.domain.desired import Memory, Tries
 from core.domain.events import ChipEvent, Standing, status_event
 from core.domain.facts import Endpoint
 from core.domain.health import health_score
-from core.domain.states import ChipPhase
+from core.domain.states import ON_ITS_WAY, ChipPhase
 
 # A write that changes nothing else renews `looked_at` no more often than this.
 LOOKED_AT_STEP: Final = timedelta(seconds=30)
+# An estimate that moves by no more than this, or by this part of the wait, is the same to people.
+_HARDLY_S, _HARDLY_PART = 5.0, 0.2
 
 
 class ContainerColumns(msgspec.Struct, frozen=True):
@@ -61,7 +63,13 @@ class ContainerColumns(msgspec.Struct, frozen=True):
 
 
 class ChipColumns(msgspec.Struct, frozen=True):
-    """Observed columns of a chip that a status write may move."""
+    """Observed columns of a chip that a status write may move.
+
+    Attributes:
+        waiting_since: since when it is on its way to its connection, without a break: other phases on the way
+            do not end that.
+        starts_at: when its start token is expected; None unless it waits for one.
+    """
 
     phase: str
     reason: str | None
@@ -77,6 +85,8 @@ class ChipColumns(msgspec.Struct, frozen=True):
     health_score: int
     observed_generation: int
     memory: Memory = Memory()
+    waiting_since: datetime | None = None
+    starts_at: datetime | None = None
 
     @property
     def standing(self) -> Standing:
@@ -92,6 +102,7 @@ class ChipColumns(msgspec.Struct, frozen=True):
             self.connected_at,
             self.last_activity_at,
             self.health_score,
+            self.starts_at,
         )
 
 
@@ -172,6 +183,8 @@ def merge_chip(
         unlinked_generation=unlinked,
         tries=seen.tries,
         observed_generation=max(before.observed_generation, loaded_generation),
+        waiting_since=(before.waiting_since or now) if seen.phase in ON_ITS_WAY else None,
+        starts_at=_starts_at(before.starts_at, seen.starts_in_s, now),
     )
     if unlinked is not None and seen.phone_number is None:
         # Its credentials are gone: the account that it had is nobody's here any more.
@@ -185,6 +198,17 @@ def merge_chip(
             before.standing, after.standing, loaded_generation, held_port=seen.held_port, until=seen.until
         ),
     )
+
+
+def _starts_at(before: datetime | None, in_s: float | None, now: datetime) -> datetime | None:
+    """A new estimate, in whole seconds; one that has hardly moved stays, so that polls find nothing new."""
+    if in_s is None:
+        return None
+    if before is not None:
+        moved_s = abs((before - now).total_seconds() - in_s)
+        if moved_s <= max(_HARDLY_S, _HARDLY_PART * in_s):
+            return before
+    return (now + timedelta(seconds=in_s + 0.5)).replace(microsecond=0)
 
 
 def _facts(before: ChipColumns, seen: ChipStatus, loaded_generation: int, now: datetime) -> ChipColumns:

@@ -6,6 +6,7 @@ read our sentence instead, `status` is null. The sentence is never empty while t
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,6 +25,9 @@ _CONNECTED: Final = "Chip conectado."
 _STARTING: Final = "Iniciando a sessão do WhatsApp. O QR Code aparece em instantes."
 _RESTARTING: Final = "A sessão do WhatsApp falhou e está sendo reiniciada. Aguarde um instante."
 _PASSKEY: Final = "O WhatsApp pediu uma chave de acesso (passkey). Confirme no celular que tem este número."
+
+_PACED: Final = "Muitos chips estão iniciando ao mesmo tempo; este inicia sozinho {wait}. O QR Code, se preciso, aparece aqui."
+_SHORTLY_S, _TENS_S, _MINUTES_FROM_S = 5.0, 10, 91.0
 
 # A QR code is good for 60 s when it is the first of a set, the others for 20 s each (WAHA docs, "QR").
 _FIRST_QR: Final = timedelta(seconds=60)
@@ -56,16 +60,28 @@ class QrState(msgspec.Struct, frozen=True):
     ask: bool = False
 
 
-def qr_state(chip: StoredChip) -> QrState:
+def qr_state(chip: StoredChip, now: datetime) -> QrState:
     """The rules in order; the first that holds speaks."""
     if chip.wanted != Wanted.CONNECTED:
         return QrState(None, _DISCONNECTED)
     reason = shown(chip).reason
+    if reason == Reason.PACED and chip.waha_status != WahaStatus.SCAN_QR_CODE:
+        return QrState(None, paced_text(chip.starts_at, now))
     if not chip.seen or chip.waha_status is None:
         return QrState(None, text_of(reason) or PREPARING)
     if chip.phase in _AT_REST:
         return QrState(None, text_of(reason or Reason.RECONNECT_FAILED) or UNREACHABLE)
     return told_by_waha(chip.waha_status, chip.phase, reason)
+
+
+def paced_text(starts_at: datetime | None, now: datetime) -> str:
+    """How long a chip still stands in line for its start, as people would say it."""
+    left_s = 0.0 if starts_at is None else (starts_at - now).total_seconds()
+    if left_s <= _SHORTLY_S:
+        return _PACED.format(wait="em instantes")
+    if left_s < _MINUTES_FROM_S:
+        return _PACED.format(wait=f"em cerca de {_TENS_S * math.ceil(left_s / _TENS_S)} segundos")
+    return _PACED.format(wait=f"em cerca de {math.ceil(left_s / 60)} minutos")
 
 
 def told_by_waha(waha_status: str, phase: str, reason: str | None = None) -> QrState:

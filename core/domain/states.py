@@ -54,6 +54,18 @@ class ChipPhase(StrEnum):
     DELETING = "deleting"
 
 
+# On the way to its connection, with nothing for a person to do.
+ON_ITS_WAY: Final = frozenset(
+    {
+        ChipPhase.QUEUED,
+        ChipPhase.CREATING,
+        ChipPhase.STARTING,
+        ChipPhase.RECONNECTING,
+        ChipPhase.RETRYING,
+    }
+)
+
+
 class ChipStatusWord(StrEnum):
     """The status of a chip in the API; the deployed pages draw their buttons from it."""
 
@@ -90,6 +102,7 @@ class Reason(StrEnum):
     SESSION_SLOW = "session_slow"
     PLAN_LIMIT = "plan_limit"
     QR_SPENT = "qr_spent"
+    PACED = "paced"
     UNLINKED = "unlinked"
     RECONNECT_FAILED = "reconnect_failed"
     OUTAGE = "outage"
@@ -136,6 +149,9 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.SESSION_SLOW: "A sessão do WhatsApp demora a iniciar; novas tentativas seguem sozinhas.",
         Reason.PLAN_LIMIT: (
             "Todas as sessões do plano estão em uso; o chip inicia assim que a remoção de outro terminar."
+        ),
+        Reason.PACED: (
+            "Muitos chips estão iniciando ao mesmo tempo; o chip está na fila e inicia sozinho na sua vez."
         ),
         Reason.WAHA_KEY_REJECTED: "O serviço do WhatsApp recusou a chave de acesso; nossa equipe foi avisada.",
         Reason.WAHA_NOT_READY: _STARTING_OR_AWAY,

@@ -21,7 +21,14 @@ import msgspec
 
 from core.domain.desired import Wanted
 from core.domain.names import container_name, session_name
-from core.domain.states import ChipPhase, ChipStatusWord, ContainerPhase, reason_text, status_word
+from core.domain.states import (
+    ChipPhase,
+    ChipStatusWord,
+    ContainerPhase,
+    Reason,
+    reason_text,
+    status_word,
+)
 
 # A press on Conectar does not end these.
 _OPERATOR_ENDS: Final = frozenset({ChipStatusWord.BANNED, ChipStatusWord.MAINTENANCE, ChipStatusWord.ERROR})
@@ -57,6 +64,7 @@ class StoredChip(msgspec.Struct, frozen=True):
         phase, reason, status, waha_status: as of `observed_generation`.
         since: when the observed status last changed.
         started_at: when the last start or restart was sent.
+        starts_at: when its start token is expected; None unless it waits for one.
     """
 
     id: str
@@ -80,6 +88,7 @@ class StoredChip(msgspec.Struct, frozen=True):
     connected_at: datetime | None
     last_activity_at: datetime | None
     container: StoredContainer
+    starts_at: datetime | None = None
 
     @property
     def seen(self) -> bool:
@@ -111,6 +120,7 @@ class ExtraData(msgspec.Struct, frozen=True):
     phase: str
     reason: str | None
     reason_text: str | None
+    starts_at: datetime | None
 
 
 class ChipView(msgspec.Struct, frozen=True):
@@ -160,6 +170,7 @@ def chip_view(chip: StoredChip, *, proxy_enabled: bool, lower_case: bool) -> Chi
         phase=state.phase,
         reason=state.reason,
         reason_text=text_of(state.reason),
+        starts_at=chip.starts_at if state.reason == Reason.PACED else None,
     )
     return ChipView(
         id=chip.id,

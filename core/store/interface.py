@@ -6,7 +6,7 @@ tested by one contract suite.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -16,6 +16,7 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Consent, Memory, Registered, Resources, Tries, Wanted
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
+from core.domain.pacing import Ask, Pace, Turns
 from core.domain.sweep import UserSummary as UserSummary
 
 # Between tries for a key that somebody else holds.
@@ -91,6 +92,7 @@ class ContainerRow(msgspec.Struct, frozen=True):
         key_renewed_for: the allocation that is or was replaced because it refused our key; None once one
             took it.
         restart_generation, restart_allocation, restarted_generation, restart_mark: see `DesiredContainer`.
+        start_order: of its plan; lower starts first.
     """
 
     user_id: str
@@ -119,10 +121,14 @@ class ContainerRow(msgspec.Struct, frozen=True):
     restart_allocation: str | None = None
     restarted_generation: int = 0
     restart_mark: int | None = None
+    start_order: int = 20
 
 
 class ChipRow(msgspec.Struct, frozen=True):
-    """One chip as stored, tombstones included (`wanted` is then `deleted`)."""
+    """One chip as stored, tombstones included (`wanted` is then `deleted`).
+
+    `waiting_since`: since when it is on its way to its connection, without a break.
+    """
 
     id: str
     wanted: Wanted
@@ -141,6 +147,7 @@ class ChipRow(msgspec.Struct, frozen=True):
     released_generation: int = 0
     memory: Memory = Memory()
     last_activity_at: datetime | None = None
+    waiting_since: datetime | None = None
 
 
 class UserSnapshot(msgspec.Struct, frozen=True):
@@ -236,6 +243,13 @@ class ReconcileStore(Protocol):
 
     async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
         """Keep what starts cost, per chip id, *before* they are sent. Raises StaleWrite."""
+
+    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+        """Take the start tokens of these chips, for each all of its buckets' or none, *before* its start is sent.
+
+        Who gets none stands in line until `Waits.counts_until`, and asks again. A token whose start is not sent
+        is lost. Raises StaleWrite.
+        """
 
     async def write_status(
         self,

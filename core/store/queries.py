@@ -147,6 +147,7 @@ def _chip(row: Row[Any]) -> StoredChip:
         waha_status=row.waha_status,
         since=row.status_since,
         started_at=row.tries_last_at,
+        starts_at=row.starts_at,
         phone_number=row.phone_number,
         health_score=row.health_score,
         unlinked=row.unlinked_generation is not None,

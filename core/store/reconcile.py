@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, bindparam, delete, exists, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -14,8 +14,9 @@ from core.domain.desired import Registered, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
 from core.domain.names import parse_id
+from core.domain.pacing import Ask, Pace, Turns
 from core.errors import StaleWrite
-from core.store import leases, peers, snapshots, status, summaries
+from core.store import leases, peers, snapshots, starts, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -157,6 +158,9 @@ class PostgresReconcileStore:
             await leases.guard(connection, lease)
             if rows:
                 await connection.execute(statement, rows)
+
+    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+        return await starts.take(self._engine, lease, asks, pace)
 
     async def write_status(
         self,

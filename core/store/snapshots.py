@@ -36,6 +36,7 @@ def _snapshot() -> Select[Any]:
             plans.c.memory_mb,
             plans.c.memory_max_mb,
             plans.c.max_chips,
+            plans.c.start_order,
             placements.c.allocation_id.label("current_allocation"),
             *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
         )
@@ -69,6 +70,7 @@ _CHIP_COLUMNS = (
     chips.c.released_generation,
     chips.c.memory,
     chips.c.last_activity_at,
+    chips.c.waiting_since,
 )
 
 
@@ -106,6 +108,7 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
         restart_allocation=row.restart_allocation_id,
         restarted_generation=row.restarted_generation,
         restart_mark=row.restart_mark,
+        start_order=row.start_order,
     )
 
 
@@ -133,6 +136,7 @@ def _chip(row: Row[Any]) -> ChipRow:
         released_generation=row.chip_released_generation,
         memory=memory_of(row.chip_memory),
         last_activity_at=row.chip_last_activity_at,
+        waiting_since=row.chip_waiting_since,
     )
 
 

@@ -316,6 +316,8 @@ def _chip(row: Row[Any], seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
         health_score=row.chip_health_score,
         observed_generation=row.chip_observed_generation,
         memory=memory_of(row.chip_memory),
+        waiting_since=row.chip_waiting_since,
+        starts_at=row.chip_starts_at,
     )
     move = ChipMove(before, None)
     if row.chip_id in seen.chips:
@@ -354,6 +356,8 @@ def _chip_values(chip: _Chip) -> dict[str, Any]:
         "health_score": after.health_score,
         "observed_generation": after.observed_generation,
         "memory": msgspec.to_builtins(after.memory),
+        "waiting_since": after.waiting_since,
+        "starts_at": after.starts_at,
     }
 
 

@@ -94,7 +94,7 @@ _CHIP_COLUMNS: Final = (
     *("id", "wanted", "generation", "phase", "reason", "status", "status_since", "waha_status"),
     *("phone_number", "push_name", "connected_at", "last_activity_at", "unlinked_generation"),
     *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
-    *("health_score", "observed_generation", "memory"),
+    *("health_score", "observed_generation", "memory", "waiting_since", "starts_at"),
 )
 
 
@@ -224,7 +224,7 @@ _COLUMNS: Final = (
     *("phase", "reason", "status", "status_since", "waha_status", "phone_number", "push_name"),
     *("connected_at", "last_activity_at", "unlinked_generation"),
     *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
-    *("health_score", "observed_generation", "memory"),
+    *("health_score", "observed_generation", "memory", "waiting_since", "starts_at"),
 )
 _BUMP: Final = bindparam("bump", type_=chips.c.revision.type)
 UPDATE_CHIP: Final = (

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Float,
     ForeignKey,
     Identity,
@@ -57,6 +58,7 @@ plans = Table(
     Column("memory_mb", Integer, nullable=False),
     Column("memory_max_mb", Integer, nullable=False),
     Column("proxy_gb_limit", Numeric(10, 3), nullable=False, server_default=text("0")),  # 0 = no limit
+    Column("start_order", Integer, nullable=False, server_default=text("20")),  # lower starts first
     CheckConstraint("max_chips >= 0", name="max_chips"),
     CheckConstraint("memory_max_mb >= memory_mb", name="memory"),
 )
@@ -158,6 +160,8 @@ chips = Table(
     Column("tries_last_at", _Time),
     Column("health_score", Integer, nullable=False, server_default=text("0")),
     Column("memory", JSONB, nullable=False, server_default=text("'{}'")),  # core.domain.desired.Memory
+    Column("waiting_since", _Time),  # since when it is on its way to its connection, without a break
+    Column("starts_at", _Time),  # when its start token is expected
     # both: rises with every write that changes a rendered column, whoever wrote it
     Column("revision", BigInteger, nullable=False, server_default=text("1")),
     Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
@@ -174,6 +178,7 @@ Index(
     postgresql_where=chips.c.deleted_at.is_(None),
 )
 Index("ix_chips_user", chips.c.user_id, chips.c.created_at, chips.c.id)
+Index("ix_chips_waiting", chips.c.waiting_since, postgresql_where=chips.c.waiting_since.is_not(None))
 
 placements = Table(
     "placements",
@@ -262,6 +267,27 @@ leases = Table(
     # The last look that saw everything: since when what it saw is true, and whose it was.
     Column("looked_at", _Time),
     Column("looked_by", String(80)),
+)
+
+start_buckets = Table(
+    "start_buckets",
+    metadata,
+    Column("key", Text, primary_key=True),  # "fleet", "host:<name>", "provider:<name>"; none = full
+    Column("tokens", Double, nullable=False),
+    Column("refilled_at", _Time, nullable=False),
+)
+
+start_queue = Table(
+    "start_queue",
+    metadata,
+    Column("chip_id", _Id, primary_key=True),
+    Column("user_id", _Id, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("provider", Text),
+    Column("start_order", Integer, nullable=False),
+    Column("waiting_since", _Time, nullable=False),
+    Column("asked_at", _Time, nullable=False),  # first
+    Column("expires_at", _Time, nullable=False),  # unless asked again
 )
 
 webhook_inbox = Table(

@@ -14,6 +14,7 @@ from core.domain.desired import Resources, Tries
 from core.domain.events import STATUS_CHANGE
 from core.domain.guard_grants import ServerView
 from core.domain.observed import ChipColumns, ContainerColumns
+from core.domain.pacing import Bucket
 from core.domain.ports import Entry
 from core.domain.states import ChipPhase, ChipStatusWord
 from core.errors import Unavailable
@@ -24,6 +25,7 @@ from tests.memory_store.rows import (
     Event,
     LeaseRow,
     LedgerRow,
+    Place,
     Placement,
     Plan,
     User,
@@ -33,9 +35,9 @@ SYSTEM: Final = "postgres"  # the name of the dependency that this store stands 
 
 PLANS: Final = MappingProxyType(
     {
-        "free": Plan("free", 1, Resources(200, 300, 1024)),
-        "business": Plan("business", 3, Resources(200, 300, 1024)),
-        "enterprise": Plan("enterprise", 10, Resources(200, 300, 2048)),
+        "free": Plan("free", 1, Resources(200, 300, 1024), 20),
+        "business": Plan("business", 3, Resources(200, 300, 1024), 10),
+        "enterprise": Plan("enterprise", 10, Resources(200, 300, 2048), 0),
     }
 )
 _WISHED: Final = frozenset({ChipPhase.DISCONNECTING, ChipPhase.DISCONNECTED, ChipPhase.DELETING})
@@ -51,6 +53,7 @@ class Database:
         mail: when the webhooks were recorded that no pass has taken into account, per user, oldest first.
         server_started_at: another time here is another server, as after a restore or a failover.
         granted_after, guards_saw: see core/store/guard_leases.py.
+        buckets, line: start tokens; see core/store/starts.py.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -69,6 +72,8 @@ class Database:
         self.server_started_at = clock.now()
         self.granted_after: datetime | None = None
         self.guards_saw: ServerView | None = None
+        self.buckets: dict[str, Bucket] = {}
+        self.line: dict[str, Place] = {}
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

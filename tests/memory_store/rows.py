@@ -10,6 +10,7 @@ from typing import Any
 from core.domain.desired import Consent, Registered, Resources, Wanted
 from core.domain.evidence import Evidence
 from core.domain.observed import ChipColumns, ContainerColumns
+from core.domain.pacing import Ask
 from core.domain.ports import Entry
 from core.store.interface import ContainerSecrets, UserSnapshot
 
@@ -19,6 +20,7 @@ class Plan:
     slug: str
     max_chips: int
     resources: Resources
+    start_order: int
     proxy_gb_limit: Decimal = Decimal(0)
 
 
@@ -142,6 +144,16 @@ class Container:
     @property
     def reason(self) -> str | None:
         return self.observed.reason
+
+
+@dataclass(slots=True)
+class Place:
+    """A chip's place in the line for start tokens."""
+
+    user_id: str
+    ask: Ask
+    asked_at: datetime
+    expires_at: datetime
 
 
 @dataclass(slots=True)

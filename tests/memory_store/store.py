@@ -20,12 +20,13 @@ from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
 from tests.memory_store.leases import stale
 from tests.memory_store.rows import Chip, Container
+from tests.memory_store.starts import Starts
 from tests.memory_store.wishes import Wishes
 
 _INBOX_LIMIT = 1000
 
 
-class MemoryStore(Housekeeping, Wishes):
+class MemoryStore(Housekeeping, Starts, Wishes):
     """`core.store.interface.ReconcileStore` and `core.store.housekeeping.Housekeeping`, with the wishes of users and the inbox beside it.
 
     Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
@@ -219,6 +220,7 @@ def _container_row(row: Container) -> ContainerRow:
         restart_allocation=row.restart_allocation,
         restarted_generation=seen.restarted_generation,
         restart_mark=seen.restart_mark,
+        start_order=row.plan.start_order,
     )
 
 
@@ -242,6 +244,7 @@ def _chip_row(chip: Chip) -> ChipRow:
         released_generation=chip.released_generation,
         memory=seen.memory,
         last_activity_at=seen.last_activity_at,
+        waiting_since=seen.waiting_since,
     )
 
 

@@ -214,6 +214,7 @@ class Wishes(Database):
             waha_status=seen.waha_status,
             since=seen.since,
             started_at=seen.tries.last_at,
+            starts_at=seen.starts_at,
             phone_number=seen.phone_number,
             health_score=seen.health_score,
             unlinked=seen.unlinked_generation is not None,

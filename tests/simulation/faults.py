@@ -24,7 +24,7 @@ _EFFECTS = frozenset(
 _WRITES = frozenset(
     {
         "claim", "release", "extend", "write_status", "record_registered", "record_variables", "record_tries",
-        "remove_chip", "remove_container",
+        "take_starts", "remove_chip", "remove_container",
     }
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from daemon import fleet
 from tests.memory_store.rows import LeaseRow
 from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
+from tests.simulation.pacing import Starts
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
 
@@ -41,7 +42,8 @@ _CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
 # Calls to the store that something is checked at, before and after them.
 _REMOVALS = frozenset({"remove_container", "remove_chip"})
-_SEEN = frozenset({"load", "claim", "write_status", "remove_container", "peers"})
+_STARTS = frozenset({"start", "restart", "update_session", "logout"})
+_SEEN = frozenset({"load", "claim", "take_starts", "write_status", "remove_container", "peers"})
 
 
 class Checker:
@@ -54,6 +56,7 @@ class Checker:
         self.refused: dict[tuple[str, str], float] = {}
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
+        self.starts = Starts(world)
 
     # --- leases -----------------------------------------------------------------------------------------
     def sent(self, daemon: Daemon, user: str, effect: str, timeout_s: float) -> None:
@@ -240,6 +243,9 @@ class Checker:
         self.lands(daemon, user, f"waha.{method}")
         if daemon.is_janitor and name[len(SESSION_PREFIX) :] in self.world.store.chips:
             self._fail(f"janitor: {daemon.name} does {method} on session {short(name)}, whose chip is there")
+        starts = method in _STARTS or (method == "create_session" and args[2])
+        if starts:
+            self.starts.arrives(name[len(SESSION_PREFIX) :], container.host.name)
         record = daemon.record(user)
         if record is None or record.snapshot is None:
             return
@@ -274,8 +280,7 @@ class Checker:
             young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
             if status is WahaStatus.STARTING and seen and young and method != "logout":
                 self._fail(f"intent: {what}, which is on its way")
-        pays = ("start", "restart", "update_session")
-        if method in pays or (method == "create_session" and args[2]):
+        if starts and method != "logout":
             held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
             if held is not None and chip is not None:
                 spent = held.observed.tries.last_at
@@ -308,6 +313,8 @@ class Checker:
             if isinstance(result, Busy):
                 self.refused[daemon.name, args[0]] = self.world.now
                 self.world.loop.after(_CLAIMED_AGAIN_S, self._claimed_again, daemon, args[0], self.world.now)
+        elif name == "take_starts":
+            self.starts.taken(args[1], result)
         elif name == "write_status" and isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])
         elif name == "remove_container" and result:

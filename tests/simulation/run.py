@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from core.domain.pacing import Limit, Pace
 from tests.memory_orphans import MemoryOrphans
 from tests.memory_store import MemoryStore
 from tests.simulation import ending
@@ -32,6 +33,8 @@ LENGTH_S = 7200.0
 BUSY_S = 5400.0  # faults and whims end here; the rest is the quiet time
 _FAULTS_FROM_S = 60.0
 _TROUBLES, _TROUBLES_FROM_S = 8, 600.0  # those of single chips, once some are connected
+# Every other seed's fleet is so slow that its chips stand in line; the others', as it is in production, hardly.
+_PACES = (Pace(), Pace(fleet=Limit(0.5, 4), host=Limit(0.2, 3)))
 # Log lines of the product that mean a bug, whoever caused it.
 _BUGS = frozenset({"pass_broke", "source_broke", "duty_broke", "pass_impossible", "job_not_renderable"})
 
@@ -75,14 +78,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     world = World(seed, verbose=verbose)
     random = world.random
     users, hosts, daemons = _few(random, 20, 60), random.randint(3, 8), random.choice((1, 2, 2, 3))
-    world.store = MemoryStore(_StoreClock(world))
-    give_methods(MemoryStore)
-    world.network = Network(world)
-    world.orphans = MemoryOrphans(world.store)
-    world.store.on_news = world.network.store_news
-    world.servers, world.catalog, world.waha = Servers(world), Catalog(world), Sessions(world)
-    world.checker = Checker(world)
-    world.owners = Owners(world, users)
+    put_together(world, users, _PACES[seed % len(_PACES)])
     # Just enough ports for everybody on all hosts; less as soon as one is away.
     ports = -(-users * random.choice((11, 14, 20)) // (10 * hosts)) + 2
     for number in range(1, hosts + 1):
@@ -98,7 +94,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     watch = Watch(world, SETTINGS.orphan_grace_s)
     watch.begin()
     world.loop.at(BUSY_S, _calm, world, fleet, watch, troubles)
-    _listen_to_logs(world, verbose=verbose)
+    listen_to_logs(world, verbose=verbose)
     failure = None
     try:
         world.loop.run(LENGTH_S)
@@ -108,7 +104,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
             failure = f"not converged: {'; '.join(left[:6])}" if left else None
     except Exception:
         failure = f"the simulation broke: {traceback.format_exc()}"
-    _take_down(world, fleet)
+    take_down(world, fleet)
     tail = world.trace.tail if failure or verbose else []
     return Outcome(
         seed=seed,
@@ -124,6 +120,19 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
         counts=dict(world.counts),
         tail=tail,
     )
+
+
+def put_together(world: World, users: int, pace: Pace) -> None:
+    """Everything but hosts and daemons."""
+    world.pace = pace
+    world.store = MemoryStore(_StoreClock(world))
+    give_methods(MemoryStore)
+    world.network = Network(world)
+    world.orphans = MemoryOrphans(world.store)
+    world.store.on_news = world.network.store_news
+    world.servers, world.catalog, world.waha = Servers(world), Catalog(world), Sessions(world)
+    world.checker = Checker(world)
+    world.owners = Owners(world, users)
 
 
 def _few(random: Random, least: int, most: int) -> int:
@@ -143,7 +152,7 @@ def _calm(world: World, fleet: Fleet, watch: Watch, troubles: ChipTroubles) -> N
     watch.calm()
 
 
-def _take_down(world: World, fleet: Fleet) -> None:
+def take_down(world: World, fleet: Fleet) -> None:
     for daemon in fleet.ever:
         daemon.closing = True
     world.over = True
@@ -153,7 +162,7 @@ def _take_down(world: World, fleet: Fleet) -> None:
 _HEARD: dict[str, World] = {}  # whose world speaks
 
 
-def _listen_to_logs(world: World, *, verbose: bool) -> None:
+def listen_to_logs(world: World, *, verbose: bool) -> None:
     """The product's own log: a bug that it caught and told is a failure here all the same.
 
     Loggers are set up at a process's first seed and kept, since making one for each line costs more than most

@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from core.domain.pacing import Turns
 from daemon.metrics import Metrics, Outcome
 from daemon.outcome import Result
 
@@ -32,6 +33,9 @@ class Uncounted(Metrics):
         return
 
     def count_effects(self, results: Iterable[Result]) -> None:
+        return
+
+    def count_starts(self, turns: Turns) -> None:
         return
 
     def count_duty(self, duty: str, outcome: str, took_s: float) -> None:

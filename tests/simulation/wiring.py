@@ -87,7 +87,18 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         observer=Observer(
             scheduler, discovery, waha, caches, clock, outages, storages, peers=store, policy=policy
         ),
-        actor=Actor(scheduler, waha, store, loader, clock, daemon, refusals, storages=storages),
+        actor=Actor(
+            scheduler,
+            waha,
+            store,
+            loader,
+            clock,
+            daemon,
+            refusals,
+            storages=storages,
+            pace=daemon.world.pace,
+            metrics=metrics,
+        ),
         caches=caches,
         mailroom=mailroom,
         refusals=refusals,
@@ -98,7 +109,8 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         metrics=metrics,
         strangers=strangers,
     )
-    controller = Controller(queue, reconciler, outages, workers=SETTINGS.workers, metrics=metrics)
+    workers = daemon.world.workers or SETTINGS.workers
+    controller = Controller(queue, reconciler, outages, workers=workers, metrics=metrics)
     sweep = Sweep(
         queue,
         clock,

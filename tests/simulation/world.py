@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from core.domain.pacing import Pace
 from tests.simulation.loop import VirtualLoop
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class World:
     checker: Checker
     store: Any
     orphans: Any
+    pace: Pace
 
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
@@ -88,6 +90,7 @@ class World:
         self.daemons: list[Daemon] = []
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.workers = 0  # of each daemon; 0 = few, as in the seeds
         self.violation: str | None = None
         self.over = False
 

@@ -108,3 +108,17 @@ def test_storage_servers_that_cannot_be_told_apart_are_refused(text: str) -> Non
     (problem,) = problems({**GOOD, "WAHAFLEET_STORAGES": text})
     assert problem.startswith("WAHAFLEET_STORAGES: its value does not fit")
     assert "secret@" not in problem
+
+
+@pytest.mark.parametrize("name", ["STARTS_PER_S", "STARTS_PER_S_HOST", "STARTS_PER_S_PROVIDER"])
+def test_a_pace_that_would_start_nothing_is_refused_and_one_alone_may_be_slowed(name: str) -> None:
+    (problem,) = problems({**GOOD, f"WAHAFLEET_{name}": "0"})
+    assert problem.startswith(f"WAHAFLEET_{name}")
+    load({**GOOD, f"WAHAFLEET_{name}": "0.1"})
+
+
+@pytest.mark.parametrize("name", ["START_BURST", "START_BURST_HOST", "START_BURST_PROVIDER"])
+def test_a_bucket_holds_a_token_at_least(name: str) -> None:
+    (problem,) = problems({**GOOD, f"WAHAFLEET_{name}": "0.5"})
+    assert problem.startswith(f"WAHAFLEET_{name}")
+    load({**GOOD, f"WAHAFLEET_{name}": "1"})

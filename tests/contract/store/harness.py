@@ -42,6 +42,8 @@ from core.store.tables import (
     leases,
     placements,
     port_ledger,
+    start_buckets,
+    start_queue,
     users,
     viewers,
 )
@@ -144,6 +146,9 @@ class PostgresHarness:
                 viewers.c.until,
                 container_stats.c.sampled_at,
                 container_logs.c.read_at,
+                start_buckets.c.refilled_at,
+                start_queue.c.asked_at,
+                start_queue.c.expires_at,
             ):
                 await connection.execute(update(column.table).values({column.name: column - step}))
 

@@ -12,6 +12,7 @@ import msgspec
 
 from core.clock import Clock, SystemClock
 from core.domain.desired import Wanted
+from core.domain.pacing import Bucket
 from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
@@ -67,6 +68,11 @@ class MemoryHarness:
             for event in chip.events:
                 event.created_at -= step
         self.looks.age(step)
+        for key, bucket in self.memory.buckets.items():
+            self.memory.buckets[key] = Bucket(bucket.tokens, bucket.refilled_at - step)
+        for place in self.memory.line.values():
+            place.asked_at -= step
+            place.expires_at -= step
         if self.memory.granted_after is not None:
             self.memory.granted_after -= step
 

@@ -35,6 +35,7 @@ async def test_a_new_chip(running: Running) -> None:
             "phase": "queued",
             "reason": None,
             "reason_text": None,
+            "starts_at": None,
         },
         "created_at": chip["created_at"],
         "updated_at": chip["updated_at"],

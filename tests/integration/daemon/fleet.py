@@ -294,5 +294,10 @@ async def running_fleet(
                     "WAHAFLEET_HOOK_BASE_URL": hook_url,
                     "WAHAFLEET_EGRESS": "direct",
                     "WAHAFLEET_EMPTY_GRACE_S": "0",
+                    # Hundreds of users come at once: what is tested is not how they are paced.
+                    "WAHAFLEET_STARTS_PER_S": "500",
+                    "WAHAFLEET_STARTS_PER_S_HOST": "500",
+                    "WAHAFLEET_START_BURST": "500",
+                    "WAHAFLEET_START_BURST_HOST": "500",
                 },
             )

@@ -224,12 +224,13 @@ def _stands(phase: str, waha: str) -> Callable[[Fleet, User], Awaitable[list[str
     return problems
 
 
-_START = ("tries_recorded", "effect_done StartSession")
+_START = ("starts_taken", "tries_recorded", "effect_done StartSession")
 _CREATE = (
     "effect_done WriteVariables",
     "effect_recorded WriteVariables",
     "effect_done RegisterJob",
     "effect_recorded RegisterJob",
+    "starts_taken",
     "tries_recorded",
     "effect_done CreateSession",
 )
@@ -290,8 +291,8 @@ STORIES = {
         _fail_session,
         _stands("connected", "WORKING"),
         (0, 0, 2),  # the one that failed, and the daemon's
-        (*_PASS, "tries_recorded", "effect_done RestartSession"),
-        killed_at=("tries_recorded", "effect_done RestartSession"),
+        (*_PASS, "starts_taken", "tries_recorded", "effect_done RestartSession"),
+        killed_at=("starts_taken", "tries_recorded", "effect_done RestartSession"),
     ),
     "container ended by its client": Story(
         _connected,

@@ -12,6 +12,7 @@ from typing import Any
 
 from core import jobspecs
 from core.domain.names import job_id
+from core.domain.pacing import Pace
 from core.domain.policy import Policy
 from core.domain.sweep import Rhythm
 from core.settings import JobSettings, LoopSettings, Secret
@@ -146,6 +147,7 @@ class Daemon:
         steps: Steps | None = None,
         settings: LoopSettings = LOOP,
         store: ReconcileStore | None = None,
+        pace: Pace | None = None,
         **policy: Any,
     ) -> None:
         clock, self.world = world.clock, world
@@ -172,7 +174,17 @@ class Daemon:
                 peers=world.store,
                 policy=Policy(**chosen),
             ),
-            actor=Actor(world.nomad, world.waha, held, loader, clock, steps or Silent(), self.refusals),
+            actor=Actor(
+                world.nomad,
+                world.waha,
+                held,
+                loader,
+                clock,
+                steps or Silent(),
+                self.refusals,
+                pace=pace,
+                metrics=self.metrics,
+            ),
             caches=world.caches,
             mailroom=self.mailroom,
             refusals=self.refusals,

@@ -46,7 +46,7 @@ async def polls(w: World, daemon: Daemon, seconds: float) -> set[str | None]:
     seen: set[str | None] = set()
     for number in range(int(seconds / _POLL_S)):
         chip = w.store.chips[C1]
-        state = qr_state(w.store.shown(chip))
+        state = qr_state(w.store.shown(chip), w.clock.now())
         assert state.message
         seen.add(state.status)
         if number % 40 == 0:

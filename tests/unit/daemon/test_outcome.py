@@ -20,8 +20,9 @@ from core.domain.desired import (
     Tries,
     Wanted,
 )
+from core.domain.facts import WahaStatus
 from core.domain.states import ChipPhase, ChipStatusWord, ContainerPhase
-from daemon.outcome import Result, Verdict, opens_next_step, starts_of, told
+from daemon.outcome import PACED, Result, Verdict, opens_next_step, starts_of, told
 from daemon.refusals import Refusals
 from tests.unit.daemon.virtual import START
 
@@ -166,3 +167,21 @@ def test_a_start_that_was_refused_is_not_held_against_the_chip() -> None:
     owner = chip(connected_at=START)
     _, status = after(msgspec.structs.replace(made, chips=counted), Verdict.REFUSED, "rejected", owner)
     assert status.memory == Memory()
+
+
+def test_a_start_that_waits_for_its_token_stands_in_line_and_has_cost_nothing() -> None:
+    made = decision(ChipPhase.STARTING, act.StartSession("c"))
+    results = [Result(made.actions[0], Verdict.DEFERRED, PACED, after_s=30, starts_in_s=70)]
+    before = Tries(generation=3, failures=1)
+    _, chips = told(made, results, desired(chip(tries=before)))
+    status = chips["c"]
+    assert (status.phase, status.reason, status.starts_in_s) == ("queued", "paced", 70)
+    assert (status.tries, status.status) == (before, made.chips["c"].status)
+
+
+def test_a_restart_that_is_due_because_it_takes_so_long_keeps_its_time() -> None:
+    made = decision(ChipPhase.STARTING, act.RestartSession("c"))
+    starting = msgspec.structs.replace(made.chips["c"], waha_status=WahaStatus.STARTING)
+    made = msgspec.structs.replace(made, chips={"c": starting})
+    results = [Result(made.actions[0], Verdict.DEFERRED, PACED, after_s=30, starts_in_s=70)]
+    assert told(made, results, desired(chip()))[1] == {}

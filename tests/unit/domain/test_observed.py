@@ -216,3 +216,38 @@ def test_a_pause_of_the_breaker_tells_its_end() -> None:
     move = merge_chip(before, seen, loaded_generation=1, stored_generation=1, drops=0, now=NOW)
     assert move.event is not None
     assert move.event.extra_data["until"] == ends.isoformat()
+
+
+def _queued() -> ChipColumns:
+    return ChipColumns(
+        "connected", None, "CONNECTED", NOW, "WORKING", None, None, NOW, None, None, Tries(), 100, 1
+    )
+
+
+def _seen(before: ChipColumns, phase: str, now: datetime, starts_in_s: float | None = None) -> ChipColumns:
+    look = ChipStatus(phase, "CONNECTING", reason="paced" if starts_in_s else None, starts_in_s=starts_in_s)
+    return merge_chip(before, look, loaded_generation=1, stored_generation=1, drops=0, now=now).after
+
+
+def test_how_long_it_waits_counts_on_through_every_phase_on_the_way() -> None:
+    columns, lost_at = _queued(), NOW + timedelta(seconds=5)
+    for step, phase in enumerate(("queued", "creating", "starting", "retrying", "reconnecting", "queued")):
+        columns = _seen(columns, phase, lost_at + timedelta(seconds=100 * step))
+        assert columns.waiting_since == lost_at
+    for rests in ("connected", "parked", "disconnected", "failed", "paused", "qr"):
+        assert _seen(columns, rests, lost_at + timedelta(hours=1)).waiting_since is None
+
+
+def test_an_estimate_is_written_anew_only_when_it_moved_notably() -> None:
+    first = _seen(_queued(), "queued", NOW, 100.0)
+    assert first.starts_at == NOW + timedelta(seconds=100)
+    later = NOW + timedelta(seconds=50)
+    for in_s in (42.0, 50.0, 59.0):  # within a fifth of what is left
+        same = _seen(first, "queued", later, in_s)
+        assert (same.starts_at, same.rendered()) == (first.starts_at, first.rendered())
+    for in_s in (35.0, 70.0):
+        assert _seen(first, "queued", later, in_s).starts_at == later + timedelta(seconds=in_s)
+    close = NOW + timedelta(seconds=98)
+    assert _seen(first, "queued", close, 6.0).starts_at == first.starts_at  # within five seconds
+    assert _seen(first, "queued", close, 9.0).starts_at == close + timedelta(seconds=9)
+    assert _seen(first, "starting", close).starts_at is None

@@ -223,7 +223,7 @@ def test_a_wish_not_seen_yet_never_shows_what_came_of_an_older_one(stored: Store
 
 @given(stored_chips())
 def test_a_qr_answer_always_says_something(stored: StoredChip) -> None:
-    state = qr_state(stored)
+    state = qr_state(stored, NOW)
     assert state.message
     if stored.wanted == "disconnected" or not stored.seen:
         assert state.status is None
@@ -264,19 +264,45 @@ QR_TABLE: list[tuple[StoredChip, QrState]] = [
 
 @pytest.mark.parametrize(("stored", "expected"), QR_TABLE)
 def test_what_the_qr_route_says(stored: StoredChip, expected: QrState) -> None:
-    assert qr_state(stored) == expected
+    assert qr_state(stored, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("left_s", "said"),
+    [
+        (None, "em instantes"),
+        (-20, "em instantes"),
+        (4, "em instantes"),
+        (31, "em cerca de 40 segundos"),
+        (90, "em cerca de 90 segundos"),
+        (150, "em cerca de 3 minutos"),
+    ],
+)
+def test_who_stands_in_line_reads_how_long_and_sees_when(left_s: float | None, said: str) -> None:
+    starts_at = None if left_s is None else NOW + timedelta(seconds=left_s)
+    stored = chip(phase="queued", reason="paced", waha_status="STOPPED", starts_at=starts_at)
+    state = qr_state(stored, NOW)
+    assert said in state.message
+    assert (state.status, state.ask) == (None, False)
+    extra = chip_view(stored, proxy_enabled=False, lower_case=False).extra_data
+    assert (extra["reason"], extra["starts_at"]) == ("paced", starts_at)
+
+
+def test_an_old_estimate_is_not_shown_of_what_waits_for_something_else() -> None:
+    stored = chip(phase="queued", reason="no_egress", waha_status="STOPPED", starts_at=NOW)
+    assert chip_view(stored, proxy_enabled=False, lower_case=False).extra_data["starts_at"] is None
 
 
 def test_failed_is_said_only_while_a_restart_is_coming() -> None:
     coming = {"starting", "retrying", "reconnecting"}
     for phase in ChipPhase:
-        said = qr_state(chip(phase=phase.value, waha_status="FAILED")).status
+        said = qr_state(chip(phase=phase.value, waha_status="FAILED"), NOW).status
         assert said == ("FAILED" if phase in coming else None), phase
 
 
 @pytest.mark.parametrize("word", ["STARTING", "PASSKEY_REQUIRED", "PASSKEY_CONFIRMATION_REQUIRED"])
 def test_words_that_the_page_may_show(word: str) -> None:
-    assert qr_state(chip(phase="starting", waha_status=word)).status == word
+    assert qr_state(chip(phase="starting", waha_status=word), NOW).status == word
 
 
 @given(st.integers(0, 400))
@@ -328,6 +354,7 @@ def test_every_key_is_there_and_annotations_never_win() -> None:
         "phase": "qr",
         "reason": None,
         "reason_text": None,
+        "starts_at": None,
     }
 
 
@@ -341,7 +368,7 @@ def test_a_reason_from_a_newer_daemon_does_not_break_the_list() -> None:
         chip(phase="queued", reason="solar_flare"), proxy_enabled=False, lower_case=False
     ).extra_data
     assert (extra["reason"], extra["reason_text"]) == ("solar_flare", None)
-    assert qr_state(chip(phase="parked", reason="solar_flare")).message == UNREACHABLE
+    assert qr_state(chip(phase="parked", reason="solar_flare"), NOW).message == UNREACHABLE
 
 
 def test_the_unreachable_text_is_the_one_of_the_reasons() -> None:

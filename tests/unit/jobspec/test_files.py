@@ -181,3 +181,25 @@ def test_jobspecs_are_found_in_an_installed_wheel(tmp_path: Path) -> None:
         str(installed / "wahafleet_data" / "jobspecs"),
         "waha_plus_user_[[user_id]]",
     ]
+
+
+@pytest.mark.parametrize("stem", jobspecs.STEMS)
+def test_waha_starts_no_session_by_itself(stem: str) -> None:
+    """At a boot it would start all of them at once, past every bucket (WAHA docs, "Configuration")."""
+    job = json.loads((jobspecs.folder() / f"{stem}.nomad.json").read_text("utf-8"))
+    found = list(_environments(job))
+    assert found
+    for environment in found:
+        assert environment["WAHA_WORKER_RESTART_SESSIONS"] == "False"
+        assert environment["WHATSAPP_RESTART_ALL_SESSIONS"] == "False"
+
+
+def _environments(value: Any) -> Iterator[dict[str, str]]:
+    if isinstance(value, dict):
+        if "WHATSAPP_RESTART_ALL_SESSIONS" in value or "WAHA_WORKER_RESTART_SESSIONS" in value:
+            yield value
+        for one in value.values():
+            yield from _environments(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _environments(one)

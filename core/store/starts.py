@@ -1,0 +1,236 @@
+"""Start tokens on PostgreSQL: one short transaction an ask, one ask at a time in the whole fleet.
+
+The row of the fleet's bucket is locked first, since every start draws on it: whoever holds it may read and
+write all buckets and the line. Times are the server's `clock_timestamp()`, read once the lock is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    Integer,
+    Select,
+    all_,
+    any_,
+    bindparam,
+    column,
+    delete,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from core.domain.desired import Wanted
+from core.domain.pacing import (
+    COMING_FROM,
+    FLEET,
+    Ask,
+    Bucket,
+    Counts,
+    Pace,
+    Turns,
+    Waits,
+    admit,
+    in_order,
+    waits_of,
+)
+from core.domain.states import ChipPhase
+from core.store import leases
+from core.store.engine import transaction
+from core.store.interface import Lease
+from core.store.tables import chips, containers, plans, start_buckets, start_queue, users
+
+# A bucket that nobody has drawn on for so long is full, as one that is not there.
+_FORGOTTEN_AFTER_S: Final = 86_400
+
+_CLOCK: Final = func.clock_timestamp()
+_LOCK: Final = select(start_buckets.c.key).where(start_buckets.c.key == FLEET).with_for_update()
+_MAKE: Final = (
+    insert(start_buckets)
+    .values(key=FLEET, tokens=bindparam("burst"), refilled_at=_CLOCK)
+    .on_conflict_do_nothing()
+)
+_LINE: Final = select(func.count()).select_from(start_queue)
+_STANDING: Final = select(
+    _CLOCK.label("now"),
+    start_buckets.c.key,
+    start_buckets.c.tokens,
+    start_buckets.c.refilled_at,
+    _LINE.scalar_subquery().label("line"),
+)
+_CHIP_IDS: Final = ARRAY(start_queue.c.chip_id.type)
+_LEAVE: Final = (
+    delete(start_queue)
+    .where(
+        or_(
+            start_queue.c.expires_at <= _CLOCK,
+            start_queue.c.chip_id == any_(bindparam("granted", type_=_CHIP_IDS)),
+        )
+    )
+    .returning(start_queue.c.chip_id, func.extract("epoch", _CLOCK - start_queue.c.asked_at))
+)
+_FORGET_BUCKETS: Final = delete(start_buckets).where(
+    start_buckets.c.key != FLEET,
+    start_buckets.c.refilled_at < _CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, _FORGOTTEN_AFTER_S),
+)
+
+
+async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+    """See `ReconcileStore.take_starts`."""
+    async with transaction(engine) as connection:
+        await leases.guard(connection, lease)
+        if (await connection.execute(_LOCK)).one_or_none() is None:
+            await connection.execute(_MAKE, {"burst": pace.fleet.burst})
+            await connection.execute(_LOCK)
+        rows = (await connection.execute(_STANDING)).all()
+        now, line = rows[0].now, int(rows[0].line)
+        buckets = {row.key: Bucket(row.tokens, row.refilled_at) for row in rows}
+        ordered = in_order(asks, now)
+        ahead = await _counted(connection, _AHEAD, ordered) if line else {}
+        admission = admit(ordered, ahead, buckets, pace, now)
+        waited = await _leave(connection, admission.granted) if line else {}
+        if admission.buckets:
+            await connection.execute(_WRITE_BUCKET, _bucket_values(admission.buckets))
+            await connection.execute(_FORGET_BUCKETS)
+        waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
+        waits: Mapping[str, Waits] = {}
+        if waiting:
+            coming = await _counted(connection, _COMING, waiting)
+            waits = waits_of(waiting, ahead, coming, admission, pace)
+            places = [_place_values(lease.key, ask, waits[ask.chip_id], now) for ask in waiting]
+            await connection.execute(_STAND, places)
+        if line or waiting:
+            line = int(await connection.scalar(_LINE) or 0)
+        return Turns(
+            waited_s={chip_id: waited.get(chip_id, 0.0) for chip_id in admission.granted},
+            waits=waits,
+            fleet_tokens=admission.tokens[FLEET],
+            line=line,
+        )
+
+
+async def _leave(connection: AsyncConnection, granted: Sequence[str]) -> dict[str, float]:
+    """Who got a token leaves the line, and who did not ask again in time; how long each was there."""
+    gone = await connection.execute(_LEAVE, {"granted": list(granted)})
+    return {chip_id: max(0.0, float(waited_s)) for chip_id, waited_s in gone}
+
+
+async def _counted(connection: AsyncConnection, query: Select[Any], asks: Sequence[Ask]) -> Counts:
+    values = {
+        "chip_ids": [ask.chip_id for ask in asks],
+        "orders": [ask.start_order for ask in asks],
+        "sinces": [ask.waiting_since for ask in asks],
+    }
+    counted: dict[str, dict[tuple[str | None, str | None], int]] = {}
+    for chip_id, host, provider, count in await connection.execute(query, values):
+        counted.setdefault(chip_id, {})[host, provider] = count
+    return counted
+
+
+_ASKED: Final = bindparam("chip_ids", type_=_CHIP_IDS)
+_ASKS: Final = (
+    func.unnest(
+        _ASKED,
+        bindparam("orders", type_=ARRAY(Integer)),
+        bindparam("sinces", type_=ARRAY(start_queue.c.waiting_since.type)),
+    )
+    .table_valued(
+        column("chip_id", start_queue.c.chip_id.type),
+        column("start_order", Integer),
+        column("waiting_since", start_queue.c.waiting_since.type),
+    )
+    .render_derived("ask")
+)
+_ASKING: Final = tuple_(_ASKS.c.start_order, _ASKS.c.waiting_since, _ASKS.c.chip_id)
+
+
+def _ahead() -> Select[Any]:
+    """In line before each of these, without themselves."""
+    place = tuple_(start_queue.c.start_order, start_queue.c.waiting_since, start_queue.c.chip_id)
+    by = (_ASKS.c.chip_id, start_queue.c.host, start_queue.c.provider)
+    return (
+        select(*by, func.count())
+        .select_from(_ASKS)
+        .join(start_queue, place < _ASKING)
+        .where(start_queue.c.expires_at > _CLOCK, start_queue.c.chip_id != all_(_ASKED))
+        .group_by(*by)
+    )
+
+
+def _coming() -> Select[Any]:
+    """Not in line yet and about to be, before each of these: their containers are about to answer."""
+    place = tuple_(plans.c.start_order, chips.c.waiting_since, chips.c.id)
+    in_line = exists().where(start_queue.c.chip_id == chips.c.id)
+    return (
+        select(_ASKS.c.chip_id, containers.c.node_name, null(), func.count())
+        .select_from(chips)
+        .join(containers, containers.c.user_id == chips.c.user_id)
+        .join(users, users.c.id == chips.c.user_id)
+        .join(plans, plans.c.slug == users.c.plan_slug)
+        .join(_ASKS, place < _ASKING)
+        .where(
+            chips.c.waiting_since.is_not(None),
+            chips.c.wanted == Wanted.CONNECTED.value,
+            chips.c.phase == ChipPhase.QUEUED.value,
+            chips.c.reason.is_(None),
+            containers.c.phase.in_([phase.value for phase in COMING_FROM]),
+            containers.c.reason.is_(None),
+            chips.c.id != all_(_ASKED),
+            ~in_line,
+        )
+        .group_by(_ASKS.c.chip_id, containers.c.node_name)
+    )
+
+
+# Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
+_AHEAD: Final = _ahead()
+_COMING: Final = _coming()
+
+
+def _write_bucket() -> Any:
+    made = insert(start_buckets)
+    return made.on_conflict_do_update(
+        index_elements=[start_buckets.c.key],
+        set_={"tokens": made.excluded.tokens, "refilled_at": made.excluded.refilled_at},
+    )
+
+
+def _stand() -> Any:
+    made = insert(start_queue)
+    renewed = ("host", "provider", "start_order", "waiting_since", "expires_at")
+    return made.on_conflict_do_update(
+        index_elements=[start_queue.c.chip_id], set_={name: made.excluded[name] for name in renewed}
+    )
+
+
+_WRITE_BUCKET: Final = _write_bucket()
+_STAND: Final = _stand()
+
+
+def _bucket_values(buckets: Mapping[str, Bucket]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "tokens": bucket.tokens, "refilled_at": bucket.refilled_at}
+        for key, bucket in buckets.items()
+    ]
+
+
+def _place_values(user_id: str, ask: Ask, waits: Waits, now: datetime) -> dict[str, Any]:
+    return {
+        "chip_id": ask.chip_id,
+        "user_id": user_id,
+        "host": ask.host,
+        "provider": ask.provider,
+        "start_order": ask.start_order,
+        "waiting_since": ask.waiting_since,
+        "asked_at": now,
+        "expires_at": waits.counts_until(now),
+    }

@@ -1,0 +1,157 @@
+"""Start tokens: one line and one set of buckets for everybody who asks."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.pacing import Ask, Limit, Pace, Turns
+from core.errors import StaleWrite
+from core.store.interface import Lease, Written
+from tests.contract.store.harness import Harness
+
+# So slow that nothing flows in while a test runs, unless time is moved on.
+PACE = Pace(fleet=Limit(0.01, 4), host=Limit(0.01, 3), provider=Limit(0.01, 2))
+
+
+class Asker:
+    """One user's pass."""
+
+    def __init__(self, harness: Harness, lease: Lease, chip_ids: list[str], order: int) -> None:
+        self._harness = harness
+        self._order = order
+        self.lease = lease
+        self.chip_ids = chip_ids
+
+    async def ask(
+        self, *chips: int, host: str = "h1", provider: str | None = None, down_s: float = 0, pace: Pace = PACE
+    ) -> Turns:
+        since = await self._harness.now() - timedelta(seconds=down_s)
+        asks = [Ask(self.chip_ids[n], host, provider, self._order, since) for n in chips]
+        return await self._harness.store.take_starts(self.lease, asks, pace)
+
+
+async def asker(harness: Harness, chips: int = 5, order: int = 20) -> Asker:
+    user_id = await harness.user()
+    chip_ids = [await harness.chip(user_id) for _ in range(chips)]
+    lease = await harness.store.claim(user_id, "one", 60)
+    assert isinstance(lease, Lease)
+    return Asker(harness, lease, sorted(chip_ids), order)
+
+
+async def test_full_buckets_give_their_burst_and_no_more(harness: Harness) -> None:
+    one = await asker(harness)
+    turns = await one.ask(0, 1, 2, 3, 4)
+    assert list(turns.waited_s.items()) == [(chip_id, 0.0) for chip_id in one.chip_ids[:3]]
+    assert [turns.waits[chip_id].position for chip_id in one.chip_ids[3:]] == [1, 2]
+    assert turns.line == 2
+    assert turns.fleet_tokens == pytest.approx(1, abs=0.1)
+    elsewhere = await asker(harness)
+    turns = await elsewhere.ask(0, 1, host="h2")
+    assert list(turns.waited_s) == elsewhere.chip_ids[:1]
+    assert turns.line == 3
+
+
+async def test_a_provider_has_a_bucket_of_its_own(harness: Harness) -> None:
+    one = await asker(harness)
+    assert len((await one.ask(0, 1, 2, provider="x")).waited_s) == 2
+    assert len((await one.ask(3, provider="y")).waited_s) == 1
+
+
+async def test_tokens_flow_in_with_time(harness: Harness) -> None:
+    one = await asker(harness)
+    await one.ask(0, 1, 2)
+    told = (await one.ask(3)).waits[one.chip_ids[3]].wait_s
+    assert 95 < told <= 100
+    await harness.age(told + 1)
+    turns = await one.ask(3)
+    assert turns.waited_s == {one.chip_ids[3]: pytest.approx(told + 1, abs=2)}
+    assert turns.fleet_tokens == pytest.approx(1, abs=0.2)
+
+
+async def test_how_long_it_stood_in_line_is_told(harness: Harness) -> None:
+    quick = Pace(fleet=Limit(0.1, 1), host=Limit(0.1, 1))
+    one = await asker(harness)
+    await one.ask(0, pace=quick)
+    for _ in range(2):  # asked again in time, it keeps the moment when it came
+        assert (await one.ask(1, pace=quick)).waits
+        await harness.age(4)
+    await harness.age(4)
+    assert (await one.ask(1, pace=quick)).waited_s == {one.chip_ids[1]: pytest.approx(12, abs=2)}
+
+
+async def test_the_better_plan_goes_first_and_then_who_waits_longest(harness: Harness) -> None:
+    free, late, business = await asker(harness), await asker(harness), await asker(harness, order=10)
+    await free.ask(0, 1, 2)
+    await late.ask(0, host="h2", down_s=500)
+    assert (await free.ask(3, down_s=100)).waits[free.chip_ids[3]].position == 1
+    assert (await late.ask(1, down_s=200)).waits[late.chip_ids[1]].position == 1
+    assert (await business.ask(0)).waits[business.chip_ids[0]].position == 1
+    assert (await late.ask(1, down_s=200)).waits[late.chip_ids[1]].position == 2
+    assert (await free.ask(3, down_s=100)).waits[free.chip_ids[3]].position == 3
+    await harness.age(10)
+    more = Pace(fleet=Limit(0.1, 4), host=Limit(0.1, 3), provider=PACE.provider)
+    assert (await late.ask(1, down_s=200, pace=more)).waits, "the one token is for the better plan"
+    assert (await business.ask(0, pace=more)).waited_s
+
+
+async def test_who_waits_for_a_busy_host_holds_up_nobody_else(harness: Harness) -> None:
+    busy, other = await asker(harness), await asker(harness)
+    await busy.ask(0, 1, 2)
+    assert len((await busy.ask(3, 4, down_s=900)).waits) == 2
+    assert (await other.ask(0, host="h2")).waited_s
+
+
+async def test_who_does_not_ask_again_counts_no_more(harness: Harness) -> None:
+    gone, other = await asker(harness), await asker(harness)
+    two = Pace(fleet=Limit(0.01, 2), host=Limit(0.01, 2))
+    await gone.ask(0, 1, pace=two)
+    assert (await gone.ask(2, pace=two, down_s=900)).line == 1
+    await harness.age(59)
+    assert (await other.ask(0, pace=two)).waits[other.chip_ids[0]].position == 2
+    await harness.age(2)
+    turns = await other.ask(0, pace=two)
+    assert (turns.waits[other.chip_ids[0]].position, turns.line) == (1, 1)
+
+
+async def test_who_is_about_to_ask_is_part_of_the_estimate_alone(harness: Harness) -> None:
+    one, coming = await asker(harness, order=0), await asker(harness, chips=2)
+    status = ContainerStatus(phase="booting", node_name="h1", address="10.0.0.1", port=3100)
+    chips = {chip_id: ChipStatus("queued", "WAITING_QR") for chip_id in coming.chip_ids}
+    generations = dict.fromkeys(chips, 9)
+    written = await harness.store.write_status(coming.lease, status, chips, generations, 9)
+    assert isinstance(written, Written)
+    await one.ask(0, 1, 2)
+    before = (await one.ask(3, down_s=900)).waits[one.chip_ids[3]]
+    after = (await one.ask(4)).waits[one.chip_ids[4]]
+    assert (before.position, after.position) == (1, 2)
+    assert before.wait_s == pytest.approx(100, abs=5)
+    assert after.wait_s == pytest.approx(400, abs=5)  # one in line and two that come
+    assert (await one.ask(4, host="h2")).waited_s, "they take nobody's token before they come"
+
+
+async def test_a_lease_that_is_lost_takes_nothing(harness: Harness) -> None:
+    one = await asker(harness)
+    await harness.expire(one.lease)
+    await harness.store.claim(one.lease.key, "two", 60)
+    with pytest.raises(StaleWrite):
+        await one.ask(0)
+    other = await asker(harness)
+    assert (await other.ask(0)).fleet_tokens == pytest.approx(3, abs=0.1)
+
+
+async def test_daemons_that_ask_at_once_overdraw_no_bucket(harness: Harness) -> None:
+    """Each pass on a connection of its own, all at one moment, from the very first ask on."""
+    askers = [await asker(harness, chips=3) for _ in range(8)]
+    pace = Pace(fleet=Limit(0.01, 9), host=Limit(0.01, 3))
+    for round_ in range(3):
+        answers = await asyncio.gather(
+            *(one.ask(0, 1, 2, host=f"h{n % 4}", pace=pace) for n, one in enumerate(askers))
+        )
+        granted = [sum(len(turns.waited_s) for turns in answers[host::4]) for host in range(4)]
+        assert sum(granted) == (9 if round_ == 0 else 0), granted
+        assert max(granted) <= 3
+    assert answers[-1].line == 24
