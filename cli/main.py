@@ -14,6 +14,7 @@ from cli.jobspec import jobspec
 from cli.orphans import orphans
 from cli.parts import api, daemon, migrate
 from cli.phone import phone
+from cli.rollout import rollout
 from cli.settings import settings
 from cli.target import Target
 from cli.up import up
@@ -31,7 +32,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, jobspec, container, guard, orphans, phone, user, settings):
+for command in (up, api, daemon, migrate, jobspec, container, guard, orphans, phone, rollout, user, settings):
     wahafleet.add_command(command)
 
 

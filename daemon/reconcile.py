@@ -18,6 +18,7 @@ from core.domain.decide import decide
 from core.domain.endpoints import CLIENT_ENDED
 from core.domain.facts import Observation, Unknown
 from core.domain.policy import Policy
+from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
 from core.settings import LoopSettings
@@ -98,6 +99,7 @@ class Reconciler:
         self._started = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._last_actions: dict[str, tuple[Action, ...]] = {}
+        self._announced = False
 
     async def run(self, key: str, news_at: float | None = None) -> PassEnd:
         """One pass over the user `key`. Raises DependencyError when the store does not play along.
@@ -115,6 +117,7 @@ class Reconciler:
             reset_contextvars(**bound)
 
     async def _claimed(self, key: str, news_at: float | None) -> PassEnd:
+        await self._announce()
         age_s = None if news_at is None else self._clock.monotonic() - news_at
         claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
         if isinstance(claim, Busy):
@@ -144,6 +147,12 @@ class Reconciler:
         if newest is not None and newest > loaded:
             return PassEnd(0.0)
         return end
+
+    async def _announce(self) -> None:
+        """Before the first pass: from now on the settings of this daemon are the newest."""
+        if not self._announced:
+            await self._store.announce_release(self._loader.release)
+            self._announced = True
 
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)
@@ -176,6 +185,10 @@ class Reconciler:
             else:
                 await self._mailroom.answered(key, mail_up_to)
         end = self._end(key, decision, results, observation)
+        seat = snapshot.seat
+        if desired.container.superseded and seat is not None and seat.state is SeatState.MOVING:
+            # Only a daemon with the newer settings can do it: this look must not count as everybody's.
+            return PassEnd(self._policy.poll_waiting_s, failed=True)
         if conflict and end.again_in_s is None:
             return PassEnd(self._policy.poll_waiting_s)
         return end

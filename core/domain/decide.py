@@ -8,10 +8,13 @@ import msgspec
 
 from core.domain.actions import (
     Action,
+    AskSeat,
     ChipStatus,
     ContainerStatus,
     CreateSession,
     Decision,
+    LeaveSeat,
+    SettleSeat,
     StartSession,
 )
 from core.domain.chip import Scene, plan_chip
@@ -20,10 +23,14 @@ from core.domain.desired import Desired, DesiredChip, DesiredContainer
 from core.domain.endpoints import newest
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
 from core.domain.isolation import isolation_failure, isolation_is_open
+from core.domain.move import forgiven, outcome
 from core.domain.names import chip_of_session
 from core.domain.policy import Policy
+from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 
+# Nothing outside follows from these by itself: they are no reason to look again soon.
+_SEAT = (AskSeat, LeaveSeat, SettleSeat)
 _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
 
 
@@ -38,7 +45,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     actions: list[Action] = list(container.actions)
     chips: dict[str, ChipStatus] = {}
     looks = [_patient(container.next_s, desired.container, container.status, now, policy)]
-    for chip in desired.chips:
+    for chip in forgiven(desired, container.status, now):
         plan = plan_chip(chip, scene, may_start=room > 0)
         told = plan.status
         if told.reason == Reason.PORT_IN_USE:
@@ -50,9 +57,16 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
         actions.append(plan.action)
         if _starts(plan.action):
             room -= 1
-    if actions:
+    if any(not isinstance(action, _SEAT) for action in actions):
         looks.append(policy.poll_moving_s)
-    if scene.start_refused is not None and container.status.reason is None:
+    seat = desired.container.seat
+    if seat is not None and seat.state is SeatState.MOVING and not desired.container.superseded:
+        settled = outcome(desired, observation, container.status, chips)
+        if settled is not None:
+            actions.append(settled)
+        elif not any(isinstance(action, LeaveSeat) for action in actions):
+            looks.append(policy.poll_waiting_s)
+    if scene.start_refused is not None and container.status.reason in (None, Reason.ROLLOUT):
         container = msgspec.structs.replace(
             container, status=msgspec.structs.replace(container.status, reason=scene.start_refused)
         )

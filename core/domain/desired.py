@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from core.domain.seat import Seat
+
 
 class Wanted(StrEnum):
     """What the owner wants of a chip."""
@@ -37,10 +39,14 @@ class SpecHashes(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """What we registered last, with the JobModifyIndex that Nomad gave it."""
+    """What we registered last, with the JobModifyIndex that Nomad gave it.
+
+    `release`: of the settings that it was made from, "" where that is not on record.
+    """
 
     hashes: SpecHashes
     modify_index: int
+    release: str = ""
 
 
 class Tries(msgspec.Struct, frozen=True):
@@ -103,6 +109,9 @@ class DesiredContainer(msgspec.Struct, frozen=True):
         renderable: a job can be made of the settings; without one nothing is registered.
         isolated: its storage was seen to be its own.
         key_renewed_for: the allocation that was replaced for refusing our key; None once one took it.
+        release: of the settings of this daemon: fingerprint of what in them restarts containers.
+        superseded: a daemon with other settings was started after this one.
+        seat: in a rollout; None when it never needed one.
     """
 
     user_id: str
@@ -122,6 +131,9 @@ class DesiredContainer(msgspec.Struct, frozen=True):
     renderable: bool = True
     isolated: bool = False
     key_renewed_for: str | None = None
+    release: str = ""
+    superseded: bool = False
+    seat: Seat | None = None
 
 
 class Desired(msgspec.Struct, frozen=True):

@@ -26,6 +26,8 @@ from tests.memory_store.rows import (
     LedgerRow,
     Placement,
     Plan,
+    ReleaseRow,
+    SeatRow,
     User,
 )
 
@@ -69,6 +71,8 @@ class Database:
         self.server_started_at = clock.now()
         self.granted_after: datetime | None = None
         self.guards_saw: ServerView | None = None
+        self.releases: list[ReleaseRow] = []
+        self.seats: dict[str, SeatRow] = {}
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

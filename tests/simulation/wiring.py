@@ -21,6 +21,7 @@ from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import Reconciler
 from daemon.refusals import Refusals
+from daemon.rollout import Rollout, limits_of
 from daemon.sources.discovery_watch import DiscoveryWatch
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
@@ -47,9 +48,12 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
     janitor="remove",
     janitor_s=120,
     orphan_grace_s=300,
+    rollout_users=3,
+    rollout_deadline_s=150,
 )
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
+_ROLLOUT_IDLE_S = 60.0
 
 
 class NoCaches:
@@ -102,6 +106,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         every_s=SETTINGS.resync_s,
         rhythm=Rhythm(look_s=SETTINGS.waha_look_s),
         metrics=metrics,
+        release=loader.release,
     )
 
     async def tell(keys: Any = (KEY,)) -> None:
@@ -113,6 +118,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         lister=Lister(scheduler, discovery, store, clock, outages),
         sweep=sweep,
         duties=(keeper,),
+        errands=(Rollout(store, limits_of(SETTINGS), metrics=metrics, idle_s=_ROLLOUT_IDLE_S),),
         clock=clock,
         random=random,
         metrics=metrics,
