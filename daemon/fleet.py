@@ -162,14 +162,19 @@ class Fleet:
         random: Random,
         metrics: Metrics | None = None,
         hail: Callable[[], Awaitable[None]] | None = None,
+        release: str = "",
         ttl_s: float,
         heartbeat_s: float,
         try_every_s: float = TRY_EVERY_S,
     ) -> None:
-        """`hail`: tells the holder that a daemon has started, when that is another one."""
+        """`hail`: tells the holder that a daemon has started, when that is another one.
+
+        `release`: of this daemon's settings, announced once at its start, whoever holds the lease.
+        """
         self.quiet_s = 10 * try_every_s
         self._try_every_s = try_every_s
         self._hail = hail
+        self._release: str | None = release or None
         self._owner = owner
         self._store = store
         self._lister = lister
@@ -198,6 +203,9 @@ class Fleet:
 
     async def listen(self, alive: Callable[[], None]) -> None:
         """Run until cancelled; the lease is given back then. Raises Unavailable when the store is away."""
+        if self._release is not None:
+            await self._store.announce_release(self._release)
+            self._release = None
         while True:
             claim = await self._store.claim(KEY, self._owner, self._ttl_s)
             alive()

@@ -180,6 +180,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             random=random,
             metrics=metrics,
             hail=functools.partial(notify_each, engine, INTENTS, (KEY,)),
+            release=loader.release,
             ttl_s=settings.loop.lease_ttl_s,
             heartbeat_s=settings.loop.lease_heartbeat_s,
         )

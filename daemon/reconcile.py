@@ -99,7 +99,6 @@ class Reconciler:
         self._started = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._last_actions: dict[str, tuple[Action, ...]] = {}
-        self._announced = False
 
     async def run(self, key: str, news_at: float | None = None) -> PassEnd:
         """One pass over the user `key`. Raises DependencyError when the store does not play along.
@@ -117,7 +116,6 @@ class Reconciler:
             reset_contextvars(**bound)
 
     async def _claimed(self, key: str, news_at: float | None) -> PassEnd:
-        await self._announce()
         age_s = None if news_at is None else self._clock.monotonic() - news_at
         claim = await self._store.claim(key, self._owner, self._settings.lease_ttl_s, news_age_s=age_s)
         if isinstance(claim, Busy):
@@ -147,12 +145,6 @@ class Reconciler:
         if newest is not None and newest > loaded:
             return PassEnd(0.0)
         return end
-
-    async def _announce(self) -> None:
-        """Before the first pass: from now on the settings of this daemon are the newest."""
-        if not self._announced:
-            await self._store.announce_release(self._loader.release)
-            self._announced = True
 
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)

@@ -67,7 +67,7 @@ def forgiven(desired: Desired, status: ContainerStatus, now: datetime) -> tuple[
     container = desired.container
     seat, placed = container.seat, status.placed
     arrives = placed is not None and placed.allocation_id != container.current_allocation
-    if seat is None or not seat.broken or not arrives or not _arrived(container, seat):
+    if seat is None or not seat.broken or not arrives or not _arrived(container):
         return desired.chips
     return tuple(
         msgspec.structs.replace(
@@ -92,7 +92,7 @@ def outcome(
     A chip whose owner wants something else since the admission is left out.
     """
     container, seat = desired.container, desired.container.seat
-    if seat is None or container.superseded or not _arrived(container, seat):
+    if seat is None or container.superseded or not _arrived(container):
         return None
     if status.phase != ContainerPhase.READY or not isinstance(observation.sessions, Known):
         return None
@@ -125,7 +125,7 @@ def _moves(container: DesiredContainer) -> bool:
     )
 
 
-def _arrived(container: DesiredContainer, seat: Seat) -> bool:
+def _arrived(container: DesiredContainer) -> bool:
     """The job that the seat is for was registered, and the move is not settled."""
     return _moves(container) and not is_restart(container) and container.registered is not None
 

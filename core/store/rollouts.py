@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 import msgspec
-from sqlalchemy import ScalarSelect, and_, case, delete, exists, func, literal, null, or_, select, update
+from sqlalchemy import ScalarSelect, and_, case, delete, func, literal, null, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -102,9 +102,8 @@ async def ask_seat(engine: AsyncEngine, lease: Lease, release: str, restart_hash
     broken = or_(and_(another, unfinished), and_(seat.broken, seat.state != SeatState.OK.value))
     made = insert(rollout_seats).from_select(
         ["user_id", "release", "restart_hash"],
-        select(literal(lease.key), literal(release), literal(restart_hash)).where(
-            newest_release() == release,
-            exists().where(containers.c.user_id == lease.key),
+        select(containers.c.user_id, literal(release), literal(restart_hash)).where(
+            containers.c.user_id == lease.key, newest_release() == release
         ),
     )
     made = made.on_conflict_do_update(
@@ -228,12 +227,12 @@ async def set_paused(engine: AsyncEngine, *, paused: bool, by: str) -> Control |
 async def counts(engine: AsyncEngine, release: str) -> dict[str, int]:
     """Seats of a release by state."""
     query = (
-        select(rollout_seats.c.state, func.count())
+        select(rollout_seats.c.state, func.count().label("number"))
         .where(rollout_seats.c.release == release)
         .group_by(rollout_seats.c.state)
     )
     async with reading(engine) as connection:
-        return {state: number for state, number in await connection.execute(query)}
+        return {row.state: int(row.number) for row in await connection.execute(query)}
 
 
 async def standing(engine: AsyncEngine, user_id: str) -> Standing | None:

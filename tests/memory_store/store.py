@@ -44,7 +44,7 @@ class MemoryStore(Housekeeping, Rollouts, Wishes):
             row.snapshot = UserSnapshot(
                 _container_row(row),
                 tuple(map(_chip_row, row.chips)),
-                seat and seat.seat,
+                seat.seat if seat is not None else None,
                 self.releases[-1].release if self.releases else None,
             )
         return row.snapshot

@@ -123,6 +123,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         random=random,
         metrics=metrics,
         hail=tell,
+        release=loader.release,
         ttl_s=SETTINGS.lease_ttl_s,
         heartbeat_s=SETTINGS.lease_heartbeat_s,
         try_every_s=_IDLE_S,

@@ -159,6 +159,7 @@ class Daemon:
         self.outages = Outages(clock)
         chosen = {"egress": "direct", "empty_grace_s": 0.0, **policy}
         loader = Loader(jobspecs.template("waha-simulator"), jobs)
+        self.release = loader.release
         self.reconciler = Reconciler(
             owner=owner,
             store=held,
@@ -192,6 +193,7 @@ class Daemon:
             store=held,
             lister=Lister(world.nomad, world.consul, held, clock, self.outages),
             sweep=self.sweep,
+            release=loader.release,
             errands=(Rollout(world.store, limits_of(settings), metrics=self.metrics),),
             clock=clock,
             random=Random(5),
