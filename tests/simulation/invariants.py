@@ -17,6 +17,7 @@ from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.memory_store.rows import LeaseRow
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
+from tests.simulation.moves import Moves
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
 
@@ -49,6 +50,7 @@ class Checker:
         self.world = world
         self.states: Counter[str] = Counter()
         self.refused: dict[tuple[str, str], float] = {}
+        self.moves = Moves(world)
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
 
@@ -107,6 +109,8 @@ class Checker:
         servers, now = self.world.servers, self.world.now
         job = servers.jobs.get(job_id)
         fresh = job is None or job.stopped
+        if not fresh:
+            self.moves.registered(daemon, user, spec, record)
         if job is not None and not job.stopped and job.spec == spec:
             self.world.counts["registers_unchanged"] += 1
         for alloc in servers.allocs.get(job_id, ()):
@@ -277,6 +281,8 @@ class Checker:
             self._chip_removal(daemon, args[0].key, args[1])
 
     def stored(self, daemon: Daemon, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name == "apply_rollout":
+            self.moves.admitted(args[1], result)
         if name not in _SEEN:
             return
         if name == "load":

@@ -88,6 +88,7 @@ class World:
         self.daemons: list[Daemon] = []
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.image = "image-1"  # what the settings name now
         self.violation: str | None = None
         self.over = False
 
