@@ -69,6 +69,7 @@ def plan(target: Target, *, as_json: bool) -> None:
 
     Run it with the new settings in the environment, before a daemon is started with them.
     """
+    from core.domain.jobspec import JobspecError
     from core.settings import load
 
     settings = load(target.environment(), part="daemon")
@@ -94,7 +95,10 @@ def plan(target: Target, *, as_json: bool) -> None:
         touched, users = await _touched(PostgresReconcileStore(engine, sealer), loader)
         return loader.release, touched, users, await rollouts.durations(engine)
 
-    release, touched, users, durations = _run(target, read)
+    try:
+        release, touched, users, durations = _run(target, read)
+    except JobspecError as error:
+        raise CommandError(f"no job can be made with these settings: {error}") from error
     estimate = _estimate(len(touched), limits, durations)
     if as_json:
         waves = [

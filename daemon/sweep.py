@@ -9,6 +9,7 @@ once in `look_s`, because what only WAHA knows stands in no list. Those are spre
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,9 @@ from core.store.interface import ReconcileStore
 from daemon.lease import HeldLease
 from daemon.metrics import Metrics
 from daemon.workqueue import WorkQueue
+
+# Users who have to move are sent to a pass this far apart: nobody is in a hurry to wait for a seat.
+_ASKS_EVERY_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -79,7 +83,7 @@ class Sweep:
             self._queue.put_all(lacking)
         # Under newer settings than ours it is for their daemons to say who has to move.
         outdated = found.outdated if await self._rules(found.outdated) else ()
-        self._queue.put_all(outdated, spread_s=2 * self.every_s)
+        self._queue.put_all(outdated, spread_s=min(2 * self.every_s, len(outdated) * _ASKS_EVERY_S))
         whys = Counter(why.value for why in found.differing.values())
         if found.due:
             whys["due"] = len(found.due)
