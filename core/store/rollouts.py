@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 from sqlalchemy import ScalarSelect, and_, case, delete, func, literal, null, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.rollout import (
@@ -346,8 +346,9 @@ async def _newest_settled(
 async def _admit(connection: AsyncConnection, release: str, user_ids: tuple[str, ...]) -> tuple[str, ...]:
     """Seats that still wait begin to move, with what is connected and where the container runs."""
     seats = rollout_seats.c
+    oldest_first = aggregate_order_by(chips.c.id, chips.c.created_at, chips.c.id)
     now_connected = (
-        select(func.coalesce(func.jsonb_agg(chips.c.id), literal([], seats.connected.type)))
+        select(func.coalesce(func.jsonb_agg(oldest_first), literal([], seats.connected.type)))
         .where(
             chips.c.user_id == seats.user_id,
             chips.c.phase == "connected",
