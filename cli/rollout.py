@@ -15,9 +15,9 @@ from cli.failures import CommandError
 from cli.target import Target
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
     from core.domain.rollout import Candidate, Control, Limits
+    from core.settings import Settings
+    from core.store.rollouts import PostgresRollouts
 
 T = TypeVar("T")
 # Said with the estimate where no move is on record yet: a container stops, starts and connects its chips.
@@ -35,13 +35,12 @@ def rollout() -> None:
 @click.pass_obj
 def status(target: Target, *, as_json: bool) -> None:
     """Show the rollout of the newest settings: its state, and who waits, moves and has moved."""
-    from core.store import rollouts
 
-    async def read(engine: AsyncEngine) -> dict[str, Any] | None:
-        view = await rollouts.read_view(engine)
+    async def read(store: PostgresRollouts) -> dict[str, Any] | None:
+        view = await store.view()
         if view is None:
             return None
-        numbers = await rollouts.counts(engine, view.control.release)
+        numbers = await store.counts(view.control.release)
         return {
             **_described(view.control),
             **{state: numbers.get(state, 0) for state in ("waiting", "moving", "ok", "failed")},
@@ -77,26 +76,8 @@ def plan(target: Target, *, as_json: bool) -> None:
 
     limits = limits_of(settings.loop)
 
-    async def read(engine: AsyncEngine) -> tuple[str, tuple[Candidate, ...], int, tuple[float, ...]]:
-        from core import jobspecs
-        from core.crypto import Sealer
-        from core.store import rollouts
-        from core.store.reconcile import PostgresReconcileStore
-        from daemon.load import Loader
-
-        loader = Loader(
-            jobspecs.template(settings.job.jobspec),
-            settings.job,
-            nomad_namespace=settings.nomad.namespace,
-            stop_on_disconnect_s=settings.loop.stop_on_disconnect_s,
-        )
-        loader.check()
-        sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))
-        touched, users = await _touched(PostgresReconcileStore(engine, sealer), loader)
-        return loader.release, touched, users, await rollouts.durations(engine)
-
     try:
-        release, touched, users, durations = _run(target, read)
+        release, touched, users, durations = asyncio.run(_dry_run(settings))
     except JobspecError as error:
         raise CommandError(f"no job can be made with these settings: {error}") from error
     estimate = _estimate(len(touched), limits, durations)
@@ -137,16 +118,40 @@ def resume(target: Target, by: str | None) -> None:
 
 
 def _set_paused(target: Target, by: str | None, *, paused: bool) -> None:
-    from core.store import rollouts
-
     who = by or _login()
-    control = _run(target, lambda engine: rollouts.set_paused(engine, paused=paused, by=who))
+    control = _run(target, lambda store: store.set_paused(paused=paused, by=who))
     if control is None:
         word = "paused already" if paused else "not paused"
         raise CommandError(
             f"the rollout is {word}, or no daemon has begun one; see `wahafleet rollout status`."
         )
     click.echo(f"rollout {control.release[:12]} is {control.state.value}")
+
+
+async def _dry_run(settings: Settings) -> tuple[str, tuple[Candidate, ...], int, tuple[float, ...]]:
+    """Release, whom it would move, how many users there are, and how long moves took. Raises JobspecError."""
+    from core import jobspecs
+    from core.crypto import Sealer
+    from core.store.engine import engine_for
+    from core.store.reconcile import PostgresReconcileStore
+    from core.store.rollouts import PostgresRollouts
+    from daemon.load import Loader
+
+    loader = Loader(
+        jobspecs.template(settings.job.jobspec),
+        settings.job,
+        nomad_namespace=settings.nomad.namespace,
+        stop_on_disconnect_s=settings.loop.stop_on_disconnect_s,
+    )
+    loader.check()
+    sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))
+    url = settings.store.database_url.reveal()
+    engine = engine_for(url, pool_size=2, application_name="wahafleet rollout")
+    try:
+        touched, users = await _touched(PostgresReconcileStore(engine, sealer), loader)
+        return loader.release, touched, users, await PostgresRollouts(engine).durations()
+    finally:
+        await engine.dispose()
 
 
 async def _touched(store: Any, loader: Any) -> tuple[tuple[Candidate, ...], int]:
@@ -188,15 +193,16 @@ def _described(control: Control) -> dict[str, Any]:
     }
 
 
-def _run(target: Target, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+def _run(target: Target, work: Callable[[PostgresRollouts], Awaitable[T]]) -> T:
     from core.store.engine import engine_for
+    from core.store.rollouts import PostgresRollouts
 
     url = target.database_url
 
     async def main() -> T:
         engine = engine_for(url, pool_size=2, application_name="wahafleet rollout")
         try:
-            return await work(engine)
+            return await work(PostgresRollouts(engine))
         finally:
             await engine.dispose()
 

@@ -201,61 +201,68 @@ async def apply(engine: AsyncEngine, fleet: Lease, before: Control, plan: Plan) 
         return admitted
 
 
-async def set_paused(engine: AsyncEngine, *, paused: bool, by: str) -> Control | None:
-    """An operator's word on the newest release; None when it stands so already, or none was announced."""
-    open_to = (RolloutState.RUNNING, RolloutState.DONE) if paused else (RolloutState.PAUSED,)
-    values: dict[str, Any] = {
-        "state": (RolloutState.PAUSED if paused else RolloutState.RUNNING).value,
-        "why": "operator" if paused else null(),
-        "decided_by": by,
-        "state_since": _CLOCK,
-    }
-    if not paused:
-        values["counted_from"] = _CLOCK  # failures that the operator knows of do not pause it again
-    changed = (
-        update(rollouts)
-        .where(rollouts.c.release == newest_release())
-        .where(rollouts.c.state.in_([state.value for state in open_to]))
-        .values(values)
-        .returning(rollouts)
-    )
-    async with transaction(engine) as connection:
-        row = (await connection.execute(changed)).one_or_none()
-    return row and Control(row.release, RolloutState(row.state), row.state_since, row.why, row.decided_by)
+class PostgresRollouts:
+    """What people ask of rollouts, and say to them. All methods raise Unavailable."""
 
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
 
-async def counts(engine: AsyncEngine, release: str) -> dict[str, int]:
-    """Seats of a release by state."""
-    query = (
-        select(rollout_seats.c.state, func.count().label("number"))
-        .where(rollout_seats.c.release == release)
-        .group_by(rollout_seats.c.state)
-    )
-    async with reading(engine) as connection:
-        return {row.state: int(row.number) for row in await connection.execute(query)}
+    async def view(self) -> View | None:
+        """The newest release with those who wait, move and have moved; None before any was announced."""
+        return await read_view(self._engine)
 
+    async def set_paused(self, *, paused: bool, by: str) -> Control | None:
+        """An operator's word on the newest release; None when it stands so already, or none was announced."""
+        open_to = (RolloutState.RUNNING, RolloutState.DONE) if paused else (RolloutState.PAUSED,)
+        values: dict[str, Any] = {
+            "state": (RolloutState.PAUSED if paused else RolloutState.RUNNING).value,
+            "why": "operator" if paused else null(),
+            "decided_by": by,
+            "state_since": _CLOCK,
+        }
+        if not paused:
+            values["counted_from"] = _CLOCK  # failures that the operator knows of do not pause it again
+        changed = (
+            update(rollouts)
+            .where(rollouts.c.release == newest_release())
+            .where(rollouts.c.state.in_([state.value for state in open_to]))
+            .values(values)
+            .returning(rollouts)
+        )
+        async with transaction(self._engine) as connection:
+            row = (await connection.execute(changed)).one_or_none()
+        return row and Control(row.release, RolloutState(row.state), row.state_since, row.why, row.decided_by)
 
-async def standing(engine: AsyncEngine, user_id: str) -> Standing | None:
-    """The user's seat and the rollout that it belongs to; None without a seat."""
-    view = await read_view(engine)
-    async with reading(engine) as connection:
-        query = select(rollout_seats).where(rollout_seats.c.user_id == user_id)
-        row = (await connection.execute(query)).one_or_none()
-    if row is None or view is None:
-        return None
-    return Standing(seat_of(row), SeatWhy(row.why) if row.why else None, view)
+    async def counts(self, release: str) -> dict[str, int]:
+        """Seats of a release by state."""
+        query = (
+            select(rollout_seats.c.state, func.count().label("number"))
+            .where(rollout_seats.c.release == release)
+            .group_by(rollout_seats.c.state)
+        )
+        async with reading(self._engine) as connection:
+            return {row.state: int(row.number) for row in await connection.execute(query)}
 
+    async def standing(self, user_id: str) -> Standing | None:
+        """The user's seat and the rollout that it belongs to; None without a seat."""
+        view = await self.view()
+        async with reading(self._engine) as connection:
+            query = select(rollout_seats).where(rollout_seats.c.user_id == user_id)
+            row = (await connection.execute(query)).one_or_none()
+        if row is None or view is None:
+            return None
+        return Standing(seat_of(row), SeatWhy(row.why) if row.why else None, view)
 
-async def durations(engine: AsyncEngine) -> tuple[float, ...]:
-    """Seconds that the newest moves took which went well, of any release."""
-    query = (
-        select(func.extract("epoch", rollout_seats.c.settled_at - rollout_seats.c.admitted_at))
-        .where(rollout_seats.c.state == SeatState.OK.value)
-        .order_by(rollout_seats.c.settled_at.desc())
-        .limit(SETTLED_READ)
-    )
-    async with reading(engine) as connection:
-        return tuple(float(one) for one in (await connection.execute(query)).scalars())
+    async def durations(self) -> tuple[float, ...]:
+        """Seconds that the newest moves took which went well, of any release."""
+        query = (
+            select(func.extract("epoch", rollout_seats.c.settled_at - rollout_seats.c.admitted_at))
+            .where(rollout_seats.c.state == SeatState.OK.value)
+            .order_by(rollout_seats.c.settled_at.desc())
+            .limit(SETTLED_READ)
+        )
+        async with reading(self._engine) as connection:
+            return tuple(float(one) for one in (await connection.execute(query)).scalars())
 
 
 def seat_of(row: Any, prefix: str = "") -> Seat:

@@ -17,7 +17,18 @@ _ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
 class Container:
     """One process that really runs."""
 
-    __slots__ = ("alloc", "ended", "host", "image", "key", "listening", "sessions", "started_at", "stopping", "user")
+    __slots__ = (
+        "alloc",
+        "ended",
+        "host",
+        "image",
+        "key",
+        "listening",
+        "sessions",
+        "started_at",
+        "stopping",
+        "user",
+    )
 
     def __init__(self, alloc: Alloc, key: str, now: float) -> None:
         self.alloc = alloc

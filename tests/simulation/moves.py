@@ -53,4 +53,6 @@ class Moves:
             reached.add(user)
             self.world.counts["rollout.reached_by_bad"] += 1
             if len(reached) > _REACHED:
-                self.world.violate(f"rollout: a bad image has reached {len(reached)} users with a connected chip")
+                self.world.violate(
+                    f"rollout: a bad image has reached {len(reached)} users with a connected chip"
+                )

@@ -20,10 +20,10 @@ from core.domain.facts import Endpoint
 from core.domain.rollout import Limits, plan
 from core.domain.seat import SeatWhy
 from core.errors import AppError
-from core.store import rollouts
 from core.store.engine import engine_for, reading, transaction
 from core.store.guard_leases import Ask
 from core.store.interface import Lease
+from core.store.rollouts import PostgresRollouts
 from core.store.tables import chip_events, chips, containers, metadata, placements, port_ledger
 from tests.contract.store.harness import Harness, PostgresHarness
 from tests.contract.store.memory_harness import MemoryHarness
@@ -279,7 +279,7 @@ class TwoStores(RuleBasedStateMachine):
         async def memory() -> Any:
             return self.memory.memory.set_paused(paused=paused, by="ana")
 
-        self.both(lambda: rollouts.set_paused(self.real.engine, paused=paused, by="ana"), memory)
+        self.both(lambda: PostgresRollouts(self.real.engine).set_paused(paused=paused, by="ana"), memory)
 
     @rule(number=st.integers(0, 30))
     def remove_container(self, number: int) -> None:
@@ -359,7 +359,7 @@ class TwoStores(RuleBasedStateMachine):
     def reads_are_the_same(self) -> None:
         self.both(self.real.store.summaries, self.memory.store.summaries)
         self.both(self.real.store.user_ids, self.memory.store.user_ids)
-        self.both(lambda: rollouts.read_view(self.real.engine), self.memory.memory.rollout_view)
+        self.both(PostgresRollouts(self.real.engine).view, self.memory.memory.rollout_view)
         for user in USERS:
 
             async def load(harness: Harness, user_id: str = user) -> Any:

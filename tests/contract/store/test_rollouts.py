@@ -13,8 +13,8 @@ from core.domain.desired import Registered, SpecHashes
 from core.domain.rollout import Candidate, Control, PauseWhy, Plan, RolloutState, View
 from core.domain.seat import Seat, SeatState, SeatWhy
 from core.errors import StaleWrite
-from core.store import rollouts
 from core.store.interface import Lease
+from core.store.rollouts import PostgresRollouts
 from tests.contract.store.harness import Harness, PostgresHarness
 
 RUNNING, PAUSED, DONE = RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.DONE
@@ -251,7 +251,7 @@ async def test_a_removed_container_takes_its_seat_along(harness: Harness) -> Non
 async def test_an_operator_pauses_and_resumes(harness: Harness) -> None:
     async def decide(*, paused: bool) -> Control | None:
         if isinstance(harness, PostgresHarness):
-            return await rollouts.set_paused(harness.engine, paused=paused, by="ana")
+            return await PostgresRollouts(harness.engine).set_paused(paused=paused, by="ana")
         memory: Any = harness.store
         found: Control | None = memory.set_paused(paused=paused, by="ana")
         return found
@@ -279,16 +279,16 @@ async def test_what_a_person_is_told(harness: Harness) -> None:
     await harness.store.announce_release("r2")
     first, _ = await waiting(harness)
     second, _ = await waiting(harness)
-    assert await rollouts.standing(harness.engine, await harness.user()) is None
-    told = await rollouts.standing(harness.engine, second)
+    assert await PostgresRollouts(harness.engine).standing(await harness.user()) is None
+    told = await PostgresRollouts(harness.engine).standing(second)
     assert told is not None
     assert (told.seat, told.why, len(told.view.waiting)) == (Seat("r2", "h2"), None, 2)
     await carry_out(harness, Plan((first, second), (), RUNNING))
     await harness.store.settle_seat(await lease(harness, first), ok=True)
     await harness.store.settle_seat(await lease(harness, second), ok=False, why=SeatWhy.PAIRING)
-    told = await rollouts.standing(harness.engine, second)
+    told = await PostgresRollouts(harness.engine).standing(second)
     assert told is not None
     assert told.why is SeatWhy.PAIRING
-    assert await rollouts.counts(harness.engine, "r2") == {"ok": 1, "failed": 1}
-    (took_s,) = await rollouts.durations(harness.engine)
+    assert await PostgresRollouts(harness.engine).counts("r2") == {"ok": 1, "failed": 1}
+    (took_s,) = await PostgresRollouts(harness.engine).durations()
     assert 0 <= took_s < 5

@@ -22,8 +22,8 @@ from sqlalchemy import insert, select
 from core.domain.names import JOB_PREFIX, session_name
 from core.settings import StoreSettings
 from core.settings_reader import Secret
-from core.store import rollouts
 from core.store.engine import Timeouts, create_engine, transaction
+from core.store.rollouts import PostgresRollouts
 from core.store.tables import chips, containers, users
 from sandbox.nomad_double.drivers import InlineDriver, TaskDriver, TaskHandle, TaskSpec
 from sandbox.nomad_double.inline_simulators import driver_of
@@ -33,7 +33,7 @@ from sandbox.waha.store import LINKED, SessionStore
 from tests.integration.daemon.fleet import Fleet, running_fleet, until
 from tests.integration.daemon.process import DaemonProcess
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 USERS = 200
 WAVE = 5
@@ -125,8 +125,8 @@ async def _daemon(fleet: Fleet, **env: str) -> AsyncIterator[None]:
 
 
 async def _state(fleet: Fleet) -> str | None:
-    view = await rollouts.read_view(fleet.engine)
-    return view and view.control.state.value
+    view = await PostgresRollouts(fleet.engine).view()
+    return None if view is None else view.control.state.value
 
 
 async def _registers(fleet: Fleet) -> list[str]:
@@ -142,7 +142,7 @@ async def _bad_and_back(fleet: Fleet, image: str) -> tuple[set[str], float, floa
     args = f"{fleet.env['WAHAFLEET_SIMULATOR_ARGS']} {image}"
     begun = time.monotonic()
     async with _daemon(fleet, WAHAFLEET_SIMULATOR_ARGS=args):
-        await until(lambda: _state(fleet), lambda state: state == "paused", 60, every_s=0.3)
+        await until(lambda: _state(fleet), lambda state: state == "paused", 120, every_s=0.3)
         paused_s = time.monotonic() - begun
         await asyncio.sleep(4)  # an errand that could admit somebody
         reached = (await _registers(fleet))[before:]
@@ -151,13 +151,15 @@ async def _bad_and_back(fleet: Fleet, image: str) -> tuple[set[str], float, floa
         assert up == {row["user_id"] for row in await _chips(fleet)} - set(reached)
     begun = time.monotonic()
     async with _daemon(fleet):
-        await until(lambda: _state(fleet), lambda state: state == "done", 60, every_s=0.3)
+        await until(lambda: _state(fleet), lambda state: state == "done", 120, every_s=0.3)
         await _all_right(fleet, 60)
     back_s = time.monotonic() - begun
     # The old image again for those whom the bad one reached, and for nobody else.
     assert sorted((await _registers(fleet))[before:]) == sorted(reached * 2)
     since = journal.read(fleet.storage)[started:]
-    assert {entry.paired for entry in since if entry.event == "start"} == {True}, "somebody was asked for a QR"
+    assert {entry.paired for entry in since if entry.event == "start"} == {True}, (
+        "somebody was asked for a QR"
+    )
     assert len([entry for entry in since if entry.event == "working"]) >= len(reached)
     assert journal.overlaps(fleet.storage) == []
     return set(reached), paused_s, back_s
@@ -170,7 +172,7 @@ async def test_bad_images_reach_one_wave_and_the_old_one_brings_everybody_back(
     begun = time.monotonic()
     owned = await _sign_up(fleet)
     async with _daemon(fleet):
-        await _all_right(fleet, 180)
+        await _all_right(fleet, 300)
     connected_s = time.monotonic() - begun
     assert len(owned) == len(set(await _registers(fleet))) == USERS
 

@@ -178,5 +178,3 @@ def test_a_setting_that_cannot_be_used_is_refused(
     code, _, err = run(capsys, "plan")
     assert code != 0
     assert "WAHAFLEET_STORAGE_DSN" in err
-
-

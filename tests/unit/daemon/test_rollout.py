@@ -85,7 +85,9 @@ async def paired(w: World) -> None:
             session = w.waha.sessions[user][session_name(chip)]
             session.me, session.status = "5511999999999@c.us", WahaStatus.WORKING
             w.waha.tell(user)
-        await w.until(lambda: all_connected(w) and all(r.observed.at_rest for r in w.store.containers.values()))
+        await w.until(
+            lambda: all_connected(w) and all(r.observed.at_rest for r in w.store.containers.values())
+        )
     w.faults.calls.clear()
 
 
@@ -150,7 +152,9 @@ async def test_an_image_that_never_passes_reaches_one_wave_and_the_old_one_bring
 
 
 @scenario
-async def test_an_image_that_asks_for_a_qr_again_reaches_one_wave_and_costs_nobody_the_pairing(w: World) -> None:
+async def test_an_image_that_asks_for_a_qr_again_reaches_one_wave_and_costs_nobody_the_pairing(
+    w: World,
+) -> None:
     await paired(w)
     async with running(w, "bad"):
         await w.until(lambda: w.store.releases[-1].state.value == "paused", timeout_s=300)
@@ -163,7 +167,9 @@ async def test_an_image_that_asks_for_a_qr_again_reaches_one_wave_and_costs_nobo
         await w.until(lambda: set(images(w).values()) == {"old"} and all_connected(w), timeout_s=200)
         await w.until(lambda: w.store.releases[-1].state.value == "done", timeout_s=200)
         # Who never moved is told at the next sweep that nothing is wanted of them any more.
-        await w.until(lambda: {seat.state for seat in w.store.seats.values()} == {SeatState.OK}, timeout_s=300)
+        await w.until(
+            lambda: {seat.state for seat in w.store.seats.values()} == {SeatState.OK}, timeout_s=300
+        )
     assert {w.container(user) for user in USERS} == {("ready", None)}
 
 
