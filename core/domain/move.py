@@ -31,11 +31,11 @@ def is_restart(container: DesiredContainer) -> bool:
 def is_held_back(container: DesiredContainer) -> bool:
     """Whether a job that exists stays as it is although another one is wanted.
 
-    Under newer settings than ours nothing is changed: their daemons do, and the two would take turns.
+    Under newer settings than ours nothing is changed, not even what looks edited by hand: that may be their
+    register, whose record is yet to come, and the two would take turns.
     """
-    registered = container.registered
     if container.superseded:
-        return registered is not None and registered.hashes != container.wanted_hashes
+        return container.registered is not None
     return is_restart(container) and not _moves(container)
 
 
