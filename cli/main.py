@@ -16,6 +16,7 @@ from cli.jobspec import jobspec
 from cli.orphans import orphans
 from cli.parts import api, daemon, migrate
 from cli.phone import phone
+from cli.rollout import rollout
 from cli.settings import settings
 from cli.target import Target
 from cli.up import up
@@ -33,7 +34,9 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-for command in (up, api, daemon, migrate, jobspec, chip, container, guard, orphans, phone, user, settings):
+_PARTS = (up, api, daemon, migrate, settings, jobspec)
+_VERBS = (user, chip, container, rollout, guard, orphans, phone)
+for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)
 for verb in (explain, causes):
     chip.add_command(verb)

@@ -124,6 +124,10 @@ class LoopSettings(msgspec.Struct, frozen=True):
     events_keep_days: float = 90
     events_per_chip: int = 1000
     waha_look_s: float = 300
+    rollout_users: int = 5
+    rollout_failures: float = 0.2
+    rollout_least: int = 3
+    rollout_deadline_s: float = 300
     listen: str = ""
     starts_per_s: float = 5
     starts_per_s_host: float = 1
@@ -235,6 +239,10 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             events_keep_days=reader.number("WAHAFLEET_EVENTS_KEEP_DAYS", least=1, most=3650),
             events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
+            rollout_users=reader.whole("WAHAFLEET_ROLLOUT_USERS", least=1, most=100),
+            rollout_failures=reader.number("WAHAFLEET_ROLLOUT_FAILURES", least=0, most=1),
+            rollout_least=reader.whole("WAHAFLEET_ROLLOUT_LEAST", least=1, most=100),
+            rollout_deadline_s=reader.number("WAHAFLEET_ROLLOUT_DEADLINE_S", least=5, most=7200),
             listen=listen_address(reader, "WAHAFLEET_DAEMON_LISTEN"),
             starts_per_s=reader.number("WAHAFLEET_STARTS_PER_S", least=0.01, most=1000),
             starts_per_s_host=reader.number("WAHAFLEET_STARTS_PER_S_HOST", least=0.01, most=1000),

@@ -138,6 +138,22 @@ VARIABLES: Final = (
     _v("WAHAFLEET_STOP_ON_DISCONNECT_S", "60", "S: a cut-off host stops its containers after this."),
     _v("WAHAFLEET_EMPTY_GRACE_S", "600", "How long a container stays after its last chip left."),
     _v("WAHAFLEET_QR_ROUNDS", "2", "QR sets that one create, reconnect or pairing-code call buys."),
+    _v("WAHAFLEET_ROLLOUT_USERS", "5", "Users whose containers a changed setting may restart at a time."),
+    _v(
+        "WAHAFLEET_ROLLOUT_FAILURES",
+        "0.2",
+        "Share of failed ones among the newest moves above which a rollout pauses itself; 0-1.",
+    ),
+    _v(
+        "WAHAFLEET_ROLLOUT_LEAST",
+        "3",
+        "Moves that must have ended before that share counts; a first wave that is smaller counts whole.",
+    ),
+    _v(
+        "WAHAFLEET_ROLLOUT_DEADLINE_S",
+        "300",
+        "Time in which a moved container and all its connected chips must be back; later is a failure.",
+    ),
     _v(
         "WAHAFLEET_STARTS_PER_S",
         "5",

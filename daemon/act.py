@@ -40,7 +40,14 @@ STORAGE_TIMEOUT_S: Final = 10.0
 LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
 BLOCKED: Final = "blocked"
-_STORE_ACTIONS: Final = (act.AdoptJob, act.RemoveContainer, act.RemoveChip)
+_STORE_ACTIONS: Final = (
+    act.AdoptJob,
+    act.RemoveContainer,
+    act.RemoveChip,
+    act.AskSeat,
+    act.LeaveSeat,
+    act.SettleSeat,
+)
 _CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
 _UNSETTLING: Final = (
@@ -239,10 +246,16 @@ class _Performance:
             case act.RegisterJob(expected_index=expected):
                 wanted = actor._loader.job(self._snapshot.container)
                 seen = await scheduler.register(wanted.job, expected, wanted.submission)
-                registered = Registered(wanted.hashes, seen.modify_index)
+                registered = Registered(wanted.hashes, seen.modify_index, actor._loader.release)
                 return partial(store.record_registered, lease, registered)
             case act.AdoptJob(modify_index=index, hashes=hashes):
-                await store.record_registered(lease, Registered(hashes, index))
+                await store.record_registered(lease, Registered(hashes, index, actor._loader.release))
+            case act.AskSeat(release=release, restart_hash=hash_):
+                await store.ask_seat(lease, release, hash_)
+            case act.LeaveSeat():
+                await store.leave_seat(lease)
+            case act.SettleSeat(ok=ok, why=why):
+                await store.settle_seat(lease, ok=ok, why=why)
             case act.ReplaceAllocation(allocation_id=allocation_id, key_refused=key_refused):
                 if key_refused:
                     # Remembered first: a crash in between may cost the remedy's effect, never repeats it for

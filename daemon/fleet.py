@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Final, Protocol, TypeVar
 
@@ -71,6 +72,20 @@ class Duty(Protocol):
 
     async def run(self, held: HeldLease, listing: Listing, /) -> None:
         """Do it once; see the module's own words."""
+
+
+class Errand(Protocol):
+    """A duty that needs no listing: it costs little, so it may be run every few seconds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def every_s(self) -> float:
+        """Seconds from the end of a run to the beginning of the next."""
+
+    async def run(self, held: HeldLease, /) -> None:
+        """Do it once; what holds for a duty holds here too."""
 
 
 class Sweeping(Duty, Protocol):
@@ -142,23 +157,30 @@ class Fleet:
         lister: Lister,
         sweep: Sweeping,
         duties: Sequence[Duty] = (),
+        errands: Sequence[Errand] = (),
         clock: Clock,
         random: Random,
         metrics: Metrics | None = None,
         hail: Callable[[], Awaitable[None]] | None = None,
+        release: str = "",
         ttl_s: float,
         heartbeat_s: float,
         try_every_s: float = TRY_EVERY_S,
     ) -> None:
-        """`hail`: tells the holder that a daemon has started, when that is another one."""
+        """`hail`: tells the holder that a daemon has started, when that is another one.
+
+        `release`: of this daemon's settings, announced once at its start, whoever holds the lease.
+        """
         self.quiet_s = 10 * try_every_s
         self._try_every_s = try_every_s
         self._hail = hail
+        self._release: str | None = release or None
         self._owner = owner
         self._store = store
         self._lister = lister
         self._sweep = sweep
         self._duties: tuple[Duty, ...] = (sweep, *duties)
+        self._errands = tuple(errands)
         self._clock = clock
         self._random = random
         self._metrics = metrics or Metrics()
@@ -181,6 +203,9 @@ class Fleet:
 
     async def listen(self, alive: Callable[[], None]) -> None:
         """Run until cancelled; the lease is given back then. Raises Unavailable when the store is away."""
+        if self._release is not None:
+            await self._store.announce_release(self._release)
+            self._release = None
         while True:
             claim = await self._store.claim(KEY, self._owner, self._ttl_s)
             alive()
@@ -232,6 +257,7 @@ class Fleet:
     async def _serve(self, held: HeldLease, alive: Callable[[], None]) -> None:
         """Run duties at their times; returns when the lease is no longer ours or should not be."""
         due = dict.fromkeys(self._duties, self._clock.monotonic())
+        errands = dict.fromkeys(self._errands, self._clock.monotonic())
         while held.allows(0.0) and self._failures < _FAILURES_UNTIL_YIELD:
             now = self._clock.monotonic()
             if self._wanted.is_set():
@@ -243,15 +269,19 @@ class Fleet:
                     listing = await self._lister.read()
                     for duty in ready:
                         due[duty] = self._clock.monotonic() + duty.every_s
-                        await self._run(duty, held, listing)
+                        await self._run(duty.name, held, partial(duty.run, held, listing))
                 self._metrics.observe_listing(listing.read_s)
                 self._failures = self._failures + 1 if listing.unread else 0
                 if listing.unread:
                     due[self._sweep] = self._clock.monotonic() + _AFTER_FAILURE_S
                 await self._clock.sleep(_LEAST_PAUSE_S)
             else:
-                await self._pause(min(due.values()) - now)
+                await self._pause(min([*due.values(), *errands.values()]) - now)
             alive()
+            for errand in [one for one, at in errands.items() if at <= self._clock.monotonic()]:
+                async with self._beating(alive):
+                    await self._run(errand.name, held, partial(errand.run, held))
+                errands[errand] = self._clock.monotonic() + errand.every_s
 
     @asynccontextmanager
     async def _beating(self, alive: Callable[[], None]) -> AsyncIterator[None]:
@@ -276,22 +306,22 @@ class Fleet:
             async with asyncio.timeout(min(limit_s, self._try_every_s)):
                 await self._wanted.wait()
 
-    async def _run(self, duty: Duty, held: HeldLease, listing: Listing) -> None:
+    async def _run(self, name: str, held: HeldLease, work: Callable[[], Awaitable[None]]) -> None:
         if not held.allows(0.0):
             return
         began = self._clock.monotonic()
         outcome = "done"
         try:
             async with asyncio.timeout(DUTY_DEADLINE_S):
-                await duty.run(held, listing)
+                await work()
         except TimeoutError:
             outcome = "late"
-            _log.error("duty_late", duty=duty.name, deadline_s=DUTY_DEADLINE_S)
+            _log.error("duty_late", duty=name, deadline_s=DUTY_DEADLINE_S)
         except DependencyError as error:
             outcome = "unavailable"
-            _log.warning("duty_failed", duty=duty.name, code=error.code, error=error.message)
+            _log.warning("duty_failed", duty=name, code=error.code, error=error.message)
         except Exception:
             # A bug in one duty must not keep the others from their work.
             outcome = "broke"
-            _log.exception("duty_broke", duty=duty.name)
-        self._metrics.count_duty(duty.name, outcome, self._clock.monotonic() - began)
+            _log.exception("duty_broke", duty=name)
+        self._metrics.count_duty(name, outcome, self._clock.monotonic() - began)

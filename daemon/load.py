@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 import structlog
 
-from core.crypto import new_api_key, new_hook_key, new_namespace
 from core.domain.desired import Desired, DesiredChip, DesiredContainer, Resources, SpecHashes
 from core.domain.jobspec import JobspecError
 from core.jobs import WantedJob, wanted_job
@@ -51,34 +50,27 @@ class Loader:
         self._known: OrderedDict[str, _Fingerprints] = OrderedDict()
         self._refused: dict[str, tuple[object, ...]] = {}
         self._jobs: OrderedDict[tuple[object, ...], WantedJob] = OrderedDict()
+        self._release: str | None = None
 
     def check(self) -> None:
         """Make a job for nobody in particular, so that wrong settings are told before anything is done.
 
         Raises JobspecError.
         """
-        nobody = ContainerRow(
-            user_id=str(uuid.UUID(int=0)),
-            email="nobody@example.com",
-            plan_slug="free",
-            resources=Resources(cpu_mhz=200, memory_mb=300, memory_max_mb=1024),
-            max_chips=1,
-            generation=1,
-            pinned=False,
-            deleted=False,
-            namespace=new_namespace(),
-            storage_id=self._settings.storage_id,
-            created_at=_LONG_AGO,
-            phase="absent",
-            reason=None,
-            since=_LONG_AGO,
-            registered=None,
-            variables_hash=None,
-            current_allocation=None,
-            empty_since=None,
-            secrets=ContainerSecrets(api_key=new_api_key(), hook_key=new_hook_key()),
-        )
-        self.job(nobody)
+        self.job(_nobody(self._settings.storage_id))
+
+    @property
+    def release(self) -> str:
+        """Fingerprint of what in the settings restarts containers when it changes; "" where no job can be made.
+
+        It is the restart hash of a job for nobody in particular, so all daemons with these settings share it.
+        """
+        if self._release is None:
+            try:
+                self._release = self.job(_nobody(self._settings.storage_id)).hashes.restart
+            except JobspecError:
+                self._release = ""
+        return self._release
 
     def job(self, row: ContainerRow) -> WantedJob:
         """The user's job with its secrets beside it. Raises JobspecError."""
@@ -124,6 +116,9 @@ class Loader:
                 reason=row.reason,
                 since=row.since,
                 current_allocation=row.current_allocation,
+                release=self.release,
+                superseded=snapshot.newest_release not in (None, self.release),
+                seat=snapshot.seat,
             ),
             chips=tuple(_chip(chip) for chip in snapshot.chips),
             max_chips=row.max_chips,
@@ -148,6 +143,31 @@ class Loader:
         if len(self._known) > _FINGERPRINTS_KEPT:
             self._known.popitem(last=False)
         return known
+
+
+def _nobody(storage_id: str) -> ContainerRow:
+    """A container like any other; the same each time, for its job is compared."""
+    return ContainerRow(
+        user_id=str(uuid.UUID(int=0)),
+        email="nobody@example.com",
+        plan_slug="free",
+        resources=Resources(cpu_mhz=200, memory_mb=300, memory_max_mb=1024),
+        max_chips=1,
+        generation=1,
+        pinned=False,
+        deleted=False,
+        namespace=f"u{0:015d}",
+        storage_id=storage_id,
+        created_at=_LONG_AGO,
+        phase="absent",
+        reason=None,
+        since=_LONG_AGO,
+        registered=None,
+        variables_hash=None,
+        current_allocation=None,
+        empty_since=None,
+        secrets=ContainerSecrets(api_key="nobody's key", hook_key="nobody's key"),
+    )
 
 
 def _inputs(row: ContainerRow) -> tuple[object, ...]:

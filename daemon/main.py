@@ -53,6 +53,7 @@ from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import Reconciler
 from daemon.refusals import Refusals
+from daemon.rollout import Rollout, limits_of
 from daemon.sources.discovery_watch import DiscoveryWatch
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
@@ -183,6 +184,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             every_s=settings.loop.resync_s,
             rhythm=Rhythm(look_s=settings.loop.waha_look_s),
             metrics=metrics,
+            release=loader.release,
         )
         fleet = Fleet(
             owner=owner,
@@ -190,10 +192,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lister=Lister(scheduler, discovery, store, clock, outages),
             sweep=sweep,
             duties=(keeper,),
+            errands=(Rollout(store, limits_of(settings.loop), metrics=metrics),),
             clock=clock,
             random=random,
             metrics=metrics,
             hail=functools.partial(notify_each, engine, INTENTS, (KEY,)),
+            release=loader.release,
             ttl_s=settings.loop.lease_ttl_s,
             heartbeat_s=settings.loop.lease_heartbeat_s,
         )

@@ -111,6 +111,15 @@ class Metrics:
             "Chips of all daemons that wait for a start token, as this daemon's last ask saw it.",
             registry=self.registry,
         )
+        self._seats = Gauge(
+            "wahafleet_rollout_users",
+            "Users of the newest release who wait or move, and how many of its newest moves failed.",
+            ["state"],
+            registry=self.registry,
+        )
+        self.rollout_paused = Gauge(
+            "wahafleet_rollout_paused", "1 while the newest release is paused.", registry=self.registry
+        )
         self._outcomes = {outcome: self._passes.labels(outcome.value) for outcome in Outcome}
 
     def count_pass(self, outcome: Outcome, took_s: float) -> None:
@@ -157,9 +166,15 @@ class Metrics:
         """This daemon no longer sweeps: what it knew of users and orphans gets old."""
         self._users.clear()
         self._orphans.clear()
+        self._seats.clear()
 
     def set_orphans(self, by_state: Mapping[tuple[str, str], int]) -> None:
         """All orphans by (kind, state), in place of what was known before."""
         self._orphans.clear()
         for (kind, state), number in by_state.items():
             self._orphans.labels(kind, state).set(number)
+
+    def set_rollout(self, *, waiting: int, moving: int, failed: int) -> None:
+        """The newest release, in place of what was known before; `failed` of its newest moves."""
+        for state, number in (("waiting", waiting), ("moving", moving), ("failed", failed)):
+            self._seats.labels(state).set(number)

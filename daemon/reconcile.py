@@ -27,6 +27,7 @@ from core.domain.endpoints import CLIENT_ENDED
 from core.domain.evidence import Evidence, evidence_of
 from core.domain.facts import Observation, Unknown
 from core.domain.policy import Policy
+from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
 from core.settings import LoopSettings
@@ -187,6 +188,10 @@ class Reconciler:
             else:
                 await self._mailroom.answered(key, mail_up_to)
         end = self._end(key, decision, results, observation)
+        seat = snapshot.seat
+        if desired.container.superseded and seat is not None and seat.state is SeatState.MOVING:
+            # Only a daemon with the newer settings can do it: this look must not count as everybody's.
+            return PassEnd(self._policy.poll_waiting_s, failed=True)
         if conflict and end.again_in_s is None:
             return PassEnd(self._policy.poll_waiting_s)
         return end

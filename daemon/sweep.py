@@ -9,6 +9,7 @@ once in `look_s`, because what only WAHA knows stands in no list. Those are spre
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import structlog
 
@@ -18,6 +19,9 @@ from core.store.interface import ReconcileStore
 from daemon.lease import HeldLease
 from daemon.metrics import Metrics
 from daemon.workqueue import WorkQueue
+
+# Users who have to move are sent to a pass this far apart: nobody is in a hurry to wait for a seat.
+_ASKS_EVERY_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -36,13 +40,16 @@ class Sweep:
         every_s: float,
         rhythm: Rhythm | None = None,
         metrics: Metrics | None = None,
+        release: str = "",
     ) -> None:
+        """`release`: of this daemon's settings; users whose job was made from others get a pass."""
         self.every_s = every_s
         self._queue = queue
         self._clock = clock
         self._store = store
         self._rhythm = rhythm or Rhythm()
         self._metrics = metrics or Metrics()
+        self._release = release
         self._last_at: float | None = None
         self._taking_over = True
 
@@ -64,7 +71,9 @@ class Sweep:
         now = self._clock.monotonic()
         # After a while without sweeps as much is due as in one period, not everything at once.
         since_s = self.every_s if self._last_at is None else now - self._last_at
-        found = compare(listing, self._rhythm, since_s=since_s, takeover=self._taking_over)
+        found = compare(
+            listing, self._rhythm, since_s=since_s, takeover=self._taking_over, release=self._release
+        )
         lacking = found.without_variables
         self._queue.put_all(user for user in found.differing if user not in lacking)
         self._queue.put_all(found.due, spread_s=self.every_s)
@@ -72,9 +81,14 @@ class Sweep:
             _log.warning("variables_missing", users=len(lacking), user_ids=lacking[:10])
             await self._store.variables_lost(held.lease, lacking)
             self._queue.put_all(lacking)
+        # Under newer settings than ours it is for their daemons to say who has to move.
+        outdated = found.outdated if await self._rules(found.outdated) else ()
+        self._queue.put_all(outdated, spread_s=min(2 * self.every_s, len(outdated) * _ASKS_EVERY_S))
         whys = Counter(why.value for why in found.differing.values())
         if found.due:
             whys["due"] = len(found.due)
+        if outdated:
+            whys["outdated"] = len(outdated)
         self._metrics.count_findings(whys)
         self._metrics.set_users(by_phase(listing.users))
         blind = sorted(listing.unread)
@@ -88,3 +102,6 @@ class Sweep:
         self._taking_over = False
         if not blind:
             self._last_at = now
+
+    async def _rules(self, outdated: tuple[str, ...]) -> bool:
+        return bool(outdated) and await self._store.newest_release() == self._release

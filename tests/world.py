@@ -40,6 +40,7 @@ from core.domain.facts import (
     WahaStatus,
 )
 from core.domain.ports import Holding, HostPorts, Ledger, Taken, record
+from core.domain.seat import Seat, SeatState
 from tests.world_accidents import Accidents
 from tests.world_rows import DEAD, SPEC, START, STOP_S, Allocation, Job, Session
 
@@ -226,6 +227,17 @@ class World(Accidents):
                 self._container(user, restart_mark=restarts)
                 self.restart(allocation_id)
                 self._container(user, restarted_generation=wish, restart_mark=None)
+            case act.AskSeat(release=release, restart_hash=hash_):
+                # Whoever asks is admitted at once; how many may be is a rule of its own.
+                runs = self.statuses[user].allocation_id if user in self.statuses else None
+                seat = Seat(release, hash_, SeatState.MOVING, moved_from=runs)
+                self._container(user, seat=seat)
+            case act.LeaveSeat():
+                self._container(user, seat=None)
+            case act.SettleSeat(ok=ok):
+                assert container.seat is not None
+                state = SeatState.OK if ok else SeatState.FAILED
+                self._container(user, seat=msgspec.structs.replace(container.seat, state=state))
             case act.EvaluateJob():
                 if user in self.jobs:
                     self.jobs[user].forgotten = False

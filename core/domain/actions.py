@@ -10,6 +10,7 @@ import msgspec
 
 from core.domain.desired import Memory, SpecHashes, Tries
 from core.domain.facts import Endpoint
+from core.domain.seat import SeatWhy
 
 
 class WriteVariables(msgspec.Struct, frozen=True, tag=True):
@@ -120,6 +121,25 @@ class RemoveChip(msgspec.Struct, frozen=True, tag=True):
     chip_id: str
 
 
+class AskSeat(msgspec.Struct, frozen=True, tag=True):
+    """Ask for a seat in the rollout of `release`: the wanted job restarts the container."""
+
+    release: str
+    restart_hash: str
+
+
+class LeaveSeat(msgspec.Struct, frozen=True, tag=True):
+    """Give the seat back: nothing is to be moved any more."""
+
+
+class SettleSeat(msgspec.Struct, frozen=True, tag=True):
+    """Tell how the move of this user ended; `why` when it failed."""
+
+    ok: bool
+    why: SeatWhy | None = None
+
+
+SeatAction: TypeAlias = AskSeat | LeaveSeat | SettleSeat
 ContainerAction: TypeAlias = (
     WriteVariables
     | RegisterJob
@@ -132,6 +152,7 @@ ContainerAction: TypeAlias = (
     | DeleteVariables
     | DeleteStorage
     | RemoveContainer
+    | SeatAction
 )
 ChipAction: TypeAlias = (
     CreateSession

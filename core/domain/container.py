@@ -35,6 +35,7 @@ from core.domain.facts import (
     Observation,
     Unknown,
 )
+from core.domain.move import is_held_back, seat_action
 from core.domain.policy import Policy
 from core.domain.restart import plan_restart, with_restart
 from core.domain.states import ContainerPhase, Reason
@@ -128,6 +129,9 @@ def plan_container(
         plan = ContainerPlan(aim, (), status, seen.gone, next_s=max(0.0, left_s))
     else:
         plan = _run(desired, seen, observation, status, now, policy)
+    seat = seat_action(desired.container, runs=aim is Aim.RUN and not seen.stopped)
+    if seat is not None and not seen.cut_off:
+        plan = msgspec.structs.replace(plan, actions=(*plan.actions, seat))
     return _in_time(plan, desired, now, policy)
 
 
@@ -169,12 +173,15 @@ def _run(
         status = change(status, reason=status.reason or Reason.JOB_NOT_RENDERABLE)
     elif actions and status.allocation_id is None:
         status = change(status, phase=ContainerPhase.REGISTERING, reason=None)
+    held_back = not seen.stopped and is_held_back(desired.container) and not desired.container.superseded
+    if held_back and status.phase == ContainerPhase.READY and status.reason is None:
+        status = change(status, reason=Reason.ROLLOUT)
     return ContainerPlan(Aim.RUN, actions, status, seen.gone, next_s=_next_s(status, policy))
 
 
 def _next_s(status: ContainerStatus, policy: Policy) -> float | None:
-    if status.phase == ContainerPhase.READY and status.reason is None:
-        return None
+    if status.phase == ContainerPhase.READY and status.reason in (None, Reason.ROLLOUT):
+        return None  # whoever gets a seat is told
     return policy.poll_waiting_s if status.reason is not None else policy.poll_moving_s
 
 
@@ -201,6 +208,8 @@ def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:
     stale_secrets = container.variables_hash != container.wanted_variables_hash
     if adoption:
         return (write, *adoption) if stale_secrets else adoption
+    if is_held_back(container):
+        return (write,) if stale_secrets and not container.superseded else ()
     drift = (
         registered is None or registered.hashes != container.wanted_hashes or registered.modify_index != index
     )
@@ -214,7 +223,11 @@ def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:
         return ()
     if drift:
         return (write, register) if stale_secrets else (register,)
-    return (write,) if stale_secrets else ()
+    if registered is not None and registered.release != container.release and not container.superseded:
+        # The same job, made from settings that are not on record: told apart from those that still have to move.
+        adopt = AdoptJob(modify_index=index, hashes=container.wanted_hashes)
+        return (write, adopt) if stale_secrets else (adopt,)
+    return (write,) if stale_secrets and not container.superseded else ()
 
 
 def _adoption(desired: Desired, job: JobFact) -> tuple[Action, ...]:
@@ -246,6 +259,8 @@ def _renewal(
     refused = status.reason == Reason.WAHA_KEY_REJECTED and container.reason == Reason.WAHA_KEY_REJECTED
     if not refused or status.endpoint is None or isinstance(seen.job, Missing) or not container.renderable:
         return ()
+    if is_held_back(container):
+        return ()  # its seat brings another container anyway
     patience = timedelta(seconds=policy.key_patience_s)
     allocation = status.endpoint.allocation_id
     alone = all(a.id == allocation for a in seen.alive)

@@ -9,12 +9,15 @@ import msgspec
 
 from core.domain.actions import (
     Action,
+    AskSeat,
     ChipStatus,
     ContainerStatus,
     CreateSession,
     Decision,
+    LeaveSeat,
     RestartSession,
     RewriteSession,
+    SettleSeat,
     StartSession,
     is_start,
 )
@@ -25,11 +28,15 @@ from core.domain.desired import Desired, DesiredChip, DesiredContainer
 from core.domain.endpoints import newest
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
 from core.domain.isolation import isolation_failure, isolation_is_open
+from core.domain.move import forgiven, outcome
 from core.domain.names import chip_of_session
 from core.domain.policy import Policy
 from core.domain.restart import is_back
+from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 
+# Nothing outside follows from these by itself: they are no reason to look again soon.
+_SEAT = (AskSeat, LeaveSeat, SettleSeat)
 _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
 
 
@@ -45,7 +52,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     chips: dict[str, ChipStatus] = {}
     looks = [_patient(container.next_s, desired.container, container.status, now, policy)]
     of_starts: list[float | None] = []
-    for chip in desired.chips:
+    for chip in forgiven(desired, container.status, now):
         plan = plan_chip(chip, scene, may_start=room > 0)
         told = plan.status
         if told.reason == Reason.PORT_IN_USE:
@@ -60,7 +67,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             room -= 1
     if of_starts:
         of_starts.append(policy.poll_moving_s)
-    if not all(map(is_start, actions)):
+    if any(not is_start(action) and not isinstance(action, _SEAT) for action in actions):
         looks.append(policy.poll_moving_s)
     told_chips = tuple(chips.values())
     if container.status.reason == Reason.RESTARTING and is_back(
@@ -69,7 +76,14 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
         container = msgspec.structs.replace(
             container, status=msgspec.structs.replace(container.status, reason=None)
         )
-    if scene.start_refused is not None and container.status.reason is None:
+    seat = desired.container.seat
+    if seat is not None and seat.state is SeatState.MOVING and not desired.container.superseded:
+        settled = outcome(desired, observation, container.status, chips)
+        if settled is not None:
+            actions.append(settled)
+        elif not any(isinstance(action, LeaveSeat) for action in actions):
+            looks.append(policy.poll_waiting_s)
+    if scene.start_refused is not None and container.status.reason in (None, Reason.ROLLOUT):
         container = msgspec.structs.replace(
             container, status=msgspec.structs.replace(container.status, reason=scene.start_refused)
         )

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from core.domain.seat import Seat
+
 
 class Wanted(StrEnum):
     """What the owner wants of a chip."""
@@ -49,10 +51,14 @@ class SpecHashes(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """What we registered last, with the JobModifyIndex that Nomad gave it."""
+    """What we registered last, with the JobModifyIndex that Nomad gave it.
+
+    `release`: of the settings that it was made from, "" where that is not on record.
+    """
 
     hashes: SpecHashes
     modify_index: int
+    release: str = ""
 
 
 class Tries(msgspec.Struct, frozen=True):
@@ -175,6 +181,9 @@ class DesiredContainer(msgspec.Struct, frozen=True):
         restart_generation: of the newest wish to restart it; restart_allocation: what ran at that time.
         restarted_generation: of the newest such wish that was answered.
         restart_mark: restarts of its task before the restart that is under way; None = none was tried.
+        release: of the settings of this daemon: fingerprint of what in them restarts containers.
+        superseded: a daemon with other settings was started after this one.
+        seat: in a rollout; None when it never needed one.
     """
 
     user_id: str
@@ -198,6 +207,9 @@ class DesiredContainer(msgspec.Struct, frozen=True):
     restart_allocation: str | None = None
     restarted_generation: int = 0
     restart_mark: int | None = None
+    release: str = ""
+    superseded: bool = False
+    seat: Seat | None = None
 
 
 class Desired(msgspec.Struct, frozen=True):

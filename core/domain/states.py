@@ -113,6 +113,7 @@ class Reason(StrEnum):
     NO_EGRESS = "no_egress"
     PAUSED = "paused"
     RESTARTING = "restarting"
+    ROLLOUT = "rollout"
     DEPENDENCY_NOMAD = "dependency_nomad"
     DEPENDENCY_CONSUL = "dependency_consul"
     DEPENDENCY_WAHA = "dependency_waha"
@@ -187,6 +188,9 @@ REASON_TEXT: Final = MappingProxyType(
         Reason.NO_EGRESS: "Nenhuma saída de rede configurada para o chip; nossa equipe precisa liberá-la.",
         Reason.PAUSED: "Em manutenção: os chips estão pausados e voltam sozinhos ao final.",
         Reason.RESTARTING: "O container está reiniciando a pedido; os chips voltam sozinhos em instantes.",
+        Reason.ROLLOUT: (
+            "Uma atualização aguarda a sua vez; o chip segue funcionando e reinicia sozinho quando ela chegar."
+        ),
         Reason.DEPENDENCY_NOMAD: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_CONSUL: _STARTING_OR_AWAY,
         Reason.DEPENDENCY_WAHA: _STARTING_OR_AWAY,

@@ -52,6 +52,7 @@ class UserSummary(msgspec.Struct, frozen=True):
         at_rest: the last pass left nothing that would need another look without news.
         looked_s: seconds since a pass last wrote what it saw, by the store's clock; None before the first.
         namespace, storage_id: where WAHA keeps what belongs to the user.
+        seat_release: of a seat that waits or moves; None without one.
     """
 
     user_id: str
@@ -73,6 +74,7 @@ class UserSummary(msgspec.Struct, frozen=True):
     looked_s: float | None
     namespace: str
     storage_id: str
+    seat_release: str | None = None
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -130,22 +132,27 @@ class Rhythm(msgspec.Struct, frozen=True):
 class Findings(msgspec.Struct, frozen=True):
     """Who needs a look and why, and who is merely due for one, longest unseen first.
 
-    `without_variables`: those of `differing` whose next pass has to write their secrets again. No pass reads
+    `outdated`: those at rest whose job was made from other settings, or who hold a seat for those; they may be
+    among `due` too. `without_variables`: those of `differing` whose next pass has to write their secrets again. No pass reads
     them: they are secrets, and one request more.
     """
 
     differing: Mapping[str, Why]
     due: tuple[str, ...]
     without_variables: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()
 
 
-def compare(listing: Listing, rhythm: Rhythm, *, since_s: float, takeover: bool) -> Findings:
+def compare(
+    listing: Listing, rhythm: Rhythm, *, since_s: float, takeover: bool, release: str = ""
+) -> Findings:
     """Who needs a look.
 
     Args:
         since_s: seconds since the sweep before; that much of the look period's work is due now.
         takeover: the first sweep of a new holder: whoever is on the way counts as overdue, for what the
             daemon before had in mind may be gone with it.
+        release: of the sweeping daemon's own settings.
     """
     lists = _ByUser(listing)
     differing: dict[str, Why] = {}
@@ -160,7 +167,8 @@ def compare(listing: Listing, rhythm: Rhythm, *, since_s: float, takeover: bool)
             differing[user.user_id] = why
         elif user.at_rest:
             resting.append(user)
-    return Findings(differing, _due(resting, rhythm, since_s), tuple(without_variables))
+    outdated = tuple(user.user_id for user in resting if _is_outdated(user, release))
+    return Findings(differing, _due(resting, rhythm, since_s), tuple(without_variables), outdated)
 
 
 def by_phase(users: Iterable[UserSummary]) -> Mapping[tuple[str, str], int]:
@@ -216,6 +224,14 @@ def _why(
     if user.looked_s <= listing.read_s:
         return None  # a pass has seen a newer world than these lists
     return _job(user, lists) or _allocation(user, lists) or _endpoint(user, lists)
+
+
+def _is_outdated(user: UserSummary, release: str) -> bool:
+    if user.registered is None or not user.wanted:
+        return False
+    if user.seat_release is not None:
+        return user.seat_release != release
+    return user.registered.release != release
 
 
 def _job(user: UserSummary, lists: _ByUser) -> Why | None:

@@ -53,6 +53,11 @@ class StoredContainer(msgspec.Struct, frozen=True):
         return None if self.phase in _UNPLACED else self.port
 
     @property
+    def holds_up(self) -> str | None:
+        """Why a chip that is queued has to wait for it; a container whose turn to restart is yet to come works."""
+        return None if self.reason == Reason.ROLLOUT else self.reason
+
+    @property
     def shown_node(self) -> str | None:
         return None if self.phase in _UNPLACED else self.node
 
@@ -149,12 +154,12 @@ def shown(chip: StoredChip) -> Shown:
     if chip.seen:
         reason = chip.reason
         if reason is None and chip.phase == ChipPhase.QUEUED:
-            reason = chip.container.reason
+            reason = chip.container.holds_up
         return Shown(chip.status, chip.phase, reason)
     if chip.status in _OPERATOR_ENDS:
         return Shown(chip.status, chip.phase, chip.reason)
     word = status_word(ChipPhase.QUEUED, needs_pairing=chip.needs_pairing)
-    return Shown(word.value, ChipPhase.QUEUED.value, chip.container.reason)
+    return Shown(word.value, ChipPhase.QUEUED.value, chip.container.holds_up)
 
 
 def chip_view(chip: StoredChip, *, proxy_enabled: bool, lower_case: bool) -> ChipView:

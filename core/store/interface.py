@@ -17,6 +17,7 @@ from core.domain.desired import Consent, Memory, Registered, Resources, Tries, W
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
 from core.domain.pacing import Ask, Pace, Turns
+from core.domain.seat import Seat, SeatWhy
 from core.domain.sweep import UserSummary as UserSummary
 
 # Between tries for a key that somebody else holds.
@@ -151,10 +152,17 @@ class ChipRow(msgspec.Struct, frozen=True):
 
 
 class UserSnapshot(msgspec.Struct, frozen=True):
-    """One user as one transaction saw it; chips oldest first."""
+    """One user as one transaction saw it; chips oldest first.
+
+    Attributes:
+        seat: in a rollout, None without one.
+        newest_release: of the settings that rule now, None before any daemon announced its own.
+    """
 
     container: ContainerRow
     chips: tuple[ChipRow, ...]
+    seat: Seat | None = None
+    newest_release: str | None = None
 
 
 class PortTaken(msgspec.Struct, frozen=True):
@@ -250,6 +258,28 @@ class ReconcileStore(Protocol):
         Who gets none stands in line until `Waits.counts_until`, and asks again. A token whose start is not sent
         is lost. Raises StaleWrite.
         """
+
+    async def announce_release(self, release: str) -> None:
+        """A daemon with these settings begins its work: unless they are the newest by now, they become that.
+
+        A release that becomes the newest starts its rollout unpaused, whatever became of an earlier one.
+        """
+
+    async def newest_release(self) -> str | None:
+        """The release that was announced last, None before any was."""
+
+    async def ask_seat(self, lease: Lease, release: str, restart_hash: str) -> None:
+        """Wait for a seat with the job of that hash; nothing happens when `release` is not the newest.
+
+        A seat for another job that moves or failed is given up for it: the user is broken, and the chips of
+        that move stay on record. Raises StaleWrite.
+        """
+
+    async def leave_seat(self, lease: Lease) -> None:
+        """Give up a seat that waits or moves. Raises StaleWrite."""
+
+    async def settle_seat(self, lease: Lease, *, ok: bool, why: SeatWhy | None = None) -> None:
+        """Tell how the move ended, if the user still moves. Raises StaleWrite."""
 
     async def write_status(
         self,

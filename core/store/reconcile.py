@@ -15,8 +15,10 @@ from core.domain.evidence import Evidence
 from core.domain.facts import Peers
 from core.domain.names import parse_id
 from core.domain.pacing import Ask, Pace, Turns
+from core.domain.rollout import Control, Plan, View
+from core.domain.seat import SeatWhy
 from core.errors import StaleWrite
-from core.store import leases, peers, snapshots, starts, status, summaries
+from core.store import leases, peers, rollouts, snapshots, starts, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -30,12 +32,12 @@ from core.store.interface import (
     Written,
 )
 from core.store.notify import OBSERVED, notify
-from core.store.tables import chip_events, chips, containers, port_ledger
+from core.store.tables import chip_events, chips, containers, port_ledger, rollout_seats
 from core.store.tables import evidence as evidence_rows
 
 
 class PostgresReconcileStore:
-    """`ReconcileStore` on PostgreSQL. Safe for any number of passes at once; owns no connection.
+    """`ReconcileStore` and `RolloutStore` on PostgreSQL. Safe for any number of passes at once; owns no connection.
 
     `load` raises core.crypto.SecretUnreadable as well, when no key in the settings opens the container's.
     """
@@ -101,6 +103,7 @@ class PostgresReconcileStore:
             spec_hash=registered.hashes.spec if registered else None,
             spec_restart_hash=registered.hashes.restart if registered else None,
             job_modify_index=registered.modify_index if registered else None,
+            spec_release=registered.release or None if registered else None,
         )
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
@@ -162,6 +165,27 @@ class PostgresReconcileStore:
     async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
         return await starts.take(self._engine, lease, asks, pace)
 
+    async def announce_release(self, release: str) -> None:
+        await rollouts.announce(self._engine, release)
+
+    async def newest_release(self) -> str | None:
+        return await rollouts.newest(self._engine)
+
+    async def ask_seat(self, lease: Lease, release: str, restart_hash: str) -> None:
+        await rollouts.ask_seat(self._engine, lease, release, restart_hash)
+
+    async def leave_seat(self, lease: Lease) -> None:
+        await rollouts.leave_seat(self._engine, lease)
+
+    async def settle_seat(self, lease: Lease, *, ok: bool, why: SeatWhy | None = None) -> None:
+        await rollouts.settle_seat(self._engine, lease, ok=ok, why=why)
+
+    async def rollout_view(self) -> View | None:
+        return await rollouts.read_view(self._engine)
+
+    async def apply_rollout(self, fleet: Lease, before: Control, plan: Plan) -> tuple[str, ...]:
+        return await rollouts.apply(self._engine, fleet, before, plan)
+
     async def write_status(
         self,
         lease: Lease,
@@ -209,6 +233,7 @@ class PostgresReconcileStore:
                 return False
             await connection.execute(delete(port_ledger).where(port_ledger.c.user_id == lease.key))
             await connection.execute(delete(evidence_rows).where(evidence_rows.c.user_id == lease.key))
+            await connection.execute(delete(rollout_seats).where(rollout_seats.c.user_id == lease.key))
             await forget_placements(connection, lease.key)
             await connection.execute(delete(containers).where(containers.c.user_id == lease.key))
             await notify(connection, OBSERVED, lease.key)

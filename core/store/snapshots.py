@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from core.crypto import Sealer
 from core.domain.desired import Consent, Memory, Registered, Resources, SpecHashes, Tries, Wanted
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
-from core.store.tables import chips, containers, placements, plans, users
+from core.store.rollouts import newest_release, seat_of
+from core.store.tables import chips, containers, placements, plans, rollout_seats, users
 
 _NOTHING = Memory()
 
@@ -23,7 +24,12 @@ async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> Use
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
     found = tuple(_chip(row) for row in rows if row.chip_id is not None)
-    return UserSnapshot(container=_container(rows[0], sealer), chips=found)
+    return UserSnapshot(
+        container=_container(rows[0], sealer),
+        chips=found,
+        seat=None if rows[0].seat_release is None else seat_of(rows[0], "seat_"),
+        newest_release=rows[0].newest_release,
+    )
 
 
 def _snapshot() -> Select[Any]:
@@ -38,11 +44,14 @@ def _snapshot() -> Select[Any]:
             plans.c.max_chips,
             plans.c.start_order,
             placements.c.allocation_id.label("current_allocation"),
+            newest_release().label("newest_release"),
+            *(column.label(f"seat_{column.name}") for column in rollout_seats.c),
             *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
         )
         .join_from(containers, users, users.c.id == containers.c.user_id)
         .join(plans, plans.c.slug == users.c.plan_slug)
         .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
+        .outerjoin(rollout_seats, rollout_seats.c.user_id == containers.c.user_id)
         .outerjoin(chips, chips.c.user_id == containers.c.user_id)
         .where(containers.c.user_id == bindparam("user_id"))
         .order_by(chips.c.created_at, chips.c.id)
@@ -80,7 +89,9 @@ _SNAPSHOT = _snapshot()  # built once: that takes longer than running it
 def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
     registered = None
     if row.job_modify_index is not None:
-        registered = Registered(SpecHashes(row.spec_hash, row.spec_restart_hash), row.job_modify_index)
+        registered = Registered(
+            SpecHashes(row.spec_hash, row.spec_restart_hash), row.job_modify_index, row.spec_release or ""
+        )
     return ContainerRow(
         user_id=row.user_id,
         email=row.email,

@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.domain.desired import Registered, SpecHashes
 from core.domain.facts import Endpoint
+from core.domain.seat import SeatState
 from core.store.interface import UserSummary
-from core.store.tables import chips, containers, placements
+from core.store.tables import chips, containers, placements, rollout_seats
 
 
 async def read(connection: AsyncConnection) -> tuple[UserSummary, ...]:
@@ -37,6 +38,7 @@ def _summaries() -> Select[Any]:
             containers.c.observed_at,
             containers.c.spec_hash,
             containers.c.spec_restart_hash,
+            containers.c.spec_release,
             containers.c.job_modify_index,
             containers.c.variables_hash,
             placements.c.allocation_id.label("current_allocation"),
@@ -46,10 +48,18 @@ def _summaries() -> Select[Any]:
             containers.c.endpoint_allocation_id,
             containers.c.empty_since,
             containers.c.at_rest,
+            rollout_seats.c.release.label("seat_release"),
             func.extract("epoch", func.clock_timestamp() - containers.c.looked_at).label("looked_s"),
         )
         .outerjoin(alive, alive.c.user_id == containers.c.user_id)
         .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
+        .outerjoin(
+            rollout_seats,
+            and_(
+                rollout_seats.c.user_id == containers.c.user_id,
+                rollout_seats.c.state.in_([state.value for state in (SeatState.WAITING, SeatState.MOVING)]),
+            ),
+        )
         .order_by(containers.c.user_id)
     )
 
@@ -60,7 +70,8 @@ _SUMMARIES: Final = _summaries()
 def _summary(row: Row[Any]) -> UserSummary:
     registered = endpoint = None
     if row.job_modify_index is not None:
-        registered = Registered(SpecHashes(row.spec_hash, row.spec_restart_hash), row.job_modify_index)
+        hashes = SpecHashes(row.spec_hash, row.spec_restart_hash)
+        registered = Registered(hashes, row.job_modify_index, row.spec_release or "")
     if row.endpoint_address is not None:
         endpoint = Endpoint(row.endpoint_address, row.endpoint_port, row.endpoint_allocation_id)
     return UserSummary(
@@ -82,6 +93,7 @@ def _summary(row: Row[Any]) -> UserSummary:
         endpoint=endpoint,
         empty_since=row.empty_since,
         at_rest=row.at_rest,
+        seat_release=row.seat_release,
         # Not a time: clocks of daemons may be off, this one is the store's.
         looked_s=None if row.looked_s is None else max(0.0, float(row.looked_s)),
     )

@@ -107,6 +107,7 @@ containers = Table(
     Column("status_since", _Time, nullable=False, server_default=func.clock_timestamp()),
     Column("spec_hash", String(64)),
     Column("spec_restart_hash", String(64)),
+    Column("spec_release", String(64)),  # of the settings that the registered job was made from
     Column("job_modify_index", BigInteger),
     Column("variables_hash", String(64)),
     Column("allocation_id", _Id),  # newest live allocation, from the moment it is placed
@@ -364,3 +365,39 @@ orphans = Table(
         "state IN ('seen', 'waiting', 'approved', 'kept', 'removing', 'failed', 'removed')", name="state"
     ),
 )
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column(
+        "release", String(64), primary_key=True
+    ),  # fingerprint of what in the settings restarts containers
+    Column("announced_at", _Time, nullable=False, server_default=func.clock_timestamp()),  # newest one rules
+    Column("state", String(10), nullable=False, server_default=text("'running'")),
+    Column("why", String(20)),  # of a pause: failures or operator
+    Column("decided_by", Text),  # who paused or resumed it; null = it did so itself
+    Column("state_since", _Time, nullable=False, server_default=func.clock_timestamp()),
+    # Moves settled since then count: when it was announced, begun anew or resumed.
+    Column("counted_from", _Time, nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("state IN ('running', 'paused', 'done')", name="state"),
+)
+
+rollout_seats = Table(
+    "rollout_seats",
+    metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("release", String(64), nullable=False),
+    Column("restart_hash", String(64), nullable=False),  # of the job that the seat is for
+    Column("state", String(10), nullable=False, server_default=text("'waiting'")),
+    Column("broken", Boolean, nullable=False, server_default=text("false")),
+    Column(
+        "connected", JSONB, nullable=False, server_default=text("'[]'")
+    ),  # chip ids; see core/domain/seat.py
+    Column("moved_from", _Id),
+    Column("asked_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("admitted_at", _Time),
+    Column("settled_at", _Time),
+    Column("why", String(20)),  # of a failure: pairing or late
+    CheckConstraint("state IN ('waiting', 'moving', 'ok', 'failed')", name="state"),
+)
+Index("ix_rollout_seats_release", rollout_seats.c.release, rollout_seats.c.state, rollout_seats.c.settled_at)

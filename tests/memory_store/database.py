@@ -28,6 +28,8 @@ from tests.memory_store.rows import (
     Place,
     Placement,
     Plan,
+    ReleaseRow,
+    SeatRow,
     User,
 )
 
@@ -74,6 +76,8 @@ class Database:
         self.guards_saw: ServerView | None = None
         self.buckets: dict[str, Bucket] = {}
         self.line: dict[str, Place] = {}
+        self.releases: list[ReleaseRow] = []
+        self.seats: dict[str, SeatRow] = {}
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from core.domain.evidence import Evidence
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.pacing import Ask
 from core.domain.ports import Entry
+from core.domain.rollout import Control, RolloutState
+from core.domain.seat import Seat, SeatState, SeatWhy
 from core.store.interface import ContainerSecrets, UserSnapshot
 
 
@@ -162,3 +164,45 @@ class User:
     email: str
     plan: Plan
     placements: list[Placement] = field(default_factory=list)  # by epoch
+
+
+@dataclass(slots=True)
+class ReleaseRow:
+    release: str
+    announced_at: datetime
+    state_since: datetime
+    counted_from: datetime
+    state: RolloutState = RolloutState.RUNNING
+    why: str | None = None
+    decided_by: str | None = None
+
+    @property
+    def control(self) -> Control:
+        return Control(self.release, self.state, self.state_since, self.why, self.decided_by)
+
+
+@dataclass(slots=True)
+class SeatRow:
+    user_id: str
+    release: str
+    restart_hash: str
+    asked_at: datetime
+    state: SeatState = SeatState.WAITING
+    broken: bool = False
+    connected: list[str] = field(default_factory=list)
+    moved_from: str | None = None
+    admitted_at: datetime | None = None
+    settled_at: datetime | None = None
+    why: SeatWhy | None = None
+
+    @property
+    def seat(self) -> Seat:
+        return Seat(
+            release=self.release,
+            restart_hash=self.restart_hash,
+            state=self.state,
+            broken=self.broken,
+            connected=tuple(self.connected),
+            moved_from=self.moved_from,
+            admitted_at=self.admitted_at,
+        )

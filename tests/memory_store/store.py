@@ -19,14 +19,15 @@ from core.store.peers import FAILING
 from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
 from tests.memory_store.leases import stale
-from tests.memory_store.rows import Chip, Container
+from tests.memory_store.rollouts import Rollouts
+from tests.memory_store.rows import Chip, Container, SeatRow
 from tests.memory_store.starts import Starts
 from tests.memory_store.wishes import Wishes
 
 _INBOX_LIMIT = 1000
 
 
-class MemoryStore(Housekeeping, Starts, Wishes):
+class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
     """`core.store.interface.ReconcileStore` and `core.store.housekeeping.Housekeeping`, with the wishes of users and the inbox beside it.
 
     Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
@@ -43,7 +44,13 @@ class MemoryStore(Housekeeping, Starts, Wishes):
         if row is None:
             return None
         if row.snapshot is None:
-            row.snapshot = UserSnapshot(_container_row(row), tuple(map(_chip_row, row.chips)))
+            seat = self.seats.get(user_id)
+            row.snapshot = UserSnapshot(
+                _container_row(row),
+                tuple(map(_chip_row, row.chips)),
+                seat.seat if seat is not None else None,
+                self.releases[-1].release if self.releases else None,
+            )
         return row.snapshot
 
     async def user_ids(self) -> tuple[str, ...]:
@@ -53,7 +60,8 @@ class MemoryStore(Housekeeping, Starts, Wishes):
     async def summaries(self) -> tuple[UserSummary, ...]:
         self.up()
         return tuple(
-            _summary(self.containers[user_id], self.clock.now()) for user_id in sorted(self.containers)
+            _summary(self.containers[user_id], self.seats.get(user_id), self.clock.now())
+            for user_id in sorted(self.containers)
         )
 
     async def peers(self, user_id: str, window_s: float) -> Peers:
@@ -138,6 +146,7 @@ class MemoryStore(Housekeeping, Starts, Wishes):
                     self.close_entry(entry, self.clock.now())
                 del self.entries[allocation_id]
         self._forget_placements(lease.key)
+        self.forget_seat(lease.key)
         del self.containers[lease.key]
         self.statuses.pop(lease.key, None)
         self.tell(OBSERVED, lease.key)
@@ -248,7 +257,7 @@ def _chip_row(chip: Chip) -> ChipRow:
     )
 
 
-def _summary(row: Container, now: datetime) -> UserSummary:
+def _summary(row: Container, seat: SeatRow | None, now: datetime) -> UserSummary:
     seen = row.observed
     live = any(chip.deleted_at is None for chip in row.chips)
     return UserSummary(
@@ -270,5 +279,6 @@ def _summary(row: Container, now: datetime) -> UserSummary:
         endpoint=seen.endpoint,
         empty_since=seen.empty_since,
         at_rest=seen.at_rest,
+        seat_release=seat.release if seat is not None and seat.seat.is_open else None,
         looked_s=None if seen.looked_at is None else max(0.0, (now - seen.looked_at).total_seconds()),
     )

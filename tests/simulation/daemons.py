@@ -13,7 +13,7 @@ from core.errors import DependencyError, Missing
 from core.store.interface import Lease, UserSnapshot
 from daemon.announce import Step
 from daemon.load import Loader
-from tests.simulation import wiring
+from tests.simulation import releases, wiring
 from tests.simulation.loop import Process
 from tests.simulation.network import Wire
 from tests.simulation.storewire import StoreWire
@@ -29,11 +29,11 @@ KNOWN, MISSING, UNKNOWN = "known", "missing", "unknown"
 _LOADERS: dict[str, Loader] = {}
 
 
-def shared_loader() -> Loader:
-    """It only remembers what it made of the same rows before, so all seeds of a process share one."""
-    if not _LOADERS:
-        _LOADERS["one"] = Loader(jobspecs.template("waha-simulator"), wiring.JOBS)
-    return _LOADERS["one"]
+def shared_loader(image: str) -> Loader:
+    """It only remembers what it made of the same rows before, so all seeds of a process share one an image."""
+    if image not in _LOADERS:
+        _LOADERS[image] = Loader(jobspecs.template("waha-simulator"), releases.jobs(image))
+    return _LOADERS[image]
 
 
 class Clock:
@@ -129,6 +129,7 @@ class Daemon:
         self.kill_in: int | None = None  # steps until it is killed
         self.clock = Clock(world, skew_s=random.uniform(-SKEW_S, SKEW_S), drift=random.uniform(-DRIFT, DRIFT))
         self.random = Random(random.getrandbits(32))
+        self.loader = shared_loader(world.image)
         self.wire = Wire(self)
         self.store = StoreWire(self.wire)
         self.stop: asyncio.Event | None = None
@@ -143,7 +144,7 @@ class Daemon:
 
     async def _run(self) -> None:
         self.stop = asyncio.Event()
-        await wiring.run(self, shared_loader(), self.stop)
+        await wiring.run(self, self.loader, self.stop)
         self.world.trace.note("daemon", self.name, "ended")
 
     # --- Steps ------------------------------------------------------------------------------------------

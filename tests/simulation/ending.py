@@ -7,6 +7,7 @@ from typing import Any
 from core.domain.desired import Wanted
 from core.domain.facts import WahaStatus
 from core.domain.names import SESSION_PREFIX, VARIABLE_PREFIX, job_id
+from tests.simulation.releases import image_of
 from tests.simulation.world import World, short
 
 # What the wiring sets, and how long a look at a user at rest is away at most, with the slack of a sweep.
@@ -57,6 +58,11 @@ def _user(world: World, user_id: str) -> list[str]:
         found.append(f"{name} is {row.phase} {row.reason}")
     elif running and (row.observed.endpoint is None or row.observed.port != running[0].alloc.port):
         found.append(f"{name} has endpoint {row.observed.endpoint}, its container another")
+    if running and image_of(running[0].alloc.spec) != world.image:
+        found.append(f"{name} runs {image_of(running[0].alloc.spec)}, wanted {world.image}")
+    seat = world.store.seats.get(user_id)
+    if seat is not None and seat.seat.is_open:
+        found.append(f"{name} is still {seat.state.value} for {seat.release[:4]}")
     if len(entries) != 1:
         found.append(f"{name} holds {len(entries)} ports")
     for chip in row.chips:

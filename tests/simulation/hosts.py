@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.domain.facts import ClientStatus, TaskEvent
+from tests.simulation.releases import SILENT, image_of
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
 
@@ -16,13 +17,25 @@ _ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
 class Container:
     """One process that really runs."""
 
-    __slots__ = ("alloc", "ended", "host", "key", "listening", "sessions", "started_at", "stopping", "user")
+    __slots__ = (
+        "alloc",
+        "ended",
+        "host",
+        "image",
+        "key",
+        "listening",
+        "sessions",
+        "started_at",
+        "stopping",
+        "user",
+    )
 
     def __init__(self, alloc: Alloc, key: str, now: float) -> None:
         self.alloc = alloc
         self.host = alloc.host
         self.user = alloc.user
         self.key = key
+        self.image = image_of(alloc.spec)
         self.started_at = now
         self.listening = False
         self.stopping = False
@@ -135,7 +148,7 @@ class Host:
         world.loop.after(boot_s, self._listen, container)
 
     def _listen(self, container: Container) -> None:
-        if not container.ended:
+        if not container.ended and container.image != SILENT:
             container.listening = True
             self.world.catalog.check(container)
 

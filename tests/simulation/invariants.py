@@ -18,7 +18,9 @@ from daemon import fleet
 from tests.memory_store.rows import LeaseRow
 from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
+from tests.simulation.moves import Moves
 from tests.simulation.pacing import Starts
+from tests.simulation.releases import FORGETS
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
 from tests.simulation.world import World, short
 
@@ -54,6 +56,7 @@ class Checker:
         self.chips = ChipChecks(world)
         self.states: Counter[str] = Counter()
         self.refused: dict[tuple[str, str], float] = {}
+        self.moves = Moves(world)
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
         self.starts = Starts(world)
@@ -113,6 +116,8 @@ class Checker:
         servers, now = self.world.servers, self.world.now
         job = servers.jobs.get(job_id)
         fresh = job is None or job.stopped
+        if not fresh:
+            self.moves.registered(daemon, user, spec, record)
         if job is not None and not job.stopped and job.spec == spec:
             self.world.counts["registers_unchanged"] += 1
         for alloc in servers.allocs.get(job_id, ()):
@@ -298,6 +303,8 @@ class Checker:
             self._chip_removal(daemon, args[0].key, args[1])
 
     def stored(self, daemon: Daemon, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name == "apply_rollout":
+            self.moves.admitted(args[1], result)
         if name not in _SEEN:
             return
         if name == "load":
@@ -422,6 +429,8 @@ class Checker:
         chip = self.world.store.chips.get(chip_id)
         if row is None or record is None or chip is None or chip.wanted is not Wanted.DELETED:
             return
+        if any(c.image == FORGETS for c in self.world.waha.containers_of(user)):
+            return  # nobody can see what that image does not; the janitor finds it after the next one came
         kept = self.world.waha.storage.get(row.namespace, {})
         goes = not any(c.wanted is not Wanted.DELETED for c in row.chips) and not row.pinned
         if SESSION_PREFIX + chip_id in kept and not goes:

@@ -23,6 +23,7 @@ from tests.simulation.hosts import Host
 from tests.simulation.invariants import Checker
 from tests.simulation.network import Network
 from tests.simulation.owners import Owners
+from tests.simulation.releases import Releases
 from tests.simulation.servers import Servers
 from tests.simulation.storewire import give_methods
 from tests.simulation.waha import Sessions
@@ -91,6 +92,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     faults.plan(_few(random, 30, 60), _FAULTS_FROM_S)
     troubles = ChipTroubles(world, BUSY_S)
     troubles.plan(_TROUBLES, _TROUBLES_FROM_S)
+    Releases(world, fleet).begin(BUSY_S)
     watch = Watch(world, SETTINGS.orphan_grace_s)
     watch.begin()
     world.loop.at(BUSY_S, _calm, world, fleet, watch, troubles)

@@ -27,7 +27,7 @@ class Uncounted(Metrics):
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         gauge: Any = _Gauge()
-        self.leases_held = self.fleet_holder = gauge
+        self.leases_held = self.fleet_holder = self.rollout_paused = gauge
 
     def count_pass(self, outcome: Outcome, took_s: float) -> None:
         return
@@ -54,4 +54,7 @@ class Uncounted(Metrics):
         return
 
     def set_orphans(self, by_state: Mapping[tuple[str, str], int]) -> None:
+        return
+
+    def set_rollout(self, *, waiting: int, moving: int, failed: int) -> None:
         return

@@ -14,6 +14,7 @@ from core.domain.facts import WahaStatus
 from core.domain.names import database_name
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from tests.simulation.hosts import Container
+from tests.simulation.releases import FORGETS
 from tests.simulation.world import START, World, short
 
 _QR_S = 160.0
@@ -56,6 +57,7 @@ class Sessions:
     def __init__(self, world: World) -> None:
         self.world = world
         self.storage: dict[str, dict[str, Stored]] = {}
+        self.forgotten: dict[str, dict[str, Stored]] = {}  # what the image that forgets keeps instead
         self.databases: dict[str, set[str]] = {}
         self.locks: dict[tuple[int, str], float] = {}
         self.stuck: set[str] = set()
@@ -108,7 +110,7 @@ class Sessions:
             self._locked(container, method, args, call)
 
     def _list(self, container: Container) -> tuple[WahaSession, ...]:
-        stored = self.storage.get(self.world.owners.namespace(container.user), {})
+        stored = self._kept(container)
         found = []
         for name, held in stored.items():
             live = container.sessions.get(name)
@@ -154,7 +156,7 @@ class Sessions:
             call.fail(Unavailable("waha", "connection reset"))
             return
         call.accepted(container)
-        stored = self.storage.setdefault(world.owners.namespace(container.user), {})
+        stored = self._kept(container)
         result: Any = None
         error: DependencyError | None = None
         if method == "create_session":
@@ -168,6 +170,7 @@ class Sessions:
                 result = self._session(container, name, stored[name])
         elif method == "delete":
             stored.pop(name, None)
+            self.storage.get(world.owners.namespace(container.user), {}).pop(name, None)
             container.sessions.pop(name, None)
             self.databases.get(world.owners.namespace(container.user), set()).discard(name)
         elif name not in stored:
@@ -288,7 +291,12 @@ class Sessions:
         return [c for host in self.world.hosts for c in host.containers.values() if c.user == user_id]
 
     def _stored(self, container: Container, name: str) -> Stored | None:
-        return self.storage.get(self.world.owners.namespace(container.user), {}).get(name)
+        return self._kept(container).get(name)
+
+    def _kept(self, container: Container) -> dict[str, Stored]:
+        """The sessions as this container's image finds them."""
+        where = self.forgotten if container.image == FORGETS else self.storage
+        return where.setdefault(self.world.owners.namespace(container.user), {})
 
     def _current(self, container: Container, name: str, live: Live, run: int) -> bool:
         return not container.ended and container.sessions.get(name) is live and live.run == run

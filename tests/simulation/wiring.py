@@ -21,6 +21,7 @@ from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import Reconciler
 from daemon.refusals import Refusals
+from daemon.rollout import Rollout, limits_of
 from daemon.sources.discovery_watch import DiscoveryWatch
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
@@ -47,11 +48,14 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
     janitor="remove",
     janitor_s=120,
     orphan_grace_s=300,
+    rollout_users=3,
+    rollout_deadline_s=150,
 )
 # A seed lasts two hours, so what takes hours or days in production takes minutes here.
 LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "deaf_factor": 1.5, "breaker_open_s": 300.0}
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
+_ROLLOUT_IDLE_S = 60.0
 
 
 class NoCaches:
@@ -118,6 +122,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         every_s=SETTINGS.resync_s,
         rhythm=Rhythm(look_s=SETTINGS.waha_look_s),
         metrics=metrics,
+        release=loader.release,
     )
 
     async def tell(keys: Any = (KEY,)) -> None:
@@ -129,10 +134,12 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         lister=Lister(scheduler, discovery, store, clock, outages),
         sweep=sweep,
         duties=(keeper,),
+        errands=(Rollout(store, limits_of(SETTINGS), metrics=metrics, idle_s=_ROLLOUT_IDLE_S),),
         clock=clock,
         random=random,
         metrics=metrics,
         hail=tell,
+        release=loader.release,
         ttl_s=SETTINGS.lease_ttl_s,
         heartbeat_s=SETTINGS.lease_heartbeat_s,
         try_every_s=_IDLE_S,

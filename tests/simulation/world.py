@@ -91,6 +91,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.workers = 0  # of each daemon; 0 = few, as in the seeds
+        self.image = "image-1"  # what the settings name now
         self.violation: str | None = None
         self.over = False
 

@@ -181,6 +181,7 @@ class MemoryHarness:
             "spec_hash": registered.hashes.spec if registered else None,
             "spec_restart_hash": registered.hashes.restart if registered else None,
             "job_modify_index": registered.modify_index if registered else None,
+            "spec_release": (registered.release or None) if registered else None,
             "variables_hash": row.variables_hash,
             "endpoint_address": endpoint.address if endpoint else None,
             "endpoint_port": endpoint.port if endpoint else None,

@@ -19,10 +19,13 @@ from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Registered, SpecHashes, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Endpoint
+from core.domain.rollout import Limits, plan
+from core.domain.seat import SeatWhy
 from core.errors import AppError
 from core.store.engine import engine_for, reading, transaction
 from core.store.guard_leases import Ask
 from core.store.interface import Lease
+from core.store.rollouts import PostgresRollouts
 from core.store.tables import chip_events, chips, containers, evidence, metadata, placements, port_ledger
 from tests.contract.store.harness import Harness, PostgresHarness
 from tests.contract.store.memory_harness import MemoryHarness
@@ -287,7 +290,7 @@ class TwoStores(RuleBasedStateMachine):
             if lease.key == "fleet":
                 return None
             if verb == "registered":
-                return await store.record_registered(lease, Registered(SpecHashes("s", "r"), number))
+                return await store.record_registered(lease, Registered(SpecHashes("s", "r"), number, "r1"))
             if verb == "unregistered":
                 return await store.record_registered(lease, None)
             if verb == "variables":
@@ -303,6 +306,38 @@ class TwoStores(RuleBasedStateMachine):
             return await store.remove_chip(lease, chip_id)
 
         self.stores(call, number)
+
+    @rule(
+        number=st.integers(0, 30),
+        verb=st.sampled_from(["announce", "ask", "ask", "ask", "leave", "ok", "failed"]),
+        release=st.sampled_from(["r1", "r1", "r1", "r2"]),
+        hash_=st.sampled_from(["h1", "h2"]),
+    )
+    def move(self, number: int, verb: str, release: str, hash_: str) -> None:
+        async def call(harness: Harness, lease: Lease) -> Any:
+            store: Any = harness.store
+            if verb == "announce":
+                return await store.announce_release(release)
+            if lease.key == "fleet":
+                view = await store.rollout_view()
+                if view is None:
+                    return None
+                step = plan(view, Limits(users=2, deadline_s=0.0 if hash_ == "h2" else 600.0))
+                return await store.apply_rollout(lease, view.control, step)
+            if verb == "ask":
+                return await store.ask_seat(lease, release, hash_)
+            if verb == "leave":
+                return await store.leave_seat(lease)
+            return await store.settle_seat(lease, ok=verb == "ok", why=SeatWhy.PAIRING)
+
+        self.stores(call, number)
+
+    @rule(paused=st.booleans())
+    def pause_rollout(self, paused: bool) -> None:
+        async def memory() -> Any:
+            return self.memory.memory.set_paused(paused=paused, by="ana")
+
+        self.both(lambda: PostgresRollouts(self.real.engine).set_paused(paused=paused, by="ana"), memory)
 
     @rule(number=st.integers(0, 30))
     def remove_container(self, number: int) -> None:
@@ -382,6 +417,7 @@ class TwoStores(RuleBasedStateMachine):
     def reads_are_the_same(self) -> None:
         self.both(self.real.store.summaries, self.memory.store.summaries)
         self.both(self.real.store.user_ids, self.memory.store.user_ids)
+        self.both(PostgresRollouts(self.real.engine).view, self.memory.memory.rollout_view)
         for user in USERS:
 
             async def load(harness: Harness, user_id: str = user) -> Any:

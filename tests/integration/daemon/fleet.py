@@ -34,6 +34,7 @@ from core.store.webhooks import InboxEvent, record
 from daemon.main import serve
 from sandbox.consul_double import running_consul_double
 from sandbox.consul_double.double import ConsulDouble
+from sandbox.nomad_double.drivers import TaskDriver
 from sandbox.nomad_double.inline_simulators import driver_of
 from sandbox.nomad_double.running import RunningDouble, running_nomad_double
 from sandbox.nomad_double.settings import Delays, DoubleSettings, HeartbeatSettings, HostSettings
@@ -228,7 +229,13 @@ def _quick_simulators() -> Iterator[None]:
 
 @asynccontextmanager
 async def running_fleet(
-    database_url: str, *, hosts: int = 1, ports: int = 20, speed: float = 1.0, inline: bool = False
+    database_url: str,
+    *,
+    hosts: int = 1,
+    ports: int = 20,
+    speed: float = 1.0,
+    inline: bool = False,
+    driver: Callable[[InlineSimulators], TaskDriver] = driver_of,
 ) -> AsyncIterator[Fleet]:
     """A system without a daemon.
 
@@ -236,6 +243,7 @@ async def running_fleet(
         hosts: on 127.0.0.1, 127.0.0.2, ..., each with `ports` ports.
         speed: how many times shorter the double makes what jobs and heartbeats wait for.
         inline: simulators live in this process instead of one each.
+        driver: makes what runs the tasks of `inline` simulators.
     """
     folder = scratch_folder()
     # Webhooks of every simulator come through it too.
@@ -266,7 +274,7 @@ async def running_fleet(
         if inline:
             stack.enter_context(_quick_simulators())
             simulators = stack.enter_context(InlineSimulators())
-            drivers = {"raw_exec": driver_of(simulators)}
+            drivers = {"raw_exec": driver(simulators)}
         async with (
             _hook_receiver(engine, hooks) as hook_url,
             running_consul_double() as consul,

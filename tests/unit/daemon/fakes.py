@@ -147,8 +147,13 @@ class FakeNomad:
         self.index += 1
         indexes = {"JobModifyIndex": self.index, "CreateIndex": self.index if held is None else 0}
         self.held[job_id] = job_fact(msgspec.convert({**job, **indexes, "Status": "pending"}, Job))
-        self.specs[job_id] = job
-        self.background(self.place(job_id))
+        before, self.specs[job_id] = self.specs.get(job_id), job
+        running = next((a for a in self.allocs[job_id] if a.client is ClientStatus.RUNNING), None)
+        if before is not None and running is not None and _tasks(before) != _tasks(job):
+            self.edit(running.id, desired="stop")  # another task, another allocation
+            self.background(self.move(job_id, running.id))
+        else:
+            self.background(self.place(job_id))
         self.faults.leave("nomad.register")
         return self.held[job_id]
 
@@ -464,3 +469,7 @@ class _FakeContainer:
                     self.waha.tell(user)
 
         self.waha.nomad.background(come_up())
+
+
+def _tasks(job: Mapping[str, Any]) -> Any:
+    return job["TaskGroups"][0]["Tasks"]

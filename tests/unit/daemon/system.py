@@ -28,6 +28,7 @@ from daemon.observe import Observer
 from daemon.outages import Outages
 from daemon.reconcile import PassEnd, Reconciler
 from daemon.refusals import Refusals
+from daemon.rollout import Rollout, limits_of
 from daemon.sources.discovery_watch import DiscoveryWatch
 from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
@@ -148,6 +149,7 @@ class Daemon:
         settings: LoopSettings = LOOP,
         store: ReconcileStore | None = None,
         pace: Pace | None = None,
+        jobs: JobSettings = JOBS,
         **policy: Any,
     ) -> None:
         clock, self.world = world.clock, world
@@ -158,7 +160,8 @@ class Daemon:
         self.mailroom = Mailroom(world.store.waiting, world.store.mark_processed)
         self.outages = Outages(clock)
         chosen = {"egress": "direct", "empty_grace_s": 0.0, **policy}
-        loader = Loader(jobspecs.template("waha-simulator"), JOBS)
+        loader = Loader(jobspecs.template("waha-simulator"), jobs)
+        self.release = loader.release
         self.reconciler = Reconciler(
             owner=owner,
             store=held,
@@ -204,12 +207,15 @@ class Daemon:
             every_s=settings.resync_s,
             rhythm=Rhythm(look_s=settings.waha_look_s),
             metrics=self.metrics,
+            release=loader.release,
         )
         self.fleet = Fleet(
             owner=owner,
             store=held,
             lister=Lister(world.nomad, world.consul, held, clock, self.outages),
             sweep=self.sweep,
+            release=loader.release,
+            errands=(Rollout(world.store, limits_of(settings), metrics=self.metrics),),
             clock=clock,
             random=Random(5),
             metrics=self.metrics,

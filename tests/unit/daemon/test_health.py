@@ -123,7 +123,19 @@ async def test_metrics_show_passes_effects_sources_and_users_and_name_nobody(w: 
     assert values["wahafleet_source_restarts", ("source", "resync")] == 0
     assert values["wahafleet_duties_total", ("duty", "sweep"), ("outcome", "done")] >= 2
     assert sum(value for name, value in values.items() if name[0] == "wahafleet_passes_total") > 3
-    allowed = {"outcome", "kind", "verdict", "source", "system", "phase", "reason", "duty", "why", "le"}
+    allowed = {
+        "outcome",
+        "kind",
+        "verdict",
+        "source",
+        "system",
+        "phase",
+        "reason",
+        "duty",
+        "why",
+        "le",
+        "state",
+    }
     labels = {label for family in families.values() for sample in family.samples for label in sample.labels}
     assert labels <= allowed
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", text)  # no user, chip or allocation

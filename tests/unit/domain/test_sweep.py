@@ -337,3 +337,23 @@ def test_nobody_lacks_variables_who_should_not_have_them_or_may_have_them(
     found = compare(listing, RHYTHM, since_s=60, takeover=False)
     assert found.without_variables == ()
     assert Why.VARIABLES_MISSING not in found.differing.values()
+
+
+@pytest.mark.parametrize(
+    ("registered", "seat", "found"),
+    [
+        ("r1", None, True),  # it has to move, and nobody asked yet
+        ("", None, True),  # from before this was kept on record
+        ("r1", "r2", False),  # it waits for its seat
+        ("r2", None, False),
+        ("r2", "r1", True),  # it waits for what nobody wants any more
+    ],
+)
+def test_a_job_made_from_other_settings_is_found(registered: str, seat: str | None, found: bool) -> None:
+    job = Registered(SpecHashes("s", "r"), 101, registered)
+    user = running(1, registered=job, seat_release=seat)
+    for changes, expected in (({}, found), ({"wanted": False}, False), ({"at_rest": False}, False)):
+        one = msgspec.structs.replace(user, **changes)
+        findings = compare(world(one), RHYTHM, since_s=60, takeover=False, release="r2")
+        assert findings.outdated == ((one.user_id,) if expected else ())
+        assert one.user_id not in findings.differing
