@@ -10,15 +10,12 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
-    Float,
     ForeignKey,
     Identity,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Numeric,
     String,
     Table,
@@ -27,20 +24,18 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import JSONB
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from core.store.schema import Id, Time
+from core.store.schema import metadata as metadata
+from core.store.tables_operations import container_logs as container_logs
+from core.store.tables_operations import container_stats as container_stats
+from core.store.tables_operations import orphans as orphans
+from core.store.tables_operations import rollout_seats as rollout_seats
+from core.store.tables_operations import rollouts as rollouts
+from core.store.tables_operations import viewers as viewers
 
-_Id = UUID(as_uuid=False)
-_Time = DateTime(timezone=True)
+_Id, _Time = Id, Time
 
 
 def _created() -> Column[object]:
@@ -308,96 +303,3 @@ Index(
     webhook_inbox.c.received_at,
     postgresql_where=webhook_inbox.c.processed_at.is_(None),
 )
-
-# Somebody looks into a container: written by the API, renewed with each request.
-viewers = Table(
-    "viewers",
-    metadata,
-    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
-    Column("what", String(10), primary_key=True),
-    Column("until", _Time, nullable=False),
-    CheckConstraint("what IN ('stats', 'logs')", name="what"),
-)
-
-# What they see, written by the daemon that samples.
-container_stats = Table(
-    "container_stats",
-    metadata,
-    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
-    Column("allocation_id", _Id, nullable=False),
-    Column("cpu_percent", Float, nullable=False),  # 100 = one core
-    Column("memory_bytes", BigInteger, nullable=False),
-    Column("sampled_at", _Time, nullable=False),
-)
-
-container_logs = Table(
-    "container_logs",
-    metadata,
-    Column("user_id", ForeignKey("containers.user_id", ondelete="CASCADE"), primary_key=True),
-    Column("allocation_id", _Id, nullable=False),
-    Column("task", Text, nullable=False),
-    Column("lines", Text, nullable=False),  # the newest whole lines, redacted, 256 KiB at most
-    Column("last_line", BigInteger, nullable=False),  # number of the newest one; 0 = none yet
-    Column("positions", JSONB, nullable=False),  # how far each stream was taken
-    Column("read_at", _Time, nullable=False),
-)
-
-orphans = Table(
-    "orphans",
-    metadata,
-    Column("id", BigInteger, Identity(), primary_key=True),
-    Column("kind", String(20), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("place", Text, nullable=False),  # storage id, user id or allocation, by kind; "" for none
-    Column("user_id", _Id),  # as its name says; there is no such row, or it explains nothing
-    Column("fingerprint", Text, nullable=False),
-    Column("costs", JSONB, nullable=False),
-    Column("first_seen", _Time, nullable=False),
-    Column("last_seen", _Time, nullable=False),
-    Column("state", String(20), nullable=False, server_default=text("'seen'")),
-    Column("decided_by", Text),
-    Column("decided_at", _Time),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("next_try_at", _Time),
-    Column("note", Text),
-    UniqueConstraint("kind", "name", "place"),
-    CheckConstraint(
-        "state IN ('seen', 'waiting', 'approved', 'kept', 'removing', 'failed', 'removed')", name="state"
-    ),
-)
-
-rollouts = Table(
-    "rollouts",
-    metadata,
-    Column(
-        "release", String(64), primary_key=True
-    ),  # fingerprint of what in the settings restarts containers
-    Column("announced_at", _Time, nullable=False, server_default=func.clock_timestamp()),  # newest one rules
-    Column("state", String(10), nullable=False, server_default=text("'running'")),
-    Column("why", String(20)),  # of a pause: failures or operator
-    Column("decided_by", Text),  # who paused or resumed it; null = it did so itself
-    Column("state_since", _Time, nullable=False, server_default=func.clock_timestamp()),
-    # Moves settled since then count: when it was announced, begun anew or resumed.
-    Column("counted_from", _Time, nullable=False, server_default=func.clock_timestamp()),
-    CheckConstraint("state IN ('running', 'paused', 'done')", name="state"),
-)
-
-rollout_seats = Table(
-    "rollout_seats",
-    metadata,
-    Column("user_id", ForeignKey("users.id"), primary_key=True),
-    Column("release", String(64), nullable=False),
-    Column("restart_hash", String(64), nullable=False),  # of the job that the seat is for
-    Column("state", String(10), nullable=False, server_default=text("'waiting'")),
-    Column("broken", Boolean, nullable=False, server_default=text("false")),
-    Column(
-        "connected", JSONB, nullable=False, server_default=text("'[]'")
-    ),  # chip ids; see core/domain/seat.py
-    Column("moved_from", _Id),
-    Column("asked_at", _Time, nullable=False, server_default=func.clock_timestamp()),
-    Column("admitted_at", _Time),
-    Column("settled_at", _Time),
-    Column("why", String(20)),  # of a failure: pairing or late
-    CheckConstraint("state IN ('waiting', 'moving', 'ok', 'failed')", name="state"),
-)
-Index("ix_rollout_seats_release", rollout_seats.c.release, rollout_seats.c.state, rollout_seats.c.settled_at)
