@@ -12,9 +12,10 @@ from core.domain.desired import Tries
 from core.domain.evidence import restored
 from core.domain.facts import Endpoint
 from core.domain.states import ContainerPhase
-from core.domain.story import ContainerStory, Story
+from core.domain.story import ContainerStory, Story, Waits
 from core.domain.views import StoredChip, StoredContainer
 from core.store.engine import reading
+from core.store.snapshots import memory_of
 from core.store.tables import chips, containers, evidence, plans, users
 
 
@@ -130,6 +131,7 @@ def _story(row: Row[Any]) -> Story:
         max_chips=row.max_chips,
         container=container,
         evidence=restored(row.evidence),
+        waits=Waits(starts_at=row.starts_at, breaker_until=memory_of(row.memory).breaker.open_until),
     )
 
 
