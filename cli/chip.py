@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
 
 from cli.failures import CommandError
+from cli.store import login_name, opened_store
 from cli.target import Target
 
 
@@ -27,7 +27,7 @@ def ban(target: Target, chip: str, *, lift: bool, by: str | None) -> None:
     """Mark CHIP as banned by WhatsApp: it is stopped once and left alone, whatever is pressed."""
     from core.store.chips_admin import ban_chip
 
-    who = by or getpass.getuser()
+    who = by or login_name()
     word = "lifted" if lift else "banned"
     done = _run(target, chip, lambda engine, found: ban_chip(engine, found, banned=not lift, by=who))
     if not done:
@@ -44,7 +44,7 @@ def release(target: Target, chip: str, by: str | None) -> None:
     """Let CHIP out of quarantine: it connects again by itself."""
     from core.store.chips_admin import release_chip
 
-    who = by or getpass.getuser()
+    who = by or login_name()
     if not _run(target, chip, lambda engine, found: release_chip(engine, found, by=who)):
         raise CommandError(f"{chip} is in no quarantine; `phase` in its extra_data says where it stands.")
     click.echo(f"{chip} released")
@@ -53,13 +53,9 @@ def release(target: Target, chip: str, by: str | None) -> None:
 async def find_chip(url: str, text: str) -> tuple[str, str]:
     """User id and chip id of the one chip that `text` names. Raises CommandError when there is not one."""
     from core.store.chips_admin import find_chips
-    from core.store.engine import engine_for
 
-    engine = engine_for(url, pool_size=2, application_name="wahafleet chip")
-    try:
+    async with opened_store(url, "chip") as engine:
         found = await find_chips(engine, text)
-    finally:
-        await engine.dispose()
     if not found:
         raise CommandError(f"no chip has the id or alias {text!r}; `GET /api/v1/chips` lists a user's chips.")
     if len(found) > 1:
@@ -73,11 +69,6 @@ def _run(target: Target, text: str, wish: Callable[[Any, str], Awaitable[bool]])
 
 
 async def _wished(url: str, text: str, wish: Callable[[Any, str], Awaitable[bool]]) -> bool:
-    from core.store.engine import engine_for
-
     _, chip_id = await find_chip(url, text)
-    engine = engine_for(url, pool_size=2, application_name="wahafleet chip")
-    try:
+    async with opened_store(url, "chip") as engine:
         return await wish(engine, chip_id)
-    finally:
-        await engine.dispose()

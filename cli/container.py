@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from cli.failures import CommandError
+from cli.store import opened_store
 from cli.target import Target
 
 _ROWS: Final = (
@@ -133,13 +134,9 @@ def _pause(target: Target, user: str, *, paused: bool) -> None:
 
 async def _set_paused(url: str, user_id: str, *, paused: bool) -> bool:
     from core.store.containers_admin import pause_container
-    from core.store.engine import engine_for
 
-    engine = engine_for(url, pool_size=2, application_name="wahafleet container")
-    try:
+    async with opened_store(url, "container") as engine:
         return await pause_container(engine, user_id, paused=paused)
-    finally:
-        await engine.dispose()
 
 
 def path_part(text: str) -> str:

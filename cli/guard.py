@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from cli.store import opened_store
 from cli.target import Target
 
 
@@ -34,11 +35,7 @@ def hold(target: Target, *, seconds: float | None) -> None:
 
 
 async def _hold(url: str, seconds: float | None) -> datetime:
-    from core.store.engine import engine_for
     from core.store.guard_leases import PostgresGuardLeases
 
-    engine = engine_for(url, pool_size=2, application_name="wahafleet guard")
-    try:
+    async with opened_store(url, "guard") as engine:
         return await PostgresGuardLeases(engine).hold(seconds)
-    finally:
-        await engine.dispose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.failures import CommandError
+from cli.store import login_name, opened_store
 from cli.target import Target
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def keep(target: Target, ids: tuple[int, ...], *, by: str | None) -> None:
 
 
 def _decide(target: Target, ids: Sequence[int], *, approve: bool, by: str | None) -> None:
-    who = by or _login()
+    who = by or login_name()
 
     async def decide(store: PostgresOrphans) -> tuple[tuple[int, ...], Book]:
         return await store.decide(ids, approve=approve, by=who), await store.book()
@@ -99,26 +99,15 @@ def _reason(id_: int, row: Orphan | None) -> str:
 
 
 def _run(target: Target, work: Callable[[PostgresOrphans], Awaitable[T]]) -> T:
-    from core.store.engine import engine_for
     from core.store.orphans import PostgresOrphans
 
     url = target.database_url
 
     async def main() -> T:
-        engine = engine_for(url, pool_size=2, application_name="wahafleet orphans")
-        try:
+        async with opened_store(url, "orphans") as engine:
             return await work(PostgresOrphans(engine))
-        finally:
-            await engine.dispose()
 
     return asyncio.run(main())
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        raise CommandError("your login name cannot be told; name yourself with --by.") from None
 
 
 def _described(row: Orphan) -> dict[str, Any]:

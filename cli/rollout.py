@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import statistics
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.failures import CommandError
+from cli.store import login_name, opened_store
 from cli.target import Target
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def resume(target: Target, by: str | None) -> None:
 
 
 def _set_paused(target: Target, by: str | None, *, paused: bool) -> None:
-    who = by or _login()
+    who = by or login_name()
     control = _run(target, lambda store: store.set_paused(paused=paused, by=who))
     if control is None:
         word = "paused already" if paused else "not paused"
@@ -132,7 +132,6 @@ async def _dry_run(settings: Settings) -> tuple[str, tuple[Candidate, ...], int,
     """Release, whom it would move, how many users there are, and how long moves took. Raises JobspecError."""
     from core import jobspecs
     from core.crypto import Sealer
-    from core.store.engine import engine_for
     from core.store.reconcile import PostgresReconcileStore
     from core.store.rollouts import PostgresRollouts
     from daemon.load import Loader
@@ -146,12 +145,9 @@ async def _dry_run(settings: Settings) -> tuple[str, tuple[Candidate, ...], int,
     loader.check()
     sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))
     url = settings.store.database_url.reveal()
-    engine = engine_for(url, pool_size=2, application_name="wahafleet rollout")
-    try:
+    async with opened_store(url, "rollout") as engine:
         touched, users = await _touched(PostgresReconcileStore(engine, sealer), loader)
         return loader.release, touched, users, await PostgresRollouts(engine).durations()
-    finally:
-        await engine.dispose()
 
 
 async def _touched(store: Any, loader: Any) -> tuple[tuple[Candidate, ...], int]:
@@ -194,23 +190,12 @@ def _described(control: Control) -> dict[str, Any]:
 
 
 def _run(target: Target, work: Callable[[PostgresRollouts], Awaitable[T]]) -> T:
-    from core.store.engine import engine_for
     from core.store.rollouts import PostgresRollouts
 
     url = target.database_url
 
     async def main() -> T:
-        engine = engine_for(url, pool_size=2, application_name="wahafleet rollout")
-        try:
+        async with opened_store(url, "rollout") as engine:
             return await work(PostgresRollouts(engine))
-        finally:
-            await engine.dispose()
 
     return asyncio.run(main())
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        raise CommandError("your login name cannot be told; name yourself with --by.") from None
