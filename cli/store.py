@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from cli.failures import CommandError
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from core.store.engine import Engine
 
 
 @asynccontextmanager
-async def opened_store(url: str, verb: str) -> AsyncIterator[AsyncEngine]:
+async def opened_store(url: str, verb: str) -> AsyncIterator[Engine]:
     """The store for the length of one `wahafleet VERB`; imported here, since most verbs never need it."""
     from core.store.engine import engine_for
 
