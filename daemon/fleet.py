@@ -41,6 +41,7 @@ from core.domain.states import Reason
 from core.domain.sweep import Listing
 from core.errors import DependencyError
 from core.store.interface import Answered, Busy, Lease, ReconcileStore
+from daemon.ended import ended
 from daemon.lease import HeldLease, kept
 from daemon.metrics import Metrics
 from daemon.outages import Outages
@@ -296,9 +297,7 @@ class Fleet:
         try:
             yield
         finally:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+            await ended(beating)
 
     async def _pause(self, limit_s: float) -> None:
         """Wait until something may have been missed, or for a while."""

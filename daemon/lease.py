@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 
 from core.clock import Clock
 from core.errors import DependencyError
 from core.store.interface import Lease, ReconcileStore
+from daemon.ended import ended
 
 _log = structlog.get_logger(__name__)
 
@@ -105,9 +106,7 @@ class _Kept:
     async def __aexit__(self, *_raised: object) -> None:
         self._timer.cancel()
         if self._keeper is not None:
-            self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+            await ended(self._keeper)
 
     def _begin(self) -> None:
         self._keeper = asyncio.get_running_loop().create_task(self._held.keep(self._store, self._every_s))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, Protocol
 
 from core.clock import Clock
 from core.store.notify import INBOX, LOOK_INS, Item, Listener, Reconnected
+from daemon.ended import ended
 from daemon.fleet import KEY
 from daemon.mail import Mailroom
 from daemon.sources.supervisor import Relists
@@ -76,9 +76,7 @@ class StoreNews:
         try:
             await self._listener.run(hear)
         finally:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+            await ended(beating)
 
     async def _beat(self, alive: Callable[[], None]) -> None:
         """The listener tries its connection every few seconds, and knows when it is gone."""

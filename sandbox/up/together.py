@@ -28,10 +28,10 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     ended meanwhile.
     """
     working = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    # Nobody may be left to ask for its result; unread, it would be printed as an error.
+    working.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         await asyncio.wait([working])
-        if not working.cancelled():
-            working.exception()  # Nobody asks for its result any more; unread, it would be printed as an error.
         raise

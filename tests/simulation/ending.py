@@ -89,7 +89,9 @@ def _chip(world: World, owner: str, chip: Any, container: Any) -> list[str]:
     deaf_s = 0.0 if live is None or live.deaf_at is None else world.now - live.deaf_at
     # Its last signs of life may have been told after a look's time.
     gap_s = max(live.deaf_gap_s, _LOOK_S) if live is not None else 0.0
-    longest_s = max(_DEAF_AFTER_S, _DEAF_FACTOR * gap_s) + _LOOK_S + _SLACK_S
+    # A look just before it was suspicious puts off the finding by a whole period, and silences before may have
+    # made its rhythm longer than the last one was.
+    longest_s = max(_DEAF_AFTER_S, _DEAF_FACTOR * gap_s) + 2 * _LOOK_S + _SLACK_S
     if deaf_s > longest_s and len(chip.observed.memory.rhythm.restarts) < _DEAF_RESTARTS:
         return [f"{name} has been deaf for {deaf_s:.0f} s, {longest_s:.0f} s are enough to find it"]
     return []

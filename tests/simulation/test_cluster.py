@@ -12,12 +12,14 @@ from core.domain.names import JOB_PREFIX
 from tests.simulation.discovery import Catalog
 from tests.simulation.hosts import Container, Host
 from tests.simulation.network import Network
+from tests.simulation.releases import FIRST
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc, Servers
 from tests.simulation.waha import Sessions
 from tests.simulation.world import World
 
 USER = "00000005-0000-0000-0000-000000000001"
 JOB = JOB_PREFIX + USER
+_TASK = {"Config": {"args": [FIRST]}}
 SEEDS = range(40)  # of the delays, so that every order of two messages comes up
 
 
@@ -44,7 +46,7 @@ def placed(world: World) -> Alloc:
 
 
 def register(world: World) -> Alloc:
-    world.servers.register({"ID": JOB, "TaskGroups": [{"Tasks": [], "Networks": []}]}, "a test")
+    world.servers.register({"ID": JOB, "TaskGroups": [{"Tasks": [_TASK], "Networks": []}]}, "a test")
     return placed(world)
 
 

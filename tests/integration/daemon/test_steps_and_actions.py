@@ -12,6 +12,15 @@ NO_STORY = {
     "AdoptJob": (
         "what the next daemon does when one was killed at `effect_done RegisterJob`: an entry in our own books"
     ),
+    **dict.fromkeys(
+        ("AskSeat", "LeaveSeat", "SettleSeat"),
+        "one guarded statement in our own books; whoever looks next asks, leaves or settles as if it had not been",
+    ),
+    **dict.fromkeys(
+        ("RewriteSession", "LogoutSession"),
+        "a start like `RestartSession`, whose story is killed before and after it: the try is on record before "
+        "the call, and consent stands in the wish until the chip was seen connected",
+    ),
 }
 
 
