@@ -21,7 +21,6 @@ _PARTS = ("core", "daemon", "jobspecs", "tests", "typings")
 _NAMED = {
     "dropped_key_on_a_failed_claim",
     "ledger_entry_never_closed",
-    "logout_without_consent",
     "press_costs_credentials_in_an_outage",
     "register_during_the_wait",
     "unknown_read_as_missing",
