@@ -35,11 +35,9 @@ from core.store.tables_operations import rollout_seats as rollout_seats
 from core.store.tables_operations import rollouts as rollouts
 from core.store.tables_operations import viewers as viewers
 
-_Id, _Time = Id, Time
-
 
 def _created() -> Column[object]:
-    return Column("created_at", _Time, nullable=False, server_default=func.clock_timestamp())
+    return Column("created_at", Time, nullable=False, server_default=func.clock_timestamp())
 
 
 plans = Table(
@@ -61,7 +59,7 @@ plans = Table(
 users = Table(
     "users",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("email", String(320), nullable=False, unique=True),  # lower case
     Column("name", String(100), nullable=False),
     Column("phone", String(20), nullable=False),  # E.164
@@ -73,9 +71,9 @@ users = Table(
     Column("role", String(20), nullable=False, server_default=text("'user'")),
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("is_verified", Boolean, nullable=False, server_default=text("false")),
-    Column("suspended_at", _Time),
+    Column("suspended_at", Time),
     _created(),
-    Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("updated_at", Time, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("email = lower(email)", name="email_lower"),
 )
 
@@ -86,10 +84,10 @@ containers = Table(
     # desired
     Column("generation", BigInteger, nullable=False, server_default=text("1")),
     Column("pinned", Boolean, nullable=False, server_default=text("false")),
-    Column("deleted_at", _Time),
+    Column("deleted_at", Time),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("restart_generation", BigInteger, nullable=False, server_default=text("0")),  # newest such wish
-    Column("restart_allocation_id", _Id),  # what ran when it was accepted
+    Column("restart_allocation_id", Id),  # what ran when it was accepted
     Column("namespace", String(16), nullable=False, unique=True),
     Column("storage_id", String(40), nullable=False),
     Column("sealed_api_key", LargeBinary, nullable=False),
@@ -99,43 +97,43 @@ containers = Table(
     Column("observed_generation", BigInteger, nullable=False, server_default=text("0")),
     Column("phase", String(20), nullable=False, server_default=text("'absent'")),
     Column("reason", String(40)),
-    Column("status_since", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("status_since", Time, nullable=False, server_default=func.clock_timestamp()),
     Column("spec_hash", String(64)),
     Column("spec_restart_hash", String(64)),
     Column("spec_release", String(64)),  # of the settings that the registered job was made from
     Column("job_modify_index", BigInteger),
     Column("variables_hash", String(64)),
-    Column("allocation_id", _Id),  # newest live allocation, from the moment it is placed
+    Column("allocation_id", Id),  # newest live allocation, from the moment it is placed
     Column("node_name", Text),
     Column("address", Text),
     Column("port", Integer),
     Column("endpoint_address", Text),  # set only while the endpoint rule holds
     Column("endpoint_port", Integer),
-    Column("endpoint_allocation_id", _Id),
-    Column("empty_since", _Time),
-    Column("isolated_at", _Time),  # since when its storage is known to be its own
-    Column("key_renewed_for", _Id),  # the allocation that was replaced because it refused our key
+    Column("endpoint_allocation_id", Id),
+    Column("empty_since", Time),
+    Column("isolated_at", Time),  # since when its storage is known to be its own
+    Column("key_renewed_for", Id),  # the allocation that was replaced because it refused our key
     Column("restarted_generation", BigInteger, nullable=False, server_default=text("0")),
     Column("restart_mark", Integer),  # restarts of its task before the one that is under way
-    Column("observed_at", _Time),
+    Column("observed_at", Time),
     Column("at_rest", Boolean, nullable=False, server_default=text("false")),
-    Column("looked_at", _Time),  # when a pass last wrote, whether it saw the container or not
+    Column("looked_at", Time),  # when a pass last wrote, whether it saw the container or not
 )
 
 chips = Table(
     "chips",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     # desired
     Column("alias", String(100), nullable=False),
     Column("wanted", String(20), nullable=False, server_default=text("'connected'")),
     Column("generation", BigInteger, nullable=False, server_default=text("1")),
-    Column("intent_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("intent_at", Time, nullable=False, server_default=func.clock_timestamp()),
     Column("consent", String(10), nullable=False, server_default=text("'none'")),  # of that intent alone
-    Column("banned_at", _Time),  # since when it is marked as banned by WhatsApp
+    Column("banned_at", Time),  # since when it is marked as banned by WhatsApp
     Column("released_generation", BigInteger, nullable=False, server_default=text("0")),
-    Column("deleted_at", _Time),  # tombstone: gone for its owner, kept until nothing is left outside
+    Column("deleted_at", Time),  # tombstone: gone for its owner, kept until nothing is left outside
     Column("annotations", JSONB, nullable=False, server_default=text("'{}'")),
     _created(),
     # observed
@@ -143,24 +141,24 @@ chips = Table(
     Column("phase", String(20), nullable=False, server_default=text("'queued'")),
     Column("reason", String(40)),
     Column("status", String(20), nullable=False, server_default=text("'WAITING_QR'")),
-    Column("status_since", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("status_since", Time, nullable=False, server_default=func.clock_timestamp()),
     Column("waha_status", String(40)),
     Column("phone_number", String(20)),
     Column("push_name", Text),
-    Column("connected_at", _Time),
-    Column("last_activity_at", _Time),
+    Column("connected_at", Time),
+    Column("last_activity_at", Time),
     Column("unlinked_generation", BigInteger),
     Column("tries_generation", BigInteger, nullable=False, server_default=text("0")),
     Column("tries_failures", Integer, nullable=False, server_default=text("0")),
     Column("tries_qr_rounds", Integer, nullable=False, server_default=text("0")),
-    Column("tries_last_at", _Time),
+    Column("tries_last_at", Time),
     Column("health_score", Integer, nullable=False, server_default=text("0")),
     Column("memory", JSONB, nullable=False, server_default=text("'{}'")),  # core.domain.desired.Memory
-    Column("waiting_since", _Time),  # since when it is on its way to its connection, without a break
-    Column("starts_at", _Time),  # when its start token is expected
+    Column("waiting_since", Time),  # since when it is on its way to its connection, without a break
+    Column("starts_at", Time),  # when its start token is expected
     # both: rises with every write that changes a rendered column, whoever wrote it
     Column("revision", BigInteger, nullable=False, server_default=text("1")),
-    Column("updated_at", _Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("updated_at", Time, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("wanted IN ('connected', 'disconnected', 'deleted')", name="wanted"),
     CheckConstraint("consent IN ('none', 'press', 'fresh')", name="consent"),
     CheckConstraint("(wanted = 'deleted') = (deleted_at IS NOT NULL)", name="tombstone"),
@@ -181,12 +179,12 @@ placements = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
-    Column("allocation_id", _Id, nullable=False, unique=True),
-    Column("node_id", _Id, nullable=False),
+    Column("allocation_id", Id, nullable=False, unique=True),
+    Column("node_id", Id, nullable=False),
     Column("node_name", Text, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("is_current", Boolean, nullable=False),
-    Column("lease_until", _Time),  # until when a guard may forward for it
+    Column("lease_until", Time),  # until when a guard may forward for it
     Column("grant_number", BigInteger, nullable=False, server_default=text("0")),  # of that lease
     _created(),
     UniqueConstraint("user_id", "epoch"),
@@ -197,9 +195,9 @@ guard_grants = Table(
     "guard_grants",
     metadata,
     Column("id", Integer, primary_key=True),  # one row, 1
-    Column("granted_after", _Time, nullable=False),  # no new lease before that
-    Column("server_started_at", _Time, nullable=False),  # of the server that the last batch spoke to
-    Column("clock", _Time, nullable=False),  # that server's, at a batch not long ago
+    Column("granted_after", Time, nullable=False),  # no new lease before that
+    Column("server_started_at", Time, nullable=False),  # of the server that the last batch spoke to
+    Column("clock", Time, nullable=False),  # that server's, at a batch not long ago
     CheckConstraint("id = 1", name="one_row"),
 )
 
@@ -208,11 +206,11 @@ port_ledger = Table(
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
-    Column("allocation_id", _Id, nullable=False, unique=True),
+    Column("allocation_id", Id, nullable=False, unique=True),
     Column("address", Text, nullable=False),
     Column("port", Integer, nullable=False),
-    Column("opened_at", _Time, nullable=False, server_default=func.clock_timestamp()),
-    Column("closed_at", _Time),
+    Column("opened_at", Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("closed_at", Time),
     CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
 )
 Index(
@@ -231,7 +229,7 @@ evidence = Table(
     "evidence",
     metadata,
     Column("user_id", ForeignKey("users.id"), primary_key=True),
-    Column("observed_at", _Time, nullable=False),  # when it last changed in meaning
+    Column("observed_at", Time, nullable=False),  # when it last changed in meaning
     Column("digest", String(32), nullable=False),  # of what the last pass saw, without trails
     Column("body", JSONB, nullable=False),
 )
@@ -240,8 +238,8 @@ chip_events = Table(
     "chip_events",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("chip_id", _Id, nullable=False),
-    Column("user_id", _Id, nullable=False),
+    Column("chip_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
     Column("generation", BigInteger, nullable=False),
     Column("type", String(20), nullable=False),
     Column("code", String(40), nullable=False),
@@ -258,10 +256,10 @@ leases = Table(
     Column("key", String(80), primary_key=True),  # a user id, or "fleet"
     Column("owner", String(80), nullable=False),
     Column("token", BigInteger, nullable=False),
-    Column("expires_at", _Time, nullable=False),
-    Column("claimed_at", _Time),
+    Column("expires_at", Time, nullable=False),
+    Column("claimed_at", Time),
     # The last look that saw everything: since when what it saw is true, and whose it was.
-    Column("looked_at", _Time),
+    Column("looked_at", Time),
     Column("looked_by", String(80)),
 )
 
@@ -270,20 +268,20 @@ start_buckets = Table(
     metadata,
     Column("key", Text, primary_key=True),  # "fleet", "host:<name>", "provider:<name>"; none = full
     Column("tokens", Double, nullable=False),
-    Column("refilled_at", _Time, nullable=False),
+    Column("refilled_at", Time, nullable=False),
 )
 
 start_queue = Table(
     "start_queue",
     metadata,
-    Column("chip_id", _Id, primary_key=True),
-    Column("user_id", _Id, nullable=False),
+    Column("chip_id", Id, primary_key=True),
+    Column("user_id", Id, nullable=False),
     Column("host", Text, nullable=False),
     Column("provider", Text),
     Column("start_order", Integer, nullable=False),
-    Column("waiting_since", _Time, nullable=False),
-    Column("asked_at", _Time, nullable=False),  # first
-    Column("expires_at", _Time, nullable=False),  # unless asked again
+    Column("waiting_since", Time, nullable=False),
+    Column("asked_at", Time, nullable=False),  # first
+    Column("expires_at", Time, nullable=False),  # unless asked again
 )
 
 webhook_inbox = Table(
@@ -295,8 +293,8 @@ webhook_inbox = Table(
     Column("event", String(60), nullable=False),
     Column("session", String(80), nullable=False),
     Column("body", JSONB, nullable=False),
-    Column("received_at", _Time, nullable=False, server_default=func.clock_timestamp()),
-    Column("processed_at", _Time),
+    Column("received_at", Time, nullable=False, server_default=func.clock_timestamp()),
+    Column("processed_at", Time),
 )
 Index(
     "ix_webhook_inbox_waiting",
