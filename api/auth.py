@@ -6,11 +6,13 @@ import hmac
 from typing import Any, Final
 
 import msgspec
+import structlog
 from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from api.deadline import in_time
 from api.services import Services, services_of
+from core.domain.actor import Actor, ActorKind
 from core.errors import Forbidden, Unauthenticated
 from core.store import accounts
 from core.store.accounts import Account
@@ -28,10 +30,14 @@ class Principal(msgspec.Struct, frozen=True):
     Attributes:
         account: None for the operator's command line, which is nobody in particular.
         operator: may use the operator's routes.
+        service: a trusted service (campaigns, heat-up), known by its key.
+        key_id: the API key that was shown, if one was.
     """
 
     account: Account | None
     operator: bool
+    service: bool = False
+    key_id: str | None = None
 
 
 async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -41,14 +47,22 @@ async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseR
         raise Forbidden(
             "Esta rota pertence a um usuário. Entre com o token de um usuário.", code="user_required"
         )
-    connection.scope["user"] = principal.account
+    _let_in(connection, principal)
 
 
 async def requires_user_or_command_line(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
     """Guard: lets users in, and the operator's command line as nobody. Raises as `requires_user`."""
-    connection.scope["user"] = (await authenticate(connection)).account
+    _let_in(connection, await authenticate(connection))
+
+
+async def requires_service(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: lets trusted services and operators in. Raises Unauthenticated, or Forbidden for anybody else."""
+    principal = await authenticate(connection)
+    if not (principal.service or principal.operator):
+        raise Forbidden("Recurso disponível apenas para serviços autorizados.", code="service_required")
+    _let_in(connection, principal)
 
 
 async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -56,7 +70,31 @@ async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: B
     principal = await authenticate(connection)
     if not principal.operator:
         raise Forbidden("Recurso disponível apenas para operadores.", code="operator_required")
+    _let_in(connection, principal)
+
+
+def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
+    """Who a guard let in, for the audit log; a visitor on a route without one."""
+    principal: Principal | None = connection.scope.get("auth")
+    kind = ActorKind.VISITOR
+    if principal is not None:
+        kind = ActorKind.USER
+        if principal.service:
+            kind = ActorKind.SERVICE
+        elif principal.operator:
+            kind = ActorKind.OPERATOR
+    return Actor(
+        kind=kind,
+        user_id=principal.account.id if principal is not None and principal.account is not None else None,
+        key_id=None if principal is None else principal.key_id,
+        address=services_of(connection).proxies.client_address(connection),
+        request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
+    )
+
+
+def _let_in(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal) -> None:
     connection.scope["user"] = principal.account
+    connection.scope["auth"] = principal
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
