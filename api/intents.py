@@ -10,6 +10,7 @@ from api.deadline import in_time
 from api.observed import looks
 from api.preferences import Preference
 from api.services import Services
+from core.domain.actor import Actor
 from core.domain.names import parse_id
 from core.domain.views import StoredChip, answers_create
 from core.errors import NotFound, StaleWrite, Unavailable
@@ -20,7 +21,9 @@ T = TypeVar("T")
 _TRIES: Final = 3
 
 
-async def create(services: Services, user_id: str, alias: str, preference: Preference) -> StoredChip:
+async def create(
+    services: Services, user_id: str, alias: str, preference: Preference, *, actor: Actor
+) -> StoredChip:
     """Accept a chip; return when its port or a reason for waiting is known, or the wait is over."""
     chip_id = str(uuid.uuid4())
     storage_id = services.settings.job.storage_id
@@ -33,6 +36,7 @@ async def create(services: Services, user_id: str, alias: str, preference: Prefe
                 user_id=user_id,
                 chip_id=chip_id,
                 alias=alias,
+                actor=actor,
             )
         )
         if answers_create(chip):
@@ -50,20 +54,22 @@ async def create(services: Services, user_id: str, alias: str, preference: Prefe
     return chip
 
 
-async def delete(services: Services, user_id: str, chip_id: str) -> None:
+async def delete(services: Services, user_id: str, chip_id: str, *, actor: Actor) -> None:
     known = known_id(chip_id)
-    await _winning(lambda: intents.delete_chip(services.engine, user_id, known))
+    await _winning(lambda: intents.delete_chip(services.engine, user_id, known, actor=actor))
     await services.qr.forget_chip(known)
 
 
-async def disconnect(services: Services, user_id: str, chip_id: str) -> StoredChip:
+async def disconnect(services: Services, user_id: str, chip_id: str, *, actor: Actor) -> StoredChip:
     known = known_id(chip_id)
-    chip = await _winning(lambda: intents.disconnect_chip(services.engine, user_id, known))
+    chip = await _winning(lambda: intents.disconnect_chip(services.engine, user_id, known, actor=actor))
     await services.qr.forget_chip(known)
     return chip
 
 
-async def reconnect(services: Services, user_id: str, chip_id: str, *, fresh: bool) -> StoredChip:
+async def reconnect(
+    services: Services, user_id: str, chip_id: str, *, fresh: bool, actor: Actor
+) -> StoredChip:
     known = known_id(chip_id)
     storage_id = services.settings.job.storage_id
     chip = await _winning(
@@ -74,6 +80,7 @@ async def reconnect(services: Services, user_id: str, chip_id: str, *, fresh: bo
             user_id=user_id,
             chip_id=known,
             fresh=fresh,
+            actor=actor,
         )
     )
     if not chip.seen:

@@ -36,6 +36,7 @@ import sandbox.waha
 from bench.plain import WORKERS, plain
 from core.crypto import Sealer
 from core.domain import names
+from core.domain.actor import COMMAND_LINE
 from core.store.containers import container_secrets
 from core.store.engine import engine_for, reading, transaction
 from core.store.intents import create_chip
@@ -137,7 +138,9 @@ async def people(engine: AsyncEngine, sealer: Sealer, count: int) -> dict[str, s
     async with transaction(engine) as connection:
         await connection.execute(insert(users), rows)
     for user_id, chip_id in made.items():
-        await create_chip(engine, sealer, "main", user_id=user_id, chip_id=chip_id, alias="bench")
+        await create_chip(
+            engine, sealer, "main", user_id=user_id, chip_id=chip_id, alias="bench", actor=COMMAND_LINE
+        )
     return made
 
 

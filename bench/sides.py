@@ -16,6 +16,7 @@ from api.tokens import Tokens
 from core import crypto, jobspecs
 from core.clock import SystemClock
 from core.domain import names
+from core.domain.actor import COMMAND_LINE
 from core.domain.desired import Resources
 from core.jobs import wanted_job
 from core.settings import Settings
@@ -61,6 +62,7 @@ class Wahafleet:
             name="Bench",
             phone="+5511999999999",
             plan_slug="enterprise",
+            actor=COMMAND_LINE,
         )
         self._http.headers["Authorization"] = f"Bearer {self._tokens.issue(user).access_token}"
         first = await self._create("first")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cli.failures import CommandError
-from cli.store import login_name, opened_store
+from cli.store import at_terminal, login_name, opened_store
 from cli.target import Target
 
 
@@ -29,7 +29,10 @@ def ban(target: Target, chip: str, *, lift: bool, by: str | None) -> None:
 
     who = by or login_name()
     word = "lifted" if lift else "banned"
-    done = _run(target, chip, lambda engine, found: ban_chip(engine, found, banned=not lift, by=who))
+    actor = at_terminal(who)
+    done = _run(
+        target, chip, lambda engine, found: ban_chip(engine, found, banned=not lift, by=who, actor=actor)
+    )
     if not done:
         said = "is not marked as banned" if lift else "is marked as banned already; --lift ends it"
         raise CommandError(f"{chip} {said}.")
@@ -45,7 +48,8 @@ def release(target: Target, chip: str, by: str | None) -> None:
     from core.store.chips_admin import release_chip
 
     who = by or login_name()
-    if not _run(target, chip, lambda engine, found: release_chip(engine, found, by=who)):
+    actor = at_terminal(who)
+    if not _run(target, chip, lambda engine, found: release_chip(engine, found, by=who, actor=actor)):
         raise CommandError(f"{chip} is in no quarantine; `phase` in its extra_data says where it stands.")
     click.echo(f"{chip} released")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from cli.failures import CommandError
-from cli.store import opened_store
+from cli.store import at_terminal, opened_store
 from cli.target import Target
 
 _ROWS: Final = (
@@ -136,7 +136,7 @@ async def _set_paused(url: str, user_id: str, *, paused: bool) -> bool:
     from core.store.containers_admin import pause_container
 
     async with opened_store(url, "container") as engine:
-        return await pause_container(engine, user_id, paused=paused)
+        return await pause_container(engine, user_id, paused=paused, actor=at_terminal())
 
 
 def path_part(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from cli import failures
+from cli.audit import audit
 from cli.chip import chip
 from cli.container import container
 from cli.explain import causes, explain
@@ -35,7 +36,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
 
 
 _PARTS = (up, api, daemon, migrate, settings, jobspec)
-_VERBS = (user, chip, container, rollout, guard, orphans, phone)
+_VERBS = (user, chip, container, rollout, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)
 for verb in (explain, causes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.failures import CommandError
-from cli.store import login_name, opened_store
+from cli.store import at_terminal, login_name, opened_store
 from cli.target import Target
 
 if TYPE_CHECKING:
@@ -75,8 +75,10 @@ def keep(target: Target, ids: tuple[int, ...], *, by: str | None) -> None:
 def _decide(target: Target, ids: Sequence[int], *, approve: bool, by: str | None) -> None:
     who = by or login_name()
 
+    actor = at_terminal(who)
+
     async def decide(store: PostgresOrphans) -> tuple[tuple[int, ...], Book]:
-        return await store.decide(ids, approve=approve, by=who), await store.book()
+        return await store.decide(ids, approve=approve, by=who, actor=actor), await store.book()
 
     changed, book = _run(target, decide)
     known = {row.id: row for row in book.rows}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.failures import CommandError
-from cli.store import login_name, opened_store
+from cli.store import at_terminal, login_name, opened_store
 from cli.target import Target
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def resume(target: Target, by: str | None) -> None:
 
 def _set_paused(target: Target, by: str | None, *, paused: bool) -> None:
     who = by or login_name()
-    control = _run(target, lambda store: store.set_paused(paused=paused, by=who))
+    actor = at_terminal(who)
+    control = _run(target, lambda store: store.set_paused(paused=paused, by=who, actor=actor))
     if control is None:
         word = "paused already" if paused else "not paused"
         raise CommandError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cli.failures import CommandError
 
 if TYPE_CHECKING:
+    from core.domain.actor import Actor
     from core.store.engine import Engine
 
 
@@ -31,3 +32,10 @@ def login_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         raise CommandError("your login name cannot be told; name yourself with --by.") from None
+
+
+def at_terminal(name: str | None = None) -> Actor:
+    """Who acts by a verb on the store: `name`, else the login name. Raises CommandError as `login_name` does."""
+    from core.domain.actor import Actor, ActorKind
+
+    return Actor(ActorKind.COMMAND_LINE, name=name or login_name())

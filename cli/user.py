@@ -8,6 +8,7 @@ import sys
 import click
 
 from cli.failures import CommandError
+from cli.store import at_terminal
 from cli.target import Target
 
 
@@ -49,6 +50,6 @@ async def _set(url: str, email: str, chosen: str) -> bool:
 
     engine = engine_for(url, pool_size=2, application_name="wahafleet user")
     try:
-        return await set_password(engine, email, await Passwords().hash(chosen))
+        return await set_password(engine, email, await Passwords().hash(chosen), actor=at_terminal())
     finally:
         await engine.dispose()

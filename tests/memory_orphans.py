@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
+from core.domain.actor import Actor
 from core.domain.belongings import Found, Key, Kind, Owner, Owners
 from core.domain.orphans import GOING, Change, Forgot, Moved, Orphan, Saw, State
 from core.store.interface import Lease
@@ -99,7 +100,9 @@ class MemoryOrphans:
             decided_by=None if tried.state is State.WAITING else row.decided_by,
         )
 
-    async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
+    async def decide(
+        self, orphan_ids: Collection[int], *, approve: bool, by: str, actor: Actor
+    ) -> tuple[int, ...]:
         self._store.up()
         after = State.APPROVED if approve else State.KEPT
         open_to = {State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}

@@ -9,14 +9,14 @@ from litestar import Request, Response, get, post, put
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
-from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, requires_user
+from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_of, requires_user
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
 from api.schemas import AccountChange, IssuedTokens, Login, PlanFeatures, Registration, Session, User
 from api.services import Services, services_of
 from core.domain.accounts import FieldError, clean_email
-from core.errors import Forbidden, Unauthenticated
+from core.errors import DomainError, Forbidden, Unauthenticated
 from core.store import accounts
 from core.store.accounts import Account, NewAccount
 
@@ -43,7 +43,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
         password_hash=await services.passwords.hash(data.password),
         plan_slug=data.plan_slug,
     )
-    account = await in_time(accounts.create(services.engine, new))
+    account = await in_time(accounts.create(services.engine, new, actor=actor_of(request)))
     return _session(request, services, account)
 
 
@@ -65,14 +65,30 @@ async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Respo
     account, stored = found or (None, None)
     verdict = await services.passwords.verify(stored, data.password)
     if account is None or not verdict.matches:
-        raise Unauthenticated("Email ou senha incorretos.", code="wrong_login")
+        raise await _refused(
+            request, account, Unauthenticated("Email ou senha incorretos.", code="wrong_login")
+        )
     if account.suspended:
-        raise Forbidden(SUSPENDED, code="account_suspended")
+        raise await _refused(request, account, Forbidden(SUSPENDED, code="account_suspended"))
     if not account.is_active:
-        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+        inactive = Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+        raise await _refused(request, account, inactive)
+    better = None
     if stored is not None and verdict.better_hash is not None:
-        await in_time(accounts.replace_hash(services.engine, account.id, stored, verdict.better_hash))
+        better = (stored, verdict.better_hash)
+    login = accounts.record_login(services.engine, account.id, better_hash=better, actor=actor_of(request))
+    await in_time(login)
     return _session(request, services, account)
+
+
+async def _refused(
+    request: Request[Any, Any, Any], account: Account | None, error: DomainError
+) -> DomainError:
+    """`error`, once it is on record that this login was refused."""
+    user_id = None if account is None else account.id
+    engine = services_of(request).engine
+    await in_time(accounts.record_refused_login(engine, user_id, code=error.code, actor=actor_of(request)))
+    return error
 
 
 @get(
@@ -99,7 +115,9 @@ async def get_me(request: Request[Account, Any, Any]) -> User:
     responses=USER_ERRORS | errors(400, 413, 422),
 )
 async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountChange]) -> User:
-    account = await in_time(accounts.change(services_of(request).engine, request.user.id, data.changes()))
+    account = await in_time(
+        accounts.change(services_of(request).engine, request.user.id, data.changes(), actor=actor_of(request))
+    )
     if account is None:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     return _user(account)

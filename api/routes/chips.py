@@ -8,7 +8,7 @@ from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from api import intents
-from api.auth import requires_user
+from api.auth import actor_of, requires_user
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
@@ -55,7 +55,7 @@ async def list_chips(request: UserRequest) -> Response[list[Chip]]:
 async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response[Chip]:
     services = services_of(request)
     wanted = preference(request.headers.get("prefer", ""), services.settings.api.create_wait_s)
-    chip = await intents.create(services, request.user.id, data.alias, wanted)
+    chip = await intents.create(services, request.user.id, data.alias, wanted, actor=actor_of(request))
     headers = {"Location": f"/api/v1/chips/{chip.id}"}
     if wanted.applied:
         headers["Preference-Applied"] = wanted.applied
@@ -86,7 +86,7 @@ async def get_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[Chi
     responses=CHIP_ERRORS,
 )
 async def delete_chip(request: UserRequest, chip_id: FromPath[str]) -> None:
-    await intents.delete(services_of(request), request.user.id, chip_id)
+    await intents.delete(services_of(request), request.user.id, chip_id, actor=actor_of(request))
 
 
 @get(
@@ -114,7 +114,7 @@ async def get_qr(request: UserRequest, chip_id: FromPath[str]) -> QrCode:
     responses=CHIP_ERRORS,
 )
 async def disconnect_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[Chip]:
-    chip = await intents.disconnect(services_of(request), request.user.id, chip_id)
+    chip = await intents.disconnect(services_of(request), request.user.id, chip_id, actor=actor_of(request))
     return rendered(request, chip)
 
 
@@ -133,5 +133,7 @@ async def reconnect_chip(
     request: UserRequest, chip_id: FromPath[str], data: JSONBody[Reconnect | None] = None
 ) -> Response[Chip]:
     fresh = data is not None and data.fresh
-    chip = await intents.reconnect(services_of(request), request.user.id, chip_id, fresh=fresh)
+    chip = await intents.reconnect(
+        services_of(request), request.user.id, chip_id, fresh=fresh, actor=actor_of(request)
+    )
     return rendered(request, chip)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import structlog
 from litestar import Request, get
 from litestar.params import FromPath
 
-from api.auth import requires_operator
+from api.auth import actor_of, requires_operator
 from api.deadline import in_time
 from api.openapi import errors
 from api.schemas import Container, ContainerAccess
@@ -18,11 +17,10 @@ from core.domain.facts import Endpoint
 from core.domain.names import parse_id
 from core.errors import Conflict, NotFound
 from core.store import accounts
-from core.store.containers import ContainerView, container_secrets, read_container
+from core.store.containers import ContainerView, hand_out_access, read_container
 
 TAGS = ["containers"]
 SECURED: Final[list[dict[str, list[str]]]] = [{"operator": []}]
-_log = structlog.get_logger("audit")
 
 
 @get(
@@ -73,16 +71,11 @@ async def get_container_access(request: Request[Any, Any, Any], user_id: FromPat
         raise Conflict(
             "O container ainda não tem porta. Tente novamente em instantes.", code="container_not_placed"
         )
-    secrets = await in_time(container_secrets(services.engine, found.user_id, services.vault.sealer))
+    secrets = await in_time(
+        hand_out_access(services.engine, found.user_id, services.vault.sealer, actor=actor_of(request))
+    )
     if secrets is None:
         raise unknown_container()
-    by = request.scope.get("user")
-    _log.info(
-        "container_access_read",
-        user_id=found.user_id,
-        by=by.id if by is not None else "operator_token",
-        client=services.proxies.client_address(request),
-    )
     return ContainerAccess(
         user_id=found.user_id,
         address=found.address,

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-import structlog
 from litestar import Request, Response, get, post
 from litestar.params import FromPath, FromQuery
 from litestar.response import ServerSentEvent
 
 from api import look_ins
-from api.auth import requires_operator, requires_user
+from api.auth import actor_of, requires_operator, requires_user
 from api.deadline import in_time
 from api.openapi import SECURED as USER_SECURED
 from api.openapi import errors
 from api.routes.containers import SECURED, TAGS, container_of, unknown_container
 from api.schemas import ContainerLog, ContainerStats, OwnContainer, RestartAccepted
 from api.services import Services, services_of
+from core.domain.actor import Actor
 from core.domain.views import text_of
 from core.errors import InvalidInput
 from core.store.accounts import Account
@@ -26,7 +26,6 @@ from core.store.containers_admin import restart_container
 MOST_LINES: Final = 2000
 _OWN: Final = ["me"]
 _ACCEPTED: Final = "O container vai reiniciar; os chips voltam sozinhos, sem novo QR Code."
-_log = structlog.get_logger("audit")
 
 
 @get(
@@ -89,8 +88,7 @@ async def get_container_logs(
 async def restart_container_of(request: Request[Any, Any, Any], user_id: FromPath[str]) -> RestartAccepted:
     services = services_of(request)
     found = await container_of(services, user_id)
-    by = request.scope.get("user")
-    return await _restarted(services, found.user_id, by.id if by is not None else "operator_token")
+    return await _restarted(services, found.user_id, actor_of(request))
 
 
 @get(
@@ -132,13 +130,12 @@ async def get_my_container(request: Request[Account, Any, Any]) -> OwnContainer:
 async def restart_my_container(request: Request[Account, Any, Any]) -> RestartAccepted:
     services = services_of(request)
     found = await _own(services, request.user.id)
-    return await _restarted(services, found.user_id, request.user.id)
+    return await _restarted(services, found.user_id, actor_of(request))
 
 
-async def _restarted(services: Services, user_id: str, by: str) -> RestartAccepted:
-    if await in_time(restart_container(services.engine, user_id)) is None:
+async def _restarted(services: Services, user_id: str, actor: Actor) -> RestartAccepted:
+    if await in_time(restart_container(services.engine, user_id, actor=actor)) is None:
         raise unknown_container()
-    _log.info("container_restart_asked", user_id=user_id, by=by)
     return RestartAccepted(user_id, "restarting", _ACCEPTED)
 
 

@@ -17,6 +17,13 @@ class ActorKind(StrEnum):
     COMMAND_LINE = "command_line"  # an operator's verb that works on the store itself
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A request's hold on its `Idempotency-Key`; the token rises when a later request takes it over."""
+
+    id: int
+    token: int
+
+
 class Actor(msgspec.Struct, frozen=True):
     """Who acts.
 
@@ -25,6 +32,8 @@ class Actor(msgspec.Struct, frozen=True):
         key_id: the API key that was shown, if one was.
         address: where the request came from; empty for the command line.
         request_id: joins the line to those of the access log.
+        name: who sits at the terminal; empty for everybody else.
+        claim: what the change is to be noted on, so that the same request never has its effect twice.
     """
 
     kind: ActorKind
@@ -32,6 +41,8 @@ class Actor(msgspec.Struct, frozen=True):
     key_id: str | None = None
     address: str = ""
     request_id: str = ""
+    name: str = ""
+    claim: Claim | None = None
 
 
 COMMAND_LINE = Actor(ActorKind.COMMAND_LINE)

@@ -10,7 +10,9 @@ import msgspec
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.domain.actor import Actor
 from core.errors import Conflict, InvalidInput
+from core.store.audit import record_change
 from core.store.engine import AlreadyThere, reading, transaction
 from core.store.tables import plans, users
 
@@ -84,7 +86,7 @@ async def find_id(engine: AsyncEngine, email: str) -> str | None:
     return found
 
 
-async def create(engine: AsyncEngine, new: NewAccount) -> Account:
+async def create(engine: AsyncEngine, new: NewAccount, *, actor: Actor) -> Account:
     """Write a new account.
 
     Raises InvalidInput (code `unknown_plan`) and Conflict (code `email_taken`), in this order.
@@ -95,6 +97,8 @@ async def create(engine: AsyncEngine, new: NewAccount) -> Account:
             if plan is None:
                 raise InvalidInput("Plano selecionado é inválido.", code=UNKNOWN_PLAN)
             await connection.execute(insert(users).values(**msgspec.structs.asdict(new)))
+            asked = {"plan_slug": new.plan_slug}
+            await record_change(connection, actor, "account.register", user_id=new.id, detail=asked)
             row = (await connection.execute(_accounts().where(users.c.id == new.id))).one()
     except AlreadyThere as error:
         # Only the database can say it without a race between two registrations.
@@ -104,7 +108,9 @@ async def create(engine: AsyncEngine, new: NewAccount) -> Account:
     return _account(row)
 
 
-async def change(engine: AsyncEngine, user_id: str, changes: Mapping[str, str | None]) -> Account | None:
+async def change(
+    engine: AsyncEngine, user_id: str, changes: Mapping[str, str | None], *, actor: Actor
+) -> Account | None:
     """Write the given fields (of `CHANGEABLE`), none of them being no change; None for an unknown user."""
     if not set(changes) <= CHANGEABLE:
         raise ValueError("only fields of CHANGEABLE are changed here")
@@ -115,14 +121,37 @@ async def change(engine: AsyncEngine, user_id: str, changes: Mapping[str, str | 
             update(users).where(users.c.id == user_id).values(**changes, updated_at=func.clock_timestamp())
         )
         row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
+        if row is not None:
+            # Which fields, not what they hold: that is somebody's name and number.
+            asked = {"fields": sorted(changes)}
+            await record_change(connection, actor, "account.change", user_id=user_id, detail=asked)
     return None if row is None else _account(row)
 
 
-async def replace_hash(engine: AsyncEngine, user_id: str, old: str, new: str) -> None:
-    """Put a better hash of the same password, unless the password was changed meanwhile."""
+async def record_login(
+    engine: AsyncEngine, user_id: str, *, better_hash: tuple[str, str] | None = None, actor: Actor
+) -> None:
+    """Keep that somebody logged in.
+
+    `better_hash`: the hash that was compared and a better one of the same password, which takes its place unless
+    the password was changed meanwhile.
+    """
     async with transaction(engine) as connection:
-        await connection.execute(
-            update(users).where(users.c.id == user_id, users.c.password_hash == old).values(password_hash=new)
+        if better_hash is not None:
+            old, new = better_hash
+            same = (users.c.id == user_id, users.c.password_hash == old)
+            await connection.execute(update(users).where(*same).values(password_hash=new))
+        await record_change(connection, actor, "account.login", user_id=user_id)
+
+
+async def record_refused_login(engine: AsyncEngine, user_id: str | None, *, code: str, actor: Actor) -> None:
+    """Keep that somebody was refused. `user_id`: None when nobody has the e-mail that was typed; `code`: why.
+
+    The e-mail itself is not kept: people type passwords into that field.
+    """
+    async with transaction(engine) as connection:
+        await record_change(
+            connection, actor, "account.login_refused", user_id=user_id, detail={"code": code}
         )
 
 

@@ -8,8 +8,10 @@ import msgspec
 from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.domain.actor import Actor
 from core.domain.names import parse_id
 from core.errors import NotFound
+from core.store.audit import record_change
 from core.store.containers import next_generation
 from core.store.engine import reading, transaction
 from core.store.intents import CHIP_NOT_FOUND, record
@@ -48,7 +50,7 @@ async def find_chips(engine: AsyncEngine, text: str) -> tuple[FoundChip, ...]:
     return tuple(FoundChip(row.id, row.alias, row.user_id, row.email) for row in rows)
 
 
-async def ban_chip(engine: AsyncEngine, chip_id: str, *, banned: bool, by: str) -> bool:
+async def ban_chip(engine: AsyncEngine, chip_id: str, *, banned: bool, by: str, actor: Actor) -> bool:
     """Mark a chip as banned by WhatsApp, or lift that: it is stopped once and left alone while it stands.
 
     `by`: who says so; it stands in the chip's history. False when it is so already. Raises NotFound.
@@ -60,10 +62,14 @@ async def ban_chip(engine: AsyncEngine, chip_id: str, *, banned: bool, by: str) 
         since = func.clock_timestamp() if banned else None
         code, text = BAN_SET if banned else BAN_LIFTED
         await _wish(connection, chip, {"banned_at": since}, code, text, by)
+        action = "chip.ban" if banned else "chip.lift_ban"
+        await record_change(
+            connection, actor, action, user_id=chip.user_id, target=chip_id, detail={"by": by}
+        )
         return True
 
 
-async def release_chip(engine: AsyncEngine, chip_id: str, *, by: str) -> bool:
+async def release_chip(engine: AsyncEngine, chip_id: str, *, by: str, actor: Actor) -> bool:
     """Let a chip out of quarantine: its breaker begins anew. False when it is in none. Raises NotFound."""
     async with transaction(engine) as connection:
         chip = await _locked(connection, chip_id)
@@ -72,6 +78,9 @@ async def release_chip(engine: AsyncEngine, chip_id: str, *, by: str) -> bool:
         if quarantined is None or chip.released_generation > quarantined:
             return False
         await _wish(connection, chip, {}, *RELEASED, by, release=True)
+        await record_change(
+            connection, actor, "chip.release", user_id=chip.user_id, target=chip_id, detail={"by": by}
+        )
         return True
 
 

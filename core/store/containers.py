@@ -13,10 +13,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer, new_api_key, new_hook_key, new_namespace
+from core.domain.actor import Actor
 from core.domain.facts import Endpoint
 from core.domain.names import container_name, job_id
 from core.domain.states import ContainerPhase
-from core.store.engine import reading
+from core.store.audit import record_change
+from core.store.engine import reading, transaction
 from core.store.interface import ContainerSecrets
 from core.store.tables import chips, containers, placements
 
@@ -123,6 +125,17 @@ async def list_containers(
         query = query.where(containers.c.user_id > after)
     async with reading(engine) as connection:
         return tuple(_view(row) for row in await connection.execute(query))
+
+
+async def hand_out_access(
+    engine: AsyncEngine, user_id: str, sealer: Sealer, *, actor: Actor
+) -> ContainerSecrets | None:
+    """As `container_secrets`, for somebody who asked: it is on record before anybody has the key."""
+    secrets = await container_secrets(engine, user_id, sealer)
+    if secrets is not None:
+        async with transaction(engine) as connection:
+            await record_change(connection, actor, "container.access", user_id=user_id)
+    return secrets
 
 
 async def container_secrets(engine: AsyncEngine, user_id: str, sealer: Sealer) -> ContainerSecrets | None:

@@ -8,7 +8,9 @@ from sqlalchemy import Column, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
+from core.domain.actor import Actor
 from core.errors import Conflict, NotFound
+from core.store.audit import record_change
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
 from core.store.intents import USER_GONE, bury
@@ -22,7 +24,7 @@ NOTHING_TO_RESTART: Final = (
 
 
 async def pin_container(
-    engine: AsyncEngine, sealer: Sealer, storage_id: str, user_id: str, *, pinned: bool
+    engine: AsyncEngine, sealer: Sealer, storage_id: str, user_id: str, *, pinned: bool, actor: Actor
 ) -> None:
     """Keep the user's container even without chips, or no longer; made when there is none to keep.
 
@@ -34,10 +36,12 @@ async def pin_container(
             raise NotFound(USER_GONE)
         if pinned:
             await ensure_container(connection, user_id, sealer, storage_id)
-        await _switched(connection, user_id, containers.c.pinned, to=pinned)
+        if await _switched(connection, user_id, containers.c.pinned, to=pinned):
+            action = "container.pin" if pinned else "container.unpin"
+            await record_change(connection, actor, action, user_id=user_id)
 
 
-async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool) -> bool:
+async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool, actor: Actor) -> bool:
     """Stop the user's sessions, or end that: they start again then.
 
     False when there is no container or it is so already. Raises Unavailable.
@@ -45,10 +49,14 @@ async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool) ->
     async with transaction(engine) as connection:
         # The order in which passes and wishes take these rows.
         await connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
-        return await _switched(connection, user_id, containers.c.paused, to=paused)
+        changed = await _switched(connection, user_id, containers.c.paused, to=paused)
+        if changed:
+            action = "container.pause" if paused else "container.resume"
+            await record_change(connection, actor, action, user_id=user_id)
+        return changed
 
 
-async def restart_container(engine: AsyncEngine, user_id: str) -> int | None:
+async def restart_container(engine: AsyncEngine, user_id: str, *, actor: Actor) -> int | None:
     """Have the container's process started again in place; the generation of the wish.
 
     A wish that is not answered yet stands for this one too. None when there is no container.
@@ -78,6 +86,7 @@ async def restart_container(engine: AsyncEngine, user_id: str) -> int | None:
             .where(containers.c.user_id == user_id)
             .values(restart_generation=generation, restart_allocation_id=row.allocation_id)
         )
+        await record_change(connection, actor, "container.restart", user_id=user_id)
         await notify(connection, INTENTS, user_id)
         return generation
 
@@ -94,7 +103,7 @@ async def _switched(connection: AsyncConnection, user_id: str, switch: Column[bo
     return True
 
 
-async def delete_container(engine: AsyncEngine, user_id: str) -> bool:
+async def delete_container(engine: AsyncEngine, user_id: str, *, actor: Actor) -> bool:
     """Take the user's container down with all its chips, pin or not; they become tombstones in one step.
 
     False when there is none or it is being removed already. A chip that the user creates later revives it.
@@ -119,5 +128,6 @@ async def delete_container(engine: AsyncEngine, user_id: str) -> bool:
         gone = list((await connection.execute(live)).scalars())
         if gone:
             await bury(connection, user_id, gone, generation)
+        await record_change(connection, actor, "container.delete", user_id=user_id, detail={"chips": gone})
         await notify(connection, INTENTS, user_id)
         return True

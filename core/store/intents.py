@@ -13,10 +13,12 @@ from sqlalchemy import Update, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.crypto import Sealer
+from core.domain.actor import Actor
 from core.domain.desired import Consent, Wanted
 from core.domain.quota import Refusal, Standing, refusal, refusal_text
 from core.domain.views import StoredChip, reconnect_is_under_way
 from core.errors import Conflict, NotFound, QuotaExceeded
+from core.store.audit import record_change
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
 from core.store.notify import INTENTS, notify
@@ -28,7 +30,14 @@ USER_GONE: Final = "Usuário inválido ou inativo."
 
 
 async def create_chip(
-    engine: AsyncEngine, sealer: Sealer, storage_id: str, *, user_id: str, chip_id: str, alias: str
+    engine: AsyncEngine,
+    sealer: Sealer,
+    storage_id: str,
+    *,
+    user_id: str,
+    chip_id: str,
+    alias: str,
+    actor: Actor,
 ) -> StoredChip:
     """Accept a new chip under an alias that is already in its stored form.
 
@@ -47,18 +56,21 @@ async def create_chip(
             insert(chips).values(id=chip_id, user_id=user_id, alias=alias, generation=generation)
         )
         await record(connection, user_id, chip_id, generation, "system", "chip_created", "Chip criado.")
+        asked = {"alias": alias}
+        await record_change(connection, actor, "chip.create", user_id=user_id, target=chip_id, detail=asked)
         return await _accepted(connection, user_id, chip_id)
 
 
-async def delete_chip(engine: AsyncEngine, user_id: str, chip_id: str) -> None:
+async def delete_chip(engine: AsyncEngine, user_id: str, chip_id: str, *, actor: Actor) -> None:
     """Turn a chip into a tombstone: gone for its owner at once, torn down behind it. Raises NotFound."""
     async with transaction(engine) as connection:
         await _locked(connection, user_id, chip_id)
         await bury(connection, user_id, [chip_id], await next_generation(connection, user_id))
+        await record_change(connection, actor, "chip.delete", user_id=user_id, target=chip_id)
         await notify(connection, INTENTS, user_id)
 
 
-async def disconnect_chip(engine: AsyncEngine, user_id: str, chip_id: str) -> StoredChip:
+async def disconnect_chip(engine: AsyncEngine, user_id: str, chip_id: str, *, actor: Actor) -> StoredChip:
     """Wish the chip disconnected; a second time changes nothing. Raises NotFound."""
     async with transaction(engine) as connection:
         chip = await _locked(connection, user_id, chip_id)
@@ -70,6 +82,7 @@ async def disconnect_chip(engine: AsyncEngine, user_id: str, chip_id: str) -> St
         await record(
             connection, user_id, chip_id, generation, "info", "disconnect_requested", "Desconexão solicitada."
         )
+        await record_change(connection, actor, "chip.disconnect", user_id=user_id, target=chip_id)
         return await _accepted(connection, user_id, chip_id)
 
 
@@ -81,6 +94,7 @@ async def reconnect_chip(
     user_id: str,
     chip_id: str,
     fresh: bool,
+    actor: Actor,
 ) -> StoredChip:
     """Wish the chip connected; nothing changes while WAHA is already at work on that very wish.
 
@@ -105,6 +119,10 @@ async def reconnect_chip(
             "reconnect_requested",
             "Reconexão solicitada.",
             {"fresh": fresh},
+        )
+        asked = {"fresh": fresh}
+        await record_change(
+            connection, actor, "chip.reconnect", user_id=user_id, target=chip_id, detail=asked
         )
         return await _accepted(connection, user_id, chip_id)
 

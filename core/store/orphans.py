@@ -15,9 +15,11 @@ from sqlalchemy import delete as remove
 from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.domain.actor import Actor
 from core.domain.belongings import Found, Kind, Owner, Owners
 from core.domain.orphans import GOING, Change, Forgot, Moved, Orphan, Saw, State
 from core.store import leases
+from core.store.audit import record_change
 from core.store.engine import reading, transaction
 from core.store.interface import Lease
 from core.store.tables import chips, containers, orphans
@@ -67,7 +69,9 @@ class OrphanStore(Protocol):
     async def tried(self, lease: Lease, orphan_id: int, tried: Tried) -> None:
         """Write how a step of its removal went, unless an operator kept it meanwhile. Raises StaleWrite."""
 
-    async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
+    async def decide(
+        self, orphan_ids: Collection[int], *, approve: bool, by: str, actor: Actor
+    ) -> tuple[int, ...]:
         """An operator's word; the ids that it changed.
 
         A yes is for what waits or is kept, not for what is younger than the grace; a no for all but what is
@@ -133,7 +137,9 @@ class PostgresOrphans:
             going = orphans.c.state.in_([state.value for state in GOING])
             await connection.execute(update(orphans).where(orphans.c.id == orphan_id, going).values(values))
 
-    async def decide(self, orphan_ids: Collection[int], *, approve: bool, by: str) -> tuple[int, ...]:
+    async def decide(
+        self, orphan_ids: Collection[int], *, approve: bool, by: str, actor: Actor
+    ) -> tuple[int, ...]:
         after = State.APPROVED if approve else State.KEPT
         # A no still stops what is on its way; what was removed is removed.
         open_to = {State.WAITING, State.KEPT} if approve else {*State} - {State.REMOVED, after}
@@ -149,10 +155,17 @@ class PostgresOrphans:
                 next_try_at=null(),
                 note=null(),
             )
-            .returning(orphans.c.id)
+            .returning(orphans.c.id, orphans.c.kind, orphans.c.name, orphans.c.user_id)
         )
+        action = "orphan.approve" if approve else "orphan.keep"
         async with transaction(self._engine) as connection:
-            return tuple(sorted((await connection.execute(changed)).scalars()))
+            rows = (await connection.execute(changed)).all()
+            for row in rows:
+                what = {"kind": row.kind, "name": row.name, "by": by}
+                await record_change(
+                    connection, actor, action, user_id=row.user_id, target=str(row.id), detail=what
+                )
+            return tuple(sorted(row.id for row in rows))
 
 
 async def _owners(connection: AsyncConnection, chip_ids: Collection[str]) -> Owners:

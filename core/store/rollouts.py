@@ -14,6 +14,7 @@ from sqlalchemy import ScalarSelect, and_, case, delete, func, literal, null, or
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.domain.actor import Actor
 from core.domain.rollout import (
     Candidate,
     Control,
@@ -25,6 +26,7 @@ from core.domain.rollout import (
 )
 from core.domain.seat import Seat, SeatState, SeatWhy
 from core.store import leases
+from core.store.audit import record_change
 from core.store.engine import reading, transaction
 from core.store.interface import Lease
 from core.store.notify import INTENTS, notify
@@ -211,7 +213,7 @@ class PostgresRollouts:
         """The newest release with those who wait, move and have moved; None before any was announced."""
         return await read_view(self._engine)
 
-    async def set_paused(self, *, paused: bool, by: str) -> Control | None:
+    async def set_paused(self, *, paused: bool, by: str, actor: Actor) -> Control | None:
         """An operator's word on the newest release; None when it stands so already, or none was announced."""
         open_to = (RolloutState.RUNNING, RolloutState.DONE) if paused else (RolloutState.PAUSED,)
         values: dict[str, Any] = {
@@ -231,6 +233,9 @@ class PostgresRollouts:
         )
         async with transaction(self._engine) as connection:
             row = (await connection.execute(changed)).one_or_none()
+            if row is not None:
+                action = "rollout.pause" if paused else "rollout.resume"
+                await record_change(connection, actor, action, target=row.release, detail={"by": by})
         return row and Control(row.release, RolloutState(row.state), row.state_since, row.why, row.decided_by)
 
     async def counts(self, release: str) -> dict[str, int]:

@@ -16,6 +16,7 @@ audit_log = Table(
     Column("actor_kind", String(20), nullable=False),
     Column("actor_id", Id),
     Column("actor_key", Id),
+    Column("actor_name", Text, nullable=False, server_default=text("''")),  # who sat at the terminal
     Column("address", Text, nullable=False),
     Column("request_id", String(64), nullable=False),
     Column("action", String(60), nullable=False),

@@ -9,7 +9,9 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.domain.actor import Actor
 from core.errors import InvalidInput
+from core.store.audit import record_change
 from core.store.engine import reading, transaction
 from core.store.tables import plans, users
 
@@ -23,6 +25,7 @@ async def ensure_user(
     phone: str,
     plan_slug: str,
     role: str = "user",
+    actor: Actor,
 ) -> str:
     """The id of the user with this e-mail, who is created when there is none; an existing one stays as is.
 
@@ -43,20 +46,30 @@ async def ensure_user(
             role=role,
             is_verified=True,
         )
-        await connection.execute(made.on_conflict_do_nothing(index_elements=[users.c.email]))
+        once = made.on_conflict_do_nothing(index_elements=[users.c.email]).returning(users.c.id)
+        new_id = await connection.scalar(once)
+        if new_id is not None:
+            asked = {"plan_slug": plan_slug, "role": role}
+            await record_change(connection, actor, "account.create", user_id=new_id, detail=asked)
+            return str(new_id)
         found = await connection.execute(select(users.c.id).where(users.c.email == email))
         return str(found.scalar_one())
 
 
-async def set_password(engine: AsyncEngine, email: str, password_hash: str) -> bool:
+async def set_password(engine: AsyncEngine, email: str, password_hash: str, *, actor: Actor) -> bool:
     """Give the user another password; False when nobody has this e-mail."""
     changed = (
         update(users)
         .where(users.c.email == email.strip().lower())
         .values(password_hash=password_hash, updated_at=func.clock_timestamp())
+        .returning(users.c.id)
     )
-    async with reading(engine) as connection:
-        return bool((await connection.execute(changed)).rowcount)
+    async with transaction(engine) as connection:
+        user_id = await connection.scalar(changed)
+        if user_id is None:
+            return False
+        await record_change(connection, actor, "account.password", user_id=user_id)
+        return True
 
 
 async def find_user_id(engine: AsyncEngine, id_or_email: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from api.passwords import Passwords
+from core.domain.actor import COMMAND_LINE
 from core.store.engine import engine_for
 from core.store.users_admin import ensure_user, find_user_id
 
@@ -25,6 +26,7 @@ async def ensure_first_user(database_url: str) -> None:
                 name="Test User",
                 phone="+5511999999999",
                 plan_slug=PLAN,
+                actor=COMMAND_LINE,
             )
     finally:
         await engine.dispose()

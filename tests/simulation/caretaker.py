@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from core.clients.storage import Storages
+from core.domain.actor import COMMAND_LINE
 from core.domain.names import JOB_PREFIX, SESSION_PREFIX, VARIABLE_PREFIX
 from core.domain.orphans import State
 from core.settings import LoopSettings
@@ -166,5 +167,5 @@ class Watch:
         waiting = [row.id for row in run_now(orphans.book()).rows if row.state is State.WAITING]
         if waiting:
             self.world.counts["orphans_approved"] += len(waiting)
-            run_now(orphans.decide(waiting, approve=True, by="operator"))
+            run_now(orphans.decide(waiting, approve=True, by="operator", actor=COMMAND_LINE))
         self.world.loop.after(_DECIDES_S, self._decide)

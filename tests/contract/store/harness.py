@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.clock import Clock
 from core.crypto import Sealer
+from core.domain.actor import COMMAND_LINE
 from core.domain.evidence import Evidence
 from core.store import chips_admin, intents
 from core.store.containers import ensure_container, next_generation
@@ -205,17 +206,17 @@ class PostgresHarness:
     async def reconnect(self, chip_id: str, *, fresh: bool = False) -> None:
         owner = await self._owner(chip_id)
         await intents.reconnect_chip(
-            self.engine, self.sealer, "main", user_id=owner, chip_id=chip_id, fresh=fresh
+            self.engine, self.sealer, "main", user_id=owner, chip_id=chip_id, fresh=fresh, actor=COMMAND_LINE
         )
 
     async def disconnect(self, chip_id: str) -> None:
-        await intents.disconnect_chip(self.engine, await self._owner(chip_id), chip_id)
+        await intents.disconnect_chip(self.engine, await self._owner(chip_id), chip_id, actor=COMMAND_LINE)
 
     async def ban(self, chip_id: str, *, banned: bool = True) -> bool:
-        return await chips_admin.ban_chip(self.engine, chip_id, banned=banned, by="ana")
+        return await chips_admin.ban_chip(self.engine, chip_id, banned=banned, by="ana", actor=COMMAND_LINE)
 
     async def release(self, chip_id: str) -> bool:
-        return await chips_admin.release_chip(self.engine, chip_id, by="ana")
+        return await chips_admin.release_chip(self.engine, chip_id, by="ana", actor=COMMAND_LINE)
 
     async def _owner(self, chip_id: str) -> str:
         async with reading(self.engine) as connection:
@@ -223,7 +224,7 @@ class PostgresHarness:
             return str((await connection.execute(owner)).scalar_one())
 
     async def restart(self, user_id: str) -> int | None:
-        return await restart_container(self.engine, user_id)
+        return await restart_container(self.engine, user_id, actor=COMMAND_LINE)
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Heard]:

@@ -10,6 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from core.domain.actions import ChipStatus
+from core.domain.actor import COMMAND_LINE
 from core.domain.desired import Breaker, Memory, Rhythm, Tries
 from core.domain.evidence import Evidence, JobSeen, SessionSeen
 from core.store import chips_admin, containers_admin, intents
@@ -29,37 +30,55 @@ class Api:
 
     async def create_chip(self, user_id: str, chip_id: str, alias: str) -> None:
         await intents.create_chip(
-            self._engine, self._sealer, "main", user_id=user_id, chip_id=chip_id, alias=alias
+            self._engine,
+            self._sealer,
+            "main",
+            user_id=user_id,
+            chip_id=chip_id,
+            alias=alias,
+            actor=COMMAND_LINE,
         )
 
     async def delete_chip(self, user_id: str, chip_id: str) -> None:
-        await intents.delete_chip(self._engine, user_id, chip_id)
+        await intents.delete_chip(self._engine, user_id, chip_id, actor=COMMAND_LINE)
 
     async def disconnect_chip(self, user_id: str, chip_id: str) -> None:
-        await intents.disconnect_chip(self._engine, user_id, chip_id)
+        await intents.disconnect_chip(self._engine, user_id, chip_id, actor=COMMAND_LINE)
 
     async def reconnect_chip(self, user_id: str, chip_id: str, *, fresh: bool = False) -> None:
         await intents.reconnect_chip(
-            self._engine, self._sealer, "main", user_id=user_id, chip_id=chip_id, fresh=fresh
+            self._engine,
+            self._sealer,
+            "main",
+            user_id=user_id,
+            chip_id=chip_id,
+            fresh=fresh,
+            actor=COMMAND_LINE,
         )
 
     async def ban_chip(self, chip_id: str, *, banned: bool = True) -> bool:
-        return await chips_admin.ban_chip(self._engine, chip_id, banned=banned, by="operator")
+        return await chips_admin.ban_chip(
+            self._engine, chip_id, banned=banned, by="operator", actor=COMMAND_LINE
+        )
 
     async def release_chip(self, chip_id: str) -> bool:
-        return await chips_admin.release_chip(self._engine, chip_id, by="operator")
+        return await chips_admin.release_chip(self._engine, chip_id, by="operator", actor=COMMAND_LINE)
 
     async def pin(self, user_id: str, *, pinned: bool) -> None:
-        await containers_admin.pin_container(self._engine, self._sealer, "main", user_id, pinned=pinned)
+        await containers_admin.pin_container(
+            self._engine, self._sealer, "main", user_id, pinned=pinned, actor=COMMAND_LINE
+        )
 
     async def pause(self, user_id: str, *, paused: bool) -> bool:
-        return await containers_admin.pause_container(self._engine, user_id, paused=paused)
+        return await containers_admin.pause_container(
+            self._engine, user_id, paused=paused, actor=COMMAND_LINE
+        )
 
     async def restart(self, user_id: str) -> int | None:
-        return await containers_admin.restart_container(self._engine, user_id)
+        return await containers_admin.restart_container(self._engine, user_id, actor=COMMAND_LINE)
 
     async def delete_container(self, user_id: str) -> bool:
-        return await containers_admin.delete_container(self._engine, user_id)
+        return await containers_admin.delete_container(self._engine, user_id, actor=COMMAND_LINE)
 
 
 class Pair(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import select, text
 
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
+from core.domain.actor import COMMAND_LINE
 from core.domain.desired import Registered, SpecHashes, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Endpoint
@@ -337,7 +338,12 @@ class TwoStores(RuleBasedStateMachine):
         async def memory() -> Any:
             return self.memory.memory.set_paused(paused=paused, by="ana")
 
-        self.both(lambda: PostgresRollouts(self.real.engine).set_paused(paused=paused, by="ana"), memory)
+        self.both(
+            lambda: PostgresRollouts(self.real.engine).set_paused(
+                paused=paused, by="ana", actor=COMMAND_LINE
+            ),
+            memory,
+        )
 
     @rule(number=st.integers(0, 30))
     def remove_container(self, number: int) -> None:

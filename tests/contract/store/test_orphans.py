@@ -13,6 +13,7 @@ from sqlalchemy import text, update
 
 from core.clock import SystemClock
 from core.crypto import Sealer
+from core.domain.actor import COMMAND_LINE
 from core.domain.belongings import Found, Kind
 from core.domain.names import session_name
 from core.domain.orphans import Change, Forgot, Moved, Orphan, Saw, State
@@ -57,7 +58,7 @@ class Kit:
         """Found, ripe and with ana's yes."""
         await self.saw(*found)
         lease, row = await self.state(State.WAITING), await self.one()
-        assert await self.orphans.decide([row.id], approve=True, by="ana") == (row.id,)
+        assert await self.orphans.decide([row.id], approve=True, by="ana", actor=COMMAND_LINE) == (row.id,)
         return lease
 
     async def state(self, state: State) -> Lease:
@@ -137,7 +138,7 @@ async def test_after_the_yes_the_fingerprint_stays_what_was_approved(kit: Kit) -
 async def test_a_move_or_a_forgetting_that_comes_too_late_does_nothing(kit: Kit) -> None:
     lease = await kit.saw(JOB)
     row = await kit.one()
-    assert await kit.orphans.decide([row.id], approve=False, by="ana") == (row.id,)
+    assert await kit.orphans.decide([row.id], approve=False, by="ana", actor=COMMAND_LINE) == (row.id,)
     late: list[Change] = [
         Moved(row.id, State.SEEN, State.APPROVED, "setting"),
         Forgot(row.id, State.SEEN, "gone"),
@@ -170,7 +171,7 @@ async def test_a_try_is_written_with_its_next_time_and_a_no_stops_it(kit: Kit) -
     assert (failed.state, failed.note, failed.attempts) == (State.FAILED, "no answer", 2)
     assert failed.next_try_at is not None
     assert timedelta(seconds=25) < failed.next_try_at - book.now <= timedelta(seconds=30)
-    assert await kit.orphans.decide([row.id], approve=False, by="bia") == (row.id,)
+    assert await kit.orphans.decide([row.id], approve=False, by="bia", actor=COMMAND_LINE) == (row.id,)
     await kit.orphans.tried(lease, row.id, Tried(State.REMOVED))
     kept = await kit.one()
     assert (kept.state, kept.decided_by, kept.attempts, kept.note) == (State.KEPT, "bia", 0, None)
@@ -179,10 +180,10 @@ async def test_a_try_is_written_with_its_next_time_and_a_no_stops_it(kit: Kit) -
 async def test_what_is_younger_than_the_grace_takes_no_yes(kit: Kit) -> None:
     await kit.saw(JOB)
     row = await kit.one()
-    assert await kit.orphans.decide([row.id], approve=True, by="ana") == ()
+    assert await kit.orphans.decide([row.id], approve=True, by="ana", actor=COMMAND_LINE) == ()
     assert (await kit.one()).state is State.SEEN
-    assert await kit.orphans.decide([row.id], approve=False, by="ana") == (row.id,)
-    assert await kit.orphans.decide([row.id, 99], approve=True, by="bia") == (row.id,)
+    assert await kit.orphans.decide([row.id], approve=False, by="ana", actor=COMMAND_LINE) == (row.id,)
+    assert await kit.orphans.decide([row.id, 99], approve=True, by="bia", actor=COMMAND_LINE) == (row.id,)
     assert ((await kit.one()).state, (await kit.one()).decided_by) == (State.APPROVED, "bia")
 
 
@@ -199,8 +200,8 @@ async def test_what_is_removed_stays_as_history_and_begins_anew_when_it_is_back(
     await kit.age(5000)
     row = await kit.one()
     await kit.orphans.tried(lease, row.id, Tried(State.REMOVED))
-    assert await kit.orphans.decide([row.id], approve=True, by="ana") == ()
-    assert await kit.orphans.decide([row.id], approve=False, by="ana") == ()
+    assert await kit.orphans.decide([row.id], approve=True, by="ana", actor=COMMAND_LINE) == ()
+    assert await kit.orphans.decide([row.id], approve=False, by="ana", actor=COMMAND_LINE) == ()
     removed = await kit.one()
     assert (removed.state, removed.decided_by) == (State.REMOVED, "ana")
     await kit.saw(JOB)
@@ -252,5 +253,5 @@ async def test_a_store_that_is_away_is_our_error() -> None:
         with pytest.raises(Unavailable):
             await orphans.owners([])
         with pytest.raises(Unavailable):
-            await orphans.decide([1], approve=True, by="ana")
+            await orphans.decide([1], approve=True, by="ana", actor=COMMAND_LINE)
     await away.dispose()

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.actor import COMMAND_LINE
 from core.domain.desired import Registered, SpecHashes
 from core.domain.rollout import Candidate, Control, PauseWhy, Plan, RolloutState, View
 from core.domain.seat import Seat, SeatState, SeatWhy
@@ -251,7 +252,9 @@ async def test_a_removed_container_takes_its_seat_along(harness: Harness) -> Non
 async def test_an_operator_pauses_and_resumes(harness: Harness) -> None:
     async def decide(*, paused: bool) -> Control | None:
         if isinstance(harness, PostgresHarness):
-            return await PostgresRollouts(harness.engine).set_paused(paused=paused, by="ana")
+            return await PostgresRollouts(harness.engine).set_paused(
+                paused=paused, by="ana", actor=COMMAND_LINE
+            )
         memory: Any = harness.store
         found: Control | None = memory.set_paused(paused=paused, by="ana")
         return found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
@@ -117,8 +118,10 @@ async def test_access_gives_the_key_and_is_audited(
     }
     assert answer.headers["cache-control"] == "no-store"
     logged = capsys.readouterr().out
-    assert "container_access_read" in logged
     assert secrets.api_key not in logged
+    [line] = await running.sql("SELECT * FROM audit_log WHERE action = 'container.access'")
+    assert (line.user_id, line.actor_kind, line.address) == (uuid.UUID(person.id), "operator", "127.0.0.1")
+    assert secrets.api_key not in str(line)
 
 
 @pytest.mark.parametrize("name", ["{nobody}", "{bare}", "x", "nobody@empresa.com.br", "@", "a@b@c"])

@@ -23,6 +23,7 @@ from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import Sealer
+from core.domain.actor import COMMAND_LINE
 from core.domain.names import job_id, session_name, variable_path
 from core.settings import load
 from core.store.containers import container_secrets
@@ -87,12 +88,18 @@ class Fleet:
     async def chip(self, user_id: str) -> str:
         chip_id = str(uuid.uuid4())
         await create_chip(
-            self.engine, self.sealer, "main", user_id=user_id, chip_id=chip_id, alias=f"chip {chip_id[:8]}"
+            self.engine,
+            self.sealer,
+            "main",
+            user_id=user_id,
+            chip_id=chip_id,
+            alias=f"chip {chip_id[:8]}",
+            actor=COMMAND_LINE,
         )
         return chip_id
 
     async def delete(self, user_id: str, chip_id: str) -> None:
-        await delete_chip(self.engine, user_id, chip_id)
+        await delete_chip(self.engine, user_id, chip_id, actor=COMMAND_LINE)
 
     async def chip_row(self, chip_id: str) -> Mapping[str, Any] | None:
         async with reading(self.engine) as connection:
@@ -118,10 +125,18 @@ class Fleet:
             return [dict(row._mapping) for row in await connection.execute(query)]
 
     async def disconnect(self, user_id: str, chip_id: str) -> None:
-        await disconnect_chip(self.engine, user_id, chip_id)
+        await disconnect_chip(self.engine, user_id, chip_id, actor=COMMAND_LINE)
 
     async def reconnect(self, user_id: str, chip_id: str) -> None:
-        await reconnect_chip(self.engine, self.sealer, "main", user_id=user_id, chip_id=chip_id, fresh=False)
+        await reconnect_chip(
+            self.engine,
+            self.sealer,
+            "main",
+            user_id=user_id,
+            chip_id=chip_id,
+            fresh=False,
+            actor=COMMAND_LINE,
+        )
 
     async def unlink(self, user_id: str, chip_id: str) -> None:
         """The phone removes the device."""

@@ -11,6 +11,7 @@ from typing import Final
 import httpx
 from sqlalchemy import select
 
+from core.domain.actor import COMMAND_LINE
 from core.domain.names import session_name
 from core.store.containers_admin import restart_container
 from core.store.tables import containers
@@ -185,7 +186,7 @@ async def _fail_session(fleet: Fleet, user: User) -> User:
 
 
 async def _wish_restart(fleet: Fleet, user: User) -> User:
-    assert await restart_container(fleet.engine, user.id) is not None
+    assert await restart_container(fleet.engine, user.id, actor=COMMAND_LINE) is not None
     return user
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from core.clients.storage_folder import FolderStorage
 from core.crypto import new_namespace
+from core.domain.actor import COMMAND_LINE
 from core.domain.belongings import Kind
 from core.domain.names import database_name, job_id, main_database, session_name, variable_path
 from core.domain.orphans import Orphan, State
@@ -54,7 +55,7 @@ class Outside:
     async def yes(self, *keys: tuple[Kind, str]) -> None:
         rows = await self.rows()
         ids = [rows[key].id for key in keys]
-        assert len(await self.orphans.decide(ids, approve=True, by="ana")) == len(ids)
+        assert len(await self.orphans.decide(ids, approve=True, by="ana", actor=COMMAND_LINE)) == len(ids)
 
     async def nomad(self, method: str, path: str, body: Any = None) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.fleet.nomad.url, trust_env=False) as client:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from core.clients.storage import Storages
+from core.domain.actor import COMMAND_LINE
 from core.domain.belongings import Kind
 from core.domain.names import (
     database_name,
@@ -184,7 +185,9 @@ class Case:
 
     async def approve(self, *kinds: Kind) -> None:
         rows = [row.id for row in (await self.orphans.book()).rows if row.found.kind in kinds]
-        assert await self.orphans.decide(rows, approve=True, by="ana") == tuple(sorted(rows))
+        assert await self.orphans.decide(rows, approve=True, by="ana", actor=COMMAND_LINE) == tuple(
+            sorted(rows)
+        )
 
     @property
     def destructive(self) -> list[str]:

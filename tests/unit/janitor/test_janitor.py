@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from core.domain.actor import COMMAND_LINE
 from core.domain.belongings import Kind
 from core.domain.facts import ClientStatus, JobFact
 from core.domain.names import (
@@ -239,7 +240,7 @@ async def test_a_kept_one_stays_and_a_no_stops_a_removal(case: Case) -> None:
     await case.round()
     row = case.orphans.row(Kind.JOB, job)
     assert row is not None
-    await case.orphans.decide([row.id], approve=False, by="bia")
+    await case.orphans.decide([row.id], approve=False, by="bia", actor=COMMAND_LINE)
     case.world.faults.up("nomad")
     tried = case.world.faults.count("nomad.stop")
     await case.rounds(3)
