@@ -10,12 +10,11 @@ import time
 import uuid
 from typing import Any, Final
 
-import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from api.problems import MEDIA_TYPE, internal_error
+from api.problems import internal_error, send_problem
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Asked every few seconds by machines; a line each would bury the rest.
@@ -58,7 +57,7 @@ class AccessLog:
                 _log.exception("request_broke", path=scope["path"], method=scope["method"])
                 if status:
                     raise  # half an answer is out: all that is left is to cut the connection
-                await _send_internal_error(scope["path"], sending)
+                await send_problem(internal_error(scope["path"]), sending)
             finally:
                 if scope["path"] not in _QUIET or status >= 400:
                     user = scope.get("user")
@@ -88,13 +87,3 @@ def _with_no_store(headers: Any) -> list[tuple[bytes, bytes]]:
     if not any(name.lower() == b"cache-control" for name, _ in known):
         known.append((b"cache-control", b"no-store"))
     return known
-
-
-async def _send_internal_error(path: str, send: Send) -> None:
-    body = msgspec.json.encode(internal_error(path).content)
-    headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": 500, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

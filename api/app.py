@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
 
 import structlog
 from argon2 import PasswordHasher
 from litestar import Litestar, Router
-from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 
 from api import problems
 from api.access_log import AccessLog
+from api.address_limit import AddressLimit
+from api.cors import Cors
+from api.limits import RequestLimits
 from api.observed import ObservedHub
 from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
+from api.security_headers import SecurityHeaders
 from api.services import Services
 from api.tokens import Tokens
 from api.vault import Vault
@@ -34,18 +36,7 @@ from core.store.engine import create_engine
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
 
-CORS_HEADERS: Final = [
-    "Authorization",
-    "Content-Type",
-    "X-API-Key",
-    "Idempotency-Key",
-    "If-None-Match",
-    "Prefer",
-    "Last-Event-ID",
-]
 _log = structlog.get_logger("api")
-
-CORS_EXPOSED: Final = ["ETag", "Retry-After", "Link", "Preference-Applied"]
 
 
 def create_app(
@@ -95,12 +86,13 @@ def create_app(
         exception_handlers=problems.HANDLERS,
         request_max_body_size=settings.api.body_limit_bytes,
         openapi_config=openapi_config(),
-        cors_config=_cors(settings.api.cors_origins),
         # Logging is structlog's, set up by who runs the process; the framework must not do its own.
         logging_config=None,
         debug=False,
     )
-    app.asgi_handler = AccessLog(app.asgi_handler)
+    # From the inside out: who is over the limit of an address is told so by an answer like all others.
+    limited = Cors(AddressLimit(app.asgi_handler), settings.api.cors_origins)
+    app.asgi_handler = SecurityHeaders(AccessLog(limited))
     return app
 
 
@@ -114,6 +106,8 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
         stack.push_async_callback(cache.close)
         waha = WahaClients()
         stack.push_async_callback(waha.aclose)
+        limits = RequestLimits(settings.limits, cache, clock)
+        stack.push_async_callback(limits.close)
         vault = Vault(Sealer(tuple(key.reveal() for key in settings.store.secret_keys)))
         qr = QrDesk(
             engine=engine,
@@ -134,6 +128,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             cache=cache,
             vault=vault,
             passwords=Passwords(hasher),
+            limits=limits,
             tokens=Tokens(settings.api, clock),
             proxies=TrustedProxies(settings.api.trusted_proxies),
             observed=observed,
@@ -173,17 +168,3 @@ async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
-    """The pages are same-origin: without a list nobody else may call, and no CORS header is sent."""
-    if not origins:
-        return None
-    return CORSConfig(
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
-        allow_headers=CORS_HEADERS,
-        allow_credentials=True,
-        expose_headers=CORS_EXPOSED,
-        max_age=600,
-    )

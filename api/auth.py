@@ -47,14 +47,14 @@ async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseR
         raise Forbidden(
             "Esta rota pertence a um usuário. Entre com o token de um usuário.", code="user_required"
         )
-    _let_in(connection, principal)
+    await _let_in(connection, principal)
 
 
 async def requires_user_or_command_line(
     connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 ) -> None:
     """Guard: lets users in, and the operator's command line as nobody. Raises as `requires_user`."""
-    _let_in(connection, await authenticate(connection))
+    await _let_in(connection, await authenticate(connection))
 
 
 async def requires_service(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -62,7 +62,7 @@ async def requires_service(connection: ASGIConnection[Any, Any, Any, Any], _: Ba
     principal = await authenticate(connection)
     if not (principal.service or principal.operator):
         raise Forbidden("Recurso disponível apenas para serviços autorizados.", code="service_required")
-    _let_in(connection, principal)
+    await _let_in(connection, principal)
 
 
 async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -70,7 +70,7 @@ async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: B
     principal = await authenticate(connection)
     if not principal.operator:
         raise Forbidden("Recurso disponível apenas para operadores.", code="operator_required")
-    _let_in(connection, principal)
+    await _let_in(connection, principal)
 
 
 def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
@@ -92,9 +92,11 @@ def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
     )
 
 
-def _let_in(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal) -> None:
+async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal) -> None:
     connection.scope["user"] = principal.account
     connection.scope["auth"] = principal
+    method = str(connection.scope.get("method", "GET"))  # a socket has none
+    await services_of(connection).limits.of_principal(principal, method)
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:

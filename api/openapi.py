@@ -16,6 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.types import ControllerRouterHandler
 
 from api.examples import ANSWERS, BODIES, example_problem
+from api.openapi_common import with_common
 from api.problems import MEDIA_TYPE, Problem
 
 SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
@@ -117,7 +118,7 @@ def with_examples(document: dict[str, Any]) -> dict[str, Any]:
     The framework adds a 400 of its own shape to every route with a parameter. Changes and returns
     `document`.
     """
-    for path, methods in document["paths"].items():
+    for path, methods in with_common(document)["paths"].items():
         for operation in methods.values():
             if not isinstance(operation, dict) or "operationId" not in operation:
                 continue
@@ -134,6 +135,8 @@ def with_examples(document: dict[str, Any]) -> dict[str, Any]:
                     content["example"] = BODIES[name]
             for status, answer in operation["responses"].items():
                 for content in answer.get("content", {}).values():
+                    if "example" in content:
+                        continue
                     if int(status) >= 400:
                         content["example"] = example_problem(name, int(status), path)
                     elif name in ANSWERS:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Send
 
 from core.domain.problem_codes import PROBLEM_KINDS
 from core.errors import (
@@ -23,7 +23,6 @@ from core.errors import (
     InvalidInput,
     StaleWrite,
     Throttled,
-    TooManyRequests,
     Unavailable,
 )
 
@@ -96,6 +95,11 @@ def problem(
 
 
 def _domain(request: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
+    return refusal(error, request.url.path)
+
+
+def refusal(error: DomainError, instance: str) -> Response[Problem]:
+    """The answer that says `error`."""
     # A code that the table lacks (a test forbids it) has at least the status of its kind.
     kind = PROBLEM_KINDS.get(error.code) or PROBLEM_KINDS[error.default_code]
     status = kind.status
@@ -103,11 +107,11 @@ def _domain(request: Request[Any, Any, Any], error: DomainError) -> Response[Pro
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     errors = None
-    if isinstance(error, TooManyRequests):
+    if error.after_s is not None:
         headers["Retry-After"] = str(error.after_s)
     if isinstance(error, InvalidInput) and error.fields:
         errors = [FieldProblem(name, message) for name, message in error.fields.items()]
-    return problem(status, error.code, error.message, request.url.path, headers=headers, errors=errors)
+    return problem(status, error.code, error.message, instance, headers=headers, errors=errors)
 
 
 def _app(request: Request[Any, Any, Any], error: AppError) -> Response[Problem]:
@@ -155,3 +159,16 @@ HANDLERS: Final[ExceptionHandlersMap] = {
     HTTPException: _http,
     Exception: _unexpected,
 }
+
+
+async def send_problem(answer: Response[Problem], send: Send) -> None:
+    """Send an answer that was made outside the framework."""
+    body = msgspec.json.encode(answer.content)
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode()) for name, value in answer.headers.items()),
+    ]
+    status = answer.status_code or 500
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

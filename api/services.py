@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
+from api.limits import RequestLimits
 from api.observed import ObservedHub
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
@@ -33,6 +34,7 @@ class Services:
     cache: Cache
     vault: Vault
     passwords: Passwords
+    limits: RequestLimits
     tokens: Tokens
     proxies: TrustedProxies
     observed: ObservedHub

@@ -28,6 +28,7 @@ import msgspec
 
 from bench.sides import Bare, Sample, Side, Wahafleet
 from core.settings import load
+from core.variables import NO_LIMITS
 from sandbox.free_ports import free_port
 from sandbox.up.data import read_env
 
@@ -47,7 +48,7 @@ def running(simulators: str) -> Iterator[tuple[str, dict[str, str]]]:
             *("--nomad", "double", "--consul", "double", "--simulators", simulators, "--no-delays"),
             *("--ports", "21000-21099"),
         ]
-        env = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+        env = {**os.environ, **NO_LIMITS, "XDG_STATE_HOME": str(folder / "state")}
         with log.open("wb") as output:
             up = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
         try:

@@ -42,6 +42,7 @@ class DomainError(AppError):
     """The request cannot be granted as it stands."""
 
     default_code = "bad_request"
+    after_s: int | None = None  # whole seconds until it is worth trying again, where that can be told
 
 
 class NotFound(DomainError):
@@ -61,7 +62,13 @@ class QuotaExceeded(DomainError):
 
 
 class Conflict(DomainError):
+    """It cannot be had in the present state; `after_s` where the state is known to pass."""
+
     default_code = "conflict"
+
+    def __init__(self, message: str, *, code: str | None = None, after_s: int | None = None):
+        super().__init__(message, code=code)
+        self.after_s = after_s
 
 
 class InvalidInput(DomainError):

@@ -103,6 +103,19 @@ class ApiSettings(msgspec.Struct, frozen=True):
     body_limit_bytes: int
 
 
+class LimitSettings(msgspec.Struct, frozen=True):
+    """How many requests there may be a minute, and failed logins in `login_window_s`; 0 = no limit."""
+
+    reads: int = 600
+    writes: int = 60
+    address: int = 3000
+    register: int = 60
+    key: int = 30
+    service_key: int = 600
+    login: int = 5
+    login_window_s: int = 900
+
+
 class LoopSettings(msgspec.Struct, frozen=True):
     """How the daemon behaves. Lease figures in seconds."""
 
@@ -123,6 +136,7 @@ class LoopSettings(msgspec.Struct, frozen=True):
     placements_keep_days: float = 90
     events_keep_days: float = 90
     events_per_chip: int = 1000
+    audit_keep_days: float = 365
     waha_look_s: float = 300
     rollout_users: int = 5
     rollout_failures: float = 0.2
@@ -145,6 +159,7 @@ class Settings(msgspec.Struct, frozen=True):
     job: JobSettings
     api: ApiSettings
     loop: LoopSettings
+    limits: LimitSettings
 
 
 def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Settings:
@@ -237,6 +252,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             ledger_keep_days=reader.number("WAHAFLEET_LEDGER_KEEP_DAYS", least=1, most=3650),
             placements_keep_days=reader.number("WAHAFLEET_PLACEMENTS_KEEP_DAYS", least=1, most=3650),
             events_keep_days=reader.number("WAHAFLEET_EVENTS_KEEP_DAYS", least=1, most=3650),
+            audit_keep_days=reader.number("WAHAFLEET_AUDIT_KEEP_DAYS", least=1, most=3650),
             events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
             rollout_users=reader.whole("WAHAFLEET_ROLLOUT_USERS", least=1, most=100),
@@ -251,11 +267,25 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             start_burst_host=reader.whole("WAHAFLEET_START_BURST_HOST", least=1, most=10_000),
             start_burst_provider=reader.whole("WAHAFLEET_START_BURST_PROVIDER", least=1, most=10_000),
         ),
+        limits=LimitSettings(
+            reads=_limit(reader, "READS"),
+            writes=_limit(reader, "WRITES"),
+            address=_limit(reader, "ADDRESS"),
+            register=_limit(reader, "REGISTER"),
+            key=_limit(reader, "KEY"),
+            service_key=_limit(reader, "SERVICE_KEY"),
+            login=_limit(reader, "LOGIN"),
+            login_window_s=reader.whole("WAHAFLEET_LIMIT_LOGIN_WINDOW_S", least=12, most=86_400),
+        ),
     )
     reader.problems.extend(_contradictions(settings, part))
     if reader.problems:
         raise SettingsError(reader.problems)
     return settings
+
+
+def _limit(reader: Reader, name: str) -> int:
+    return reader.whole(f"WAHAFLEET_LIMIT_{name}", least=0, most=10_000_000)
 
 
 def _contradictions(settings: Settings, part: str | None) -> list[str]:

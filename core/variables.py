@@ -111,6 +111,23 @@ VARIABLES: Final = (
     ),
     _v("WAHAFLEET_OPERATORS", "", "Comma list of user ids or e-mails that are operators."),
     _v("WAHAFLEET_OPERATOR_TOKEN", "", "Bearer token of the operator's command line.", secret=True),
+    _v("WAHAFLEET_LIMIT_READS", "600", "Reads a minute and user (GET); 0 here as below = no limit."),
+    _v("WAHAFLEET_LIMIT_WRITES", "60", "Writes a minute and user (everything else)."),
+    _v(
+        "WAHAFLEET_LIMIT_ADDRESS",
+        "3000",
+        "Requests a minute and address (an IPv6 /64 counts as one). Behind a proxy that WAHAFLEET_TRUSTED_PROXIES does "
+        "not name, everybody is one address.",
+    ),
+    _v("WAHAFLEET_LIMIT_REGISTER", "60", "Accounts that are opened a minute and address."),
+    _v("WAHAFLEET_LIMIT_KEY", "30", "Requests a minute and API key of a user."),
+    _v("WAHAFLEET_LIMIT_SERVICE_KEY", "600", "Requests a minute and API key of a service or an operator."),
+    _v(
+        "WAHAFLEET_LIMIT_LOGIN",
+        "5",
+        "Failed logins within WAHAFLEET_LIMIT_LOGIN_WINDOW_S, address and e-mail.",
+    ),
+    _v("WAHAFLEET_LIMIT_LOGIN_WINDOW_S", "900", "See WAHAFLEET_LIMIT_LOGIN."),
     _v("WAHAFLEET_BODY_LIMIT_BYTES", "65536", "Largest request body, webhooks aside."),
     _v(
         "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
@@ -179,6 +196,7 @@ VARIABLES: Final = (
         "1000",
         "Of each chip's events only so many of the newest are kept, however young the others are.",
     ),
+    _v("WAHAFLEET_AUDIT_KEEP_DAYS", "365", "Days after which a line of the audit log is forgotten."),
     _v(
         "WAHAFLEET_LEDGER_KEEP_DAYS",
         "30",
@@ -190,3 +208,10 @@ VARIABLES: Final = (
         "Days for which it stays on record which allocation spoke for a user; never the current one.",
     ),
 )
+
+# For programs that send more than people do: our tests and measurements.
+NO_LIMITS: Final = {
+    variable.name: "0"
+    for variable in VARIABLES
+    if variable.name.startswith("WAHAFLEET_LIMIT_") and not variable.name.endswith("_S")
+}

@@ -33,6 +33,7 @@ TAGS = ["accounts"]
 )
 async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]) -> Response[Session]:
     services = services_of(request)
+    await services.limits.of_register(services.proxies.client_address(request))
     new = NewAccount(
         id=str(uuid.uuid4()),
         email=data.email,
@@ -57,6 +58,12 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
     responses=errors(400, 401, 403, 413, 422, 503),
 )
 async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Response[Session]:
+    services = services_of(request)
+    async with services.limits.login(services.proxies.client_address(request), data.email):
+        return await _logged_in(request, data)
+
+
+async def _logged_in(request: Request[Any, Any, Any], data: Login) -> Response[Session]:
     services = services_of(request)
     try:
         found = await in_time(accounts.find_login(services.engine, clean_email(data.email)))

@@ -57,9 +57,9 @@ async def receive_waha_webhook(request: Request[Any, Any, Any], user_id: FromPat
     sealed = None if known is None else await in_time(webhooks.sealed_hook_key(services.engine, known))
     claimed = request.headers.get("x-webhook-hmac", "")
     if known is None or sealed is None or not claimed:
-        raise _unsigned()
+        raise await _unsigned(request)
     if not signature_matches(services.vault.open(known, sealed), raw, claimed):
-        raise _unsigned()
+        raise await _unsigned(request)
     new = await in_time(webhooks.record(services.engine, known, inbox_event(raw)))
     return Stored("stored" if new else "duplicate")
 
@@ -86,7 +86,10 @@ def inbox_event(raw: bytes) -> InboxEvent:
     )
 
 
-def _unsigned() -> Unauthenticated:
+async def _unsigned(request: Request[Any, Any, Any]) -> Unauthenticated:
+    """What is not signed counts for its address; what is, never does. Raises TooManyRequests."""
+    services = services_of(request)
+    await services.limits.of_address(services.proxies.client_address(request))
     return Unauthenticated("Assinatura do webhook inválida.", code="bad_signature")
 
 

@@ -2,14 +2,13 @@
 
 Nothing is kept here alone. A read that fails is a miss, a write that fails is forgotten, and after a
 failure Redis is left alone for a short while, so that a dead one costs a request nothing. What must be
-shared by all replicas but only for speed (one flight for one QR, a rate limit's counter) falls back to
-this process's own memory.
+shared by all replicas but only for speed (one flight for one QR) falls back to this process's own memory; who
+counts in Redis is told that it is away and counts alone (core/clients/limits.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -25,18 +24,11 @@ from core.clock import Clock, SystemClock
 _CONNECTIONS: Final = 32
 _POLL_FIRST_S: Final = 0.05
 _POLL_CAP_S: Final = 0.25
-_LOCAL_WINDOWS: Final = 10_000
 _OWED_LIMIT: Final = 10_000
 
 # Deletes the lock only for who still holds it: it may have expired and be somebody else's by now.
 _RELEASE: Final = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-)
-# Count and expiry in one step: a counter whose expiry got lost would lock its user out for ever.
-_COUNT: Final = (
-    "local n = redis.call('INCR', KEYS[1]) "
-    "if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end "
-    "return {n, redis.call('PTTL', KEYS[1])}"
 )
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +64,7 @@ class Cache:
         self._client = None if url is None else _client(url, timeout_s)
         self._away_until: float | None = None
         self._flights: dict[str, asyncio.Task[bytes | None]] = {}
-        self._windows: dict[str, tuple[int, float]] = {}
+        self._scripts: dict[str, Any] = {}
         self._owed: set[str] = set()
 
     @property
@@ -147,16 +139,18 @@ class Cache:
         flight.add_done_callback(lambda ended: self._landed(key, ended))
         return await asyncio.shield(flight)
 
-    async def incr_window(self, key: str, window_s: float) -> tuple[int, int]:
-        """Count one event in the current window of `window_s`; the count so far and whole seconds left."""
+    async def run(self, script: str, key: str, *arguments: float) -> Any:
+        """What the Lua `script` answers for one key; None while Redis is away. The script never answers nil."""
         name = self._prefix + key
+        if self._client is None:
+            return None
+        if script not in self._scripts:
+            self._scripts[script] = self._client.register_script(script)
+        prepared = self._scripts[script]  # sent whole only to a server that has not seen it yet
         try:
-            count, left_ms = await self._ask(
-                lambda client: client.eval(_COUNT, 1, name, str(round(window_s * 1000)))
-            )
+            return await self._ask(lambda client: prepared(keys=[name], args=arguments, client=client))
         except _AwayError:
-            return self._count_here(name, window_s)
-        return int(count), max(1, math.ceil(int(left_ms) / 1000))
+            return None
 
     async def close(self) -> None:
         """End running flights and connections."""
@@ -216,16 +210,6 @@ class Cache:
             del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # retrieved, in case every caller has hung up
-
-    def _count_here(self, name: str, window_s: float) -> tuple[int, int]:
-        now = self._clock.monotonic()
-        if len(self._windows) >= _LOCAL_WINDOWS:
-            self._windows = {key: window for key, window in self._windows.items() if window[1] > now}
-        count, ends_at = self._windows.get(name, (0, 0.0))
-        if ends_at <= now:
-            count, ends_at = 0, now + window_s
-        self._windows[name] = (count + 1, ends_at)
-        return count + 1, max(1, math.ceil(ends_at - now))
 
     async def _ask(self, operation: Callable[[redis.asyncio.Redis], Any]) -> Any:
         """Run one operation. Raises _AwayError and nothing else."""

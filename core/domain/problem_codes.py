@@ -127,6 +127,22 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
             "O container ainda não tem porta. Tente novamente em instantes.",
             "Wait until the container has a port; `reason` of the container says what it waits for.",
         ),
+        # Idempotency-Key
+        "idempotency_key_reused": ProblemKind(
+            409,
+            "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+            "Take a new key for each request; the same key only to send the same request again.",
+        ),
+        "idempotency_in_progress": ProblemKind(
+            409,
+            "A primeira requisição com esta Idempotency-Key ainda está em andamento. Tente novamente em 2 segundos.",
+            _TRY_LATER,
+        ),
+        "idempotency_answer_lost": ProblemKind(
+            409,
+            "Esta requisição já foi executada, mas a resposta se perdeu. Consulte o estado atual.",
+            "Read what there is now; send it again under a new key only if it is not there.",
+        ),
         # General, where nothing more particular fits
         "not_found": ProblemKind(404, "Não encontrado.", "Check the id."),
         "unauthenticated": ProblemKind(401, "Não autenticado.", _LOG_IN),
@@ -134,6 +150,16 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
         "quota_exceeded": ProblemKind(403, "Cota excedida.", "Free something, or change the plan."),
         "conflict": ProblemKind(
             409, "Conflito com o estado atual.", "Read the present state and decide anew."
+        ),
+        "login_throttled": ProblemKind(
+            429,
+            "Muitas tentativas de login. Tente novamente em 840 segundos.",
+            "Wait as long as `Retry-After` says, then make sure of the password; an operator can set a new one.",
+        ),
+        "key_limit": ProblemKind(
+            429,
+            "Limite de requisições por minuto atingido para esta API Key.",
+            "Wait as long as `Retry-After` says; ask for what changes only as often as it does.",
         ),
         "too_many_requests": ProblemKind(
             429, "Muitas requisições. Tente novamente em 12 segundos.", _TRY_LATER

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from core.variables import NO_LIMITS
 from sandbox.free_ports import free_port
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Up:
             f"{first}-{first + 99}",
             *options,
         )
-        self.env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), name: value, **env}
+        self.env = {**os.environ, **NO_LIMITS, "XDG_STATE_HOME": str(folder / "state"), name: value, **env}
         with self.log.open("ab") as log:
             self._from = log.tell()
             self.process = subprocess.Popen(

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.app import create_app
 from core.settings import Settings, load
 from core.store.engine import engine_for
+from core.variables import NO_LIMITS
 from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
@@ -112,6 +113,7 @@ def environment(database_url: str, redis_url: str | None, **more: str) -> dict[s
         "WAHAFLEET_DATABASE_POOL": "5",
         "WAHAFLEET_CREATE_WAIT_S": "0.3",
         "WAHAFLEET_EGRESS": "direct",
+        **NO_LIMITS,  # those of the limits set their own
     }
     if redis_url is not None:
         env["WAHAFLEET_REDIS_URL"] = redis_url

@@ -229,24 +229,8 @@ async def test_everybody_hears_why_the_producer_failed(off: Cache) -> None:
     assert [type(outcome) for outcome in outcomes] == [LookupError] * 3
 
 
-async def test_windows_count_and_end(off: Cache, clock: FakeClock) -> None:
-    assert await off.incr_window("login:a", 60) == (1, 60)
-    clock.t += 20.5
-    assert await off.incr_window("login:a", 60) == (2, 40)
-    assert await off.incr_window("login:b", 60) == (1, 60)
-    clock.t += 39.5
-    assert await off.incr_window("login:a", 60) == (1, 60)
-
-
-async def test_windows_that_ended_are_forgotten(
-    off: Cache, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subject, "_LOCAL_WINDOWS", 10)
-    for n in range(10):
-        await off.incr_window(f"k{n}", 1)
-    clock.t += 2
-    await off.incr_window("late", 1)
-    assert len(off._windows) == 1
+async def test_no_script_runs_without_redis(off: Cache) -> None:
+    assert await off.run("return 1", "k") is None
 
 
 ENDPOINT = Endpoint(address="10.0.0.5", port=3107, allocation_id="a1")
