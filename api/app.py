@@ -11,10 +11,11 @@ from argon2 import PasswordHasher
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
-from api import problems
+from api import idempotency, problems
 from api.access_log import AccessLog
 from api.address_limit import AddressLimit
 from api.cors import Cors
+from api.idempotency import KeptAnswers
 from api.limits import RequestLimits
 from api.observed import ObservedHub
 from api.openapi import config as openapi_config
@@ -86,12 +87,13 @@ def create_app(
         exception_handlers=problems.HANDLERS,
         request_max_body_size=settings.api.body_limit_bytes,
         openapi_config=openapi_config(),
+        before_request=idempotency.begin,
         # Logging is structlog's, set up by who runs the process; the framework must not do its own.
         logging_config=None,
         debug=False,
     )
     # From the inside out: who is over the limit of an address is told so by an answer like all others.
-    limited = Cors(AddressLimit(app.asgi_handler), settings.api.cors_origins)
+    limited = Cors(AddressLimit(KeptAnswers(app.asgi_handler)), settings.api.cors_origins)
     app.asgi_handler = SecurityHeaders(AccessLog(limited))
     return app
 

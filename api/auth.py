@@ -19,6 +19,8 @@ from core.store.accounts import Account
 
 ACCESS_COOKIE: Final = "whago_access_token"
 REFRESH_COOKIE: Final = "whago_refresh_token"
+# Where the request's hold on its Idempotency-Key stands in the connection's scope.
+CLAIM: Final = "wahafleet.claim"
 SUSPENDED: Final = "Sua conta está suspensa. Entre em contato com o suporte."
 
 _OPERATOR: Final = "operator"
@@ -83,12 +85,14 @@ def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
             kind = ActorKind.SERVICE
         elif principal.operator:
             kind = ActorKind.OPERATOR
+    claim: Any = connection.scope.get(CLAIM)
     return Actor(
         kind=kind,
         user_id=principal.account.id if principal is not None and principal.account is not None else None,
         key_id=None if principal is None else principal.key_id,
         address=services_of(connection).proxies.client_address(connection),
         request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
+        claim=claim,
     )
 
 
