@@ -20,7 +20,7 @@ from core.store.interface import Lease
 from core.store.notify import OBSERVED
 from core.store.status import lock_containers
 from core.store.status_statements import EVENTS_LOOKED_AT, WITHDRAW
-from core.store.tables import chip_events, placements, port_ledger
+from core.store.tables import audit_log, chip_events, idempotency_keys, placements, port_ledger
 
 # Younger entries are left alone, whatever a list says.
 FORGOTTEN_AFTER_S: Final = 300.0
@@ -68,6 +68,12 @@ class Housekeeping(Protocol):
 
         What a health score looks at stays in any case.
         """
+
+    async def prune_keys(self, lease: Lease, *, older_than_s: float, limit: int = 1000) -> int:
+        """Remove answers kept for an `Idempotency-Key` that was first used longer ago than that; how many."""
+
+    async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        """Remove lines of the audit log that are older than that; how many."""
 
 
 class PostgresHousekeeping:
@@ -149,6 +155,18 @@ class PostgresHousekeeping:
         )
         beyond = select(ranked.c.id).where(ranked.c.rank > keep).limit(limit - removed)
         return removed + await self._delete(lease, delete(chip_events).where(chip_events.c.id.in_(beyond)))
+
+    async def prune_keys(self, lease: Lease, *, older_than_s: float, limit: int = 1000) -> int:
+        before = idempotency_keys.c.created_at < _ago(older_than_s)
+        old = select(idempotency_keys.c.id).where(before).limit(limit)
+        # Asked again where the row is locked: the key may have been claimed anew meanwhile.
+        return await self._delete(
+            lease, delete(idempotency_keys).where(idempotency_keys.c.id.in_(old), before)
+        )
+
+    async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        old = select(audit_log.c.id).where(audit_log.c.at < _ago(older_than_s)).limit(limit)
+        return await self._delete(lease, delete(audit_log).where(audit_log.c.id.in_(old)))
 
     async def _delete(self, lease: Lease, statement: Any) -> int:
         async with transaction(self._engine) as connection:

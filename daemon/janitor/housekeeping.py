@@ -12,6 +12,7 @@ from core.domain.facts import Known
 from core.domain.sweep import Listing
 from core.settings import LoopSettings
 from core.store.housekeeping import Housekeeping
+from core.store.idempotency import KEPT_S
 from daemon.lease import HeldLease
 
 _DAY_S: Final = 86_400.0
@@ -60,7 +61,7 @@ class Housekeeper:
 
     async def _prune(self, held: HeldLease) -> None:
         kept = self._settings
-        removed = {"ledger": 0, "placements": 0, "events": 0}
+        removed = {"ledger": 0, "placements": 0, "events": 0, "keys": 0, "audit": 0}
         for _ in range(_MOST_BATCHES):
             lease = held.lease
             batch = {
@@ -71,6 +72,8 @@ class Housekeeper:
                 "events": await self._store.prune_events(
                     lease, older_than_s=kept.events_keep_days * _DAY_S, keep_per_chip=kept.events_per_chip
                 ),
+                "keys": await self._store.prune_keys(lease, older_than_s=KEPT_S),
+                "audit": await self._store.prune_audit(lease, older_than_s=kept.audit_keep_days * _DAY_S),
             }
             removed = {what: removed[what] + count for what, count in batch.items()}
             if not any(batch.values()):

@@ -116,6 +116,12 @@ class House:
         self.prunings += 1
         return 0
 
+    async def prune_keys(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
+    async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
 
 @dataclass
 class Case:

@@ -46,21 +46,34 @@ class Asked:
         self.calls["events"] = options
         return 0
 
+    async def prune_keys(self, lease: Lease, **options: Any) -> int:
+        self.calls["keys"] = options
+        return 0
+
+    async def prune_audit(self, lease: Lease, **options: Any) -> int:
+        self.calls["audit"] = options
+        return 0
+
 
 @pytest.mark.parametrize(
-    ("settings", "ledger", "placements", "events", "per_chip"),
+    ("settings", "ledger", "placements", "events", "per_chip", "audit"),
     [
-        (LOOP, 30, 90, 90, 1000),
+        (LOOP, 30, 90, 90, 1000, 365),
         (
             msgspec.structs.replace(
-                LOOP, ledger_keep_days=1, placements_keep_days=2, events_keep_days=3.5, events_per_chip=50
+                LOOP,
+                ledger_keep_days=1,
+                placements_keep_days=2,
+                events_keep_days=3.5,
+                events_per_chip=50,
+                audit_keep_days=4,
             ),
-            *(1, 2, 3.5, 50),
+            *(1, 2, 3.5, 50, 4),
         ),
     ],
 )
 async def test_each_kind_of_history_has_its_own_age(
-    settings: LoopSettings, ledger: float, placements: float, events: float, per_chip: int
+    settings: LoopSettings, ledger: float, placements: float, events: float, per_chip: int, audit: float
 ) -> None:
     store, clock = Asked(), SystemClock()
     lease = Lease("fleet", "one", 1, clock.monotonic(), 60.0)
@@ -70,4 +83,6 @@ async def test_each_kind_of_history_has_its_own_age(
         "ledger": {"older_than_s": ledger * DAY_S},
         "placements": {"older_than_s": placements * DAY_S},
         "events": {"older_than_s": events * DAY_S, "keep_per_chip": per_chip},
+        "keys": {"older_than_s": DAY_S},
+        "audit": {"older_than_s": audit * DAY_S},
     }

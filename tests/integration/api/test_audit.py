@@ -1,0 +1,166 @@
+"""Every change that a route makes is on record, and no line of it holds a secret."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from api.openapi import with_examples
+from tests.integration.api.conftest import OPERATOR_TOKEN, PASSWORD, Person, Running
+
+OPERATOR: Final = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
+REQUEST_ID: Final = "walk-1"
+
+
+class Walk:
+    """One user with a placed chip, and what changes it."""
+
+    def __init__(self, running: Running, person: Person, chip_id: str) -> None:
+        self.running, self.person, self.chip_id = running, person, chip_id
+
+    async def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        more = {} if body is None else {"json": body}
+        headers = {**(headers or self.person.headers), "X-Request-ID": REQUEST_ID}
+        return await self.running.client.request(method, f"/api/v1{path}", headers=headers, **more)
+
+
+async def register(walk: Walk) -> httpx.Response:
+    body = {"name": "Bia", "email": f"{uuid.uuid4().hex}@x.com.br", "password": PASSWORD}
+    return await walk.send("POST", "/auth/register", {**body, "phone": "+5511999999999"})
+
+
+async def login(walk: Walk) -> httpx.Response:
+    return await walk.send("POST", "/auth/login", {"email": walk.person.email, "password": PASSWORD})
+
+
+async def reconnect(walk: Walk) -> httpx.Response:
+    return await walk.send("POST", f"/chips/{walk.chip_id}/reconnect", {"fresh": True})
+
+
+# operationId -> the action on record, and a request that succeeds and changes something.
+WALK: Final[dict[str, tuple[str, Callable[[Walk], Awaitable[httpx.Response]]]]] = {
+    "register": ("account.register", register),
+    "login": ("account.login", login),
+    "changeMe": ("account.change", lambda walk: walk.send("PUT", "/users/me", {"name": "Bia Lima"})),
+    "createChip": ("chip.create", lambda walk: walk.send("POST", "/chips", {"alias": "suporte"})),
+    "disconnectChip": (
+        "chip.disconnect",
+        lambda walk: walk.send("POST", f"/chips/{walk.chip_id}/disconnect"),
+    ),
+    "reconnectChip": ("chip.reconnect", reconnect),
+    "getContainerAccess": (
+        "container.access",
+        lambda walk: walk.send("GET", f"/containers/{walk.person.id}/access", headers=OPERATOR),
+    ),
+    "restartContainer": (
+        "container.restart",
+        lambda walk: walk.send("POST", f"/containers/{walk.person.id}/restart", headers=OPERATOR),
+    ),
+    "restartMyContainer": ("container.restart", lambda walk: walk.send("POST", "/me/container/restart")),
+    "deleteChip": ("chip.delete", lambda walk: walk.send("DELETE", f"/chips/{walk.chip_id}")),
+}
+# Nobody asks for these: they tell of what has happened already.
+NO_CHANGE: Final = {"receiveWahaWebhook"}
+
+
+def test_every_route_that_changes_something_is_walked(running_document: dict[str, Any]) -> None:
+    changing = {
+        operation["operationId"]
+        for item in running_document["paths"].values()
+        for method, operation in item.items()
+        if method in ("post", "put", "patch", "delete")
+    }
+    told = "put a row into WALK (or NO_CHANGE, with the reason) for a new route"
+    assert changing - NO_CHANGE - WALK.keys() == set(), told
+    assert changing >= NO_CHANGE
+
+
+@pytest.fixture
+async def running_document(running: Running) -> dict[str, Any]:
+    return with_examples(running.app.openapi_schema.to_schema())
+
+
+@pytest.fixture
+async def walk(running: Running) -> Walk:
+    person = await running.person()
+    chip = await person.chip()
+    await running.daemon.saw(person.id, port=3104)
+    return Walk(running, person, chip["id"])
+
+
+@pytest.mark.parametrize("operation", WALK)
+async def test_a_success_is_one_line(running: Running, walk: Walk, operation: str) -> None:
+    action, ask = WALK[operation]
+    await running.sql("DELETE FROM audit_log")
+    answer = await ask(walk)
+    running.client.cookies.clear()
+    assert answer.status_code < 300, answer.text
+    [line] = await running.sql("SELECT * FROM audit_log")
+    assert line.action == action
+    assert (line.address, line.request_id) == ("127.0.0.1", REQUEST_ID)
+    visitor, operator = operation in ("register", "login"), "Container" in operation and "My" not in operation
+    assert line.actor_kind == ("visitor" if visitor else "operator" if operator else "user")
+    assert line.actor_id == (None if visitor or operator else uuid.UUID(walk.person.id))
+    if operation != "register":
+        assert str(line.user_id) == walk.person.id
+
+
+@pytest.mark.parametrize("operation", WALK.keys() - {"register", "login"})
+async def test_a_refusal_is_no_line(running: Running, walk: Walk, operation: str) -> None:
+    walk.person.token = "not-a-token"
+    await running.sql("DELETE FROM audit_log")
+    _, ask = WALK[operation]
+    if operation in ("getContainerAccess", "restartContainer"):
+        await running.sql("DELETE FROM chips")
+        await running.sql("UPDATE containers SET port = NULL, address = NULL, allocation_id = NULL")
+    assert (await ask(walk)).status_code in (401, 409)
+    assert await running.sql("SELECT * FROM audit_log") == []
+
+
+async def test_refused_logins_are_on_record_without_what_was_typed(running: Running) -> None:
+    person = await running.person()
+    await running.sql("DELETE FROM audit_log")
+    stranger = "errada@empresa.com.br"
+    for email in (person.email, stranger, "minha-senha"):
+        body = {"email": email, "password": "Errada@123"}
+        assert (await running.client.post("/api/v1/auth/login", json=body)).status_code == 401
+    await running.sql("UPDATE users SET suspended_at = now()")
+    body = {"email": person.email, "password": PASSWORD}
+    assert (await running.client.post("/api/v1/auth/login", json=body)).status_code == 403
+    lines = await running.sql("SELECT * FROM audit_log ORDER BY id")
+    assert {line.action for line in lines} == {"account.login_refused"}
+    me = uuid.UUID(person.id)
+    assert [(line.user_id, line.detail) for line in lines] == [
+        (me, {"code": "wrong_login"}),
+        (None, {"code": "wrong_login"}),
+        (None, {"code": "wrong_login"}),
+        (me, {"code": "account_suspended"}),
+    ]
+    told = str(lines)
+    for typed in (stranger, "minha-senha", "Errada@123", PASSWORD):
+        assert typed not in told
+
+
+async def test_no_line_holds_a_secret(running: Running, walk: Walk) -> None:
+    secrets = {PASSWORD, OPERATOR_TOKEN, walk.person.token}
+    for _, ask in WALK.values():
+        answer = await ask(walk)
+        running.client.cookies.clear()
+        if answer.content:
+            body = answer.json()
+            secrets |= {
+                body[name] for name in ("access_token", "refresh_token", "api_key", "key") if name in body
+            }
+    assert len(secrets) >= 8
+    # All that the store keeps of all of it, the log and the kept answers alike.
+    told = str(await running.sql("SELECT * FROM audit_log"))
+    assert "chip.create" in told
+    for secret in secrets:
+        assert secret not in told
+        assert secret[:24] not in told or len(secret) < 24
