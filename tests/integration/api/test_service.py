@@ -155,7 +155,7 @@ async def test_another_origin_may_call_only_when_it_is_listed(start: Start) -> N
         assert asked.headers["access-control-allow-origin"] == ORIGIN
         assert asked.headers["access-control-allow-credentials"] == "true"
         allowed = {name.strip() for name in asked.headers["access-control-allow-headers"].lower().split(",")}
-        assert {
+        assert allowed == {
             "authorization",
             "content-type",
             "x-api-key",
@@ -163,9 +163,23 @@ async def test_another_origin_may_call_only_when_it_is_listed(start: Start) -> N
             "if-none-match",
             "prefer",
             "last-event-id",
-        } <= allowed
+        }
+        methods = {name.strip() for name in asked.headers["access-control-allow-methods"].split(",")}
+        assert methods == {"GET", "POST", "PUT", "DELETE", "OPTIONS"}
         other = await running.client.options("/api/v1/chips", headers={"Origin": "https://evil.test", **ask})
-        assert "access-control-allow-origin" not in other.headers
+        assert not any(name.startswith("access-control") for name in other.headers)
+        evil = await running.client.get("/api/v1/chips", headers={"Origin": "https://evil.test"})
+        assert not any(name.startswith("access-control") for name in evil.headers)
+        assert evil.headers["vary"] == "Origin"
+        for near in (f"{ORIGIN}.evil.test", f"{ORIGIN}:8443", ORIGIN.replace("https", "http"), "null", "*"):
+            answer = await running.client.get("/health", headers={"Origin": near})
+            assert not any(name.startswith("access-control") for name in answer.headers)
+        # What keeps two users apart in a browser's cache stays.
+        person = await running.person()
+        chips = await person.get("/chips", headers={"Origin": ORIGIN})
+        assert chips.headers["vary"] == "Cookie, Authorization, Sec-Fetch-Mode, Origin"
+        unknown = await running.client.options("/api/v1/nowhere", headers={"Origin": ORIGIN, **ask})
+        assert unknown.status_code == 404
         # Errors too, or the page could not read them.
         answer = await running.client.get("/api/v1/chips", headers={"Origin": ORIGIN})
         assert answer.status_code == 401
