@@ -35,14 +35,14 @@ class RequestLimits:
 
     def __init__(self, settings: LimitSettings, cache: Cache, clock: Clock) -> None:
         self._limits = Limits(cache, clock)
-        # Leases keep the polls of open pages off Redis: a process asks once for twenty of them.
-        self._reads = Limit("read", settings.reads, lease=max(1, settings.reads // 30))
+        # Batches keep the polls of open pages off Redis: a process asks once for twenty of them.
+        self._reads = Limit("read", settings.reads, batch=max(1, settings.reads // 30))
         self._writes = Limit("write", settings.writes)
-        self._address = Limit("address", settings.address, lease=max(1, settings.address // 60))
+        self._address = Limit("address", settings.address, batch=max(1, settings.address // 60))
         self._register = Limit("register", settings.register)
         self._key = Limit("key", settings.key)
         self._service_key = Limit(
-            "service_key", settings.service_key, lease=max(1, settings.service_key // 30)
+            "service_key", settings.service_key, batch=max(1, settings.service_key // 30)
         )
         self._login = Limit("login", settings.login, settings.login_window_s)
 

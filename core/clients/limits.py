@@ -1,7 +1,7 @@
 """Limits over all processes: counted in Redis by one small script, and by each process alone while Redis is away.
 
-Two things keep this off the path of most requests. A process takes several at once where the rule says so (`lease`)
-and spends them without asking; and it remembers how long it was refused. So each process grants one lease more than
+Two things keep this off the path of most requests. A process takes several at once where the rule says so (`batch`)
+and spends them without asking; and it remembers how long it was refused. So each process grants one batch more than
 the limit at worst, and a caller who is over the limit costs Redis nothing.
 """
 
@@ -21,11 +21,11 @@ from core.domain.limits import SLOTS, Counter, Limit, slot_length_ms
 # is away a count.
 _REMEMBERED: Final = 50_000
 
-# core/domain/limits.py's `take`, by Redis' clock. ARGV: most, slot length in ms, slots, lease, the time in ms for
+# core/domain/limits.py's `take`, by Redis' clock. ARGV: most, slot length in ms, slots, batch, the time in ms for
 # tests (0 = now). Answers {granted, wait in ms}.
 TAKE: Final = """
 local most, slot_ms = tonumber(ARGV[1]), tonumber(ARGV[2])
-local slots, lease, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local slots, batch, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 if now == 0 then
   local t = redis.call('TIME')
   now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
@@ -42,7 +42,7 @@ for i = 1, #all, 2 do
   end
 end
 if left > 0 then
-  local granted = math.min(lease, math.max(1, math.floor(left / 8)))
+  local granted = math.min(batch, math.max(1, math.floor(left / 8)))
   redis.call('HINCRBY', KEYS[1], string.format('%.0f', slot), granted)
   redis.call('PEXPIRE', KEYS[1], (slots + 1) * slot_ms)
   return {granted, 0}
@@ -69,7 +69,7 @@ return 1
 class _Known:
     """What this process knows of one key; times on its monotonic clock.
 
-    `left`: of the lease, to be spent until `spend_until`. `counter`: its own count while Redis is away.
+    `left`: of the batch, to be spent until `spend_until`. `counter`: its own count while Redis is away.
     """
 
     left: int = 0
@@ -137,7 +137,7 @@ class Limits:
 
     async def _ask(self, limit: Limit, name: str, known: _Known) -> None:
         try:
-            arguments = (limit.most, slot_length_ms(limit), SLOTS, limit.lease, 0)
+            arguments = (limit.most, slot_length_ms(limit), SLOTS, limit.batch, 0)
             answer = await self._cache.run(TAKE, name, *arguments)
             now = self._clock.monotonic()
             if answer is None:

@@ -22,13 +22,13 @@ class Limit(msgspec.Struct, frozen=True):
         name: part of the counter's key, such as `read`.
         most: 0 = no limit.
         window_s: whole seconds.
-        lease: how many a process may take at once and spend alone; 1 = it asks every time.
+        batch: how many a process may take at once and spend alone; 1 = it asks every time.
     """
 
     name: str
     most: int
     window_s: int = 60
-    lease: int = 1
+    batch: int = 1
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -51,14 +51,14 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 def take(counter: Counter, limit: Limit, now_ms: int) -> Taken:
-    """Take up to `limit.lease`; fewer when little is left, so that several processes share the rest evenly."""
+    """Take up to `limit.batch`; fewer when little is left, so that several processes share the rest evenly."""
     slot_ms = slot_length_ms(limit)
     slot = now_ms // slot_ms
     kept = [entry for entry in counter.slots if slot - SLOTS <= entry[0] <= slot]
     left = limit.most - sum(count for _, count in kept)
     if left <= 0:
         return Taken(Counter(tuple(kept)), 0, _wait_ms(kept, limit, left, now_ms))
-    granted = min(limit.lease, max(1, left // 8))
+    granted = min(limit.batch, max(1, left // 8))
     if kept and kept[-1][0] == slot:
         kept[-1] = (slot, kept[-1][1] + granted)
     else:

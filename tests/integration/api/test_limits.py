@@ -67,7 +67,7 @@ async def test_two_applications_count_together(start: Start, redis_url: str) -> 
         person = await one.person()
         twin = Person(person.id, person.email, person.token, two.client)
         told = await codes((person, twin)[n % 2].get("/users/me") for n in range(200))
-        # A lease is two here: two processes may hold one more each than was asked for.
+        # A batch is two here: two processes may hold one more each than was asked for.
         assert 60 - 4 <= told.count(200) <= 60
         assert set(told) == {200, 429}
         writes = await codes((person, twin)[n % 2].delete(f"/chips/{uuid.uuid4()}") for n in range(30))
@@ -209,5 +209,5 @@ async def test_redis_dies_and_each_application_counts_alone(start: Start, mortal
         told = await codes(caller.get("/users/me") for caller in (person, twin) for _ in range(50))
         assert time.monotonic() - began < 3
         assert set(told) == {200, 429}
-        # Each counts to twenty by itself now, and spends what it may still have of a lease.
+        # Each counts to twenty by itself now, and spends what it may still have of a batch.
         assert 40 <= told.count(200) <= 42

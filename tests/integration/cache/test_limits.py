@@ -35,7 +35,7 @@ async def test_the_script_is_the_rule(cache: Cache) -> None:
         counter, now = Counter(), 1_700_000_000_000 + chance.randint(0, 10**7)
         for _ in range(40):
             now += int(chance.random() ** 3 * limit.window_s * 400)
-            arguments = (limit.most, slot_length_ms(limit), SLOTS, limit.lease, now)
+            arguments = (limit.most, slot_length_ms(limit), SLOTS, limit.batch, now)
             told = await cache.run(TAKE, f"story{story}", *arguments)
             taken = take(counter, limit, now)
             counter = taken.counter
@@ -50,16 +50,16 @@ async def test_two_processes_grant_the_limit_together(both: tuple[Limits, Limits
     assert await both[0].take(limit, "somebody else") == 0
 
 
-async def test_leases_grant_a_lease_a_process_more_at_worst(both: tuple[Limits, Limits]) -> None:
-    limit = Limit("leased", 300, lease=20)
+async def test_batches_grant_a_batch_a_process_more_at_worst(both: tuple[Limits, Limits]) -> None:
+    limit = Limit("taken", 300, batch=20)
     outcomes = await asyncio.gather(*(both[n % 2].take(limit, "u") for n in range(800)))
     granted = sum(1 for wait_s in outcomes if wait_s == 0)
     # Nothing is lost either, when both ask all along.
-    assert 300 - 2 * limit.lease <= granted <= 300
+    assert 300 - 2 * limit.batch <= granted <= 300
 
 
-async def test_a_lease_is_one_question(cache: Cache, both: tuple[Limits, Limits]) -> None:
-    limit, asked = Limit("few", 600, lease=20), 0
+async def test_a_batch_is_one_question(cache: Cache, both: tuple[Limits, Limits]) -> None:
+    limit, asked = Limit("few", 600, batch=20), 0
     run = cache.run
 
     async def counted(script: str, key: str, *arguments: float) -> object:

@@ -17,7 +17,7 @@ limits = st.builds(
     name=st.just("x"),
     most=st.integers(1, 40),
     window_s=st.sampled_from([1, 12, 60, 900]),
-    lease=st.integers(1, 20),
+    batch=st.integers(1, 20),
 )
 # In thousandths of the window, so that stories of any window look alike.
 steps = st.lists(st.integers(0, 400), min_size=1, max_size=80)
@@ -56,23 +56,23 @@ def test_waiting_as_long_as_told_is_enough_and_never_endless(
 
 
 @given(limits, starts, steps, st.integers(1, 5))
-def test_processes_that_lease_grant_one_lease_each_too_much_at_most(
+def test_processes_that_take_batches_grant_one_batch_each_too_much_at_most(
     limit: Limit, start: int, gaps: list[int], processes: int
 ) -> None:
     counter = Counter()
-    leased = [0] * processes
+    stock = [0] * processes
     let_in: list[int] = []
     for number, now in enumerate(itertools.accumulate((gap * limit.window_s for gap in gaps), initial=start)):
         mine = number % processes
-        if not leased[mine]:
+        if not stock[mine]:
             taken = take(counter, limit, now)
-            counter, leased[mine] = taken.counter, taken.granted
-        if leased[mine]:
-            leased[mine] -= 1
+            counter, stock[mine] = taken.counter, taken.granted
+        if stock[mine]:
+            stock[mine] -= 1
             let_in.append(now)
     for end in let_in:
         inside = sum(1 for now in let_in if end - limit.window_s * 1000 < now <= end)
-        assert inside <= limit.most + processes * limit.lease
+        assert inside <= limit.most + processes * limit.batch
 
 
 @given(limits, starts, steps)
@@ -87,7 +87,7 @@ def test_what_is_given_back_can_be_taken_again(limit: Limit, start: int, gaps: l
 
 
 def test_who_keeps_to_the_limit_is_never_refused() -> None:
-    limit = Limit("read", 600, 60, lease=20)
+    limit = Limit("read", 600, 60, batch=20)
     # A twelfth less than the limit: the slot that is leaving counts whole.
     gap_ms = 60_000 / (600 * SLOTS / (SLOTS + 1))
     counter = Counter()
