@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from api.limits import UNCOUNTED
-from api.problems import MEDIA_TYPE, TITLES
+from api.problems import MEDIA_TYPE, FieldProblem, problem
 from core.domain.problem_codes import PROBLEM_KINDS
 
 _RETRY_AFTER: Final = {
@@ -55,16 +57,8 @@ def _answer(
     detail = kind.detail
     if errors:
         detail = " | ".join(f"{one['field']}: {one['message']}" for one in errors)
-    shown: dict[str, Any] = {
-        "type": "about:blank",
-        "title": TITLES[kind.status],
-        "status": kind.status,
-        "detail": detail,
-        "code": code,
-        "instance": path,
-    }
-    if errors:
-        shown["errors"] = errors
+    given = [FieldProblem(**one) for one in errors] if errors else None
+    shown = msgspec.to_builtins(problem(kind.status, code, detail, path, errors=given).content)
     answer: dict[str, Any] = {
         "description": description,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": shown}},
