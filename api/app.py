@@ -15,13 +15,14 @@ from litestar.datastructures import State
 
 from api import problems
 from api.access_log import AccessLog
-from api.observed import ObservedHub
+from api.observed import ObservedHub, stand_in
 from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
 from api.services import Services
+from api.streams import StreamLimits, Streams
 from api.tokens import Tokens
 from api.vault import Vault
 from core.clients.cache import Cache
@@ -32,7 +33,7 @@ from core.crypto import Sealer
 from core.settings import Settings
 from core.store.engine import create_engine
 from core.store.look_ins import PostgresLookIns
-from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
+from core.store.notify import INTENTS, LOOKED, OBSERVED, Item, Listener, News
 
 CORS_HEADERS: Final = [
     "Authorization",
@@ -140,34 +141,49 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             qr=qr,
             look_ins=PostgresLookIns(engine),
             looked=looked,
+            streams=Streams(_stream_limits(settings), clock),
         )
 
 
 async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:
     """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again.
 
-    And hear of samples, which only wake those who look.
+    And hear of wishes and samples, which only wake those who look.
     """
     listener = Listener(
-        settings.store.database_url.reveal(), [OBSERVED, LOOKED], application_name="wahafleet api listen"
+        settings.store.database_url.reveal(),
+        [INTENTS, OBSERVED, LOOKED],
+        application_name="wahafleet api listen",
     )
 
     def hear(item: Item) -> None:
         if isinstance(item, News) and item.channel == LOOKED:
             looked.announce(item.payload)
         elif isinstance(item, News):
-            qr.forget_soon(item.payload)
+            if item.channel == OBSERVED:
+                qr.forget_soon(item.payload)
             observed.announce(item.payload)
         else:
             qr.forget_all()
             observed.announce_all()
             looked.announce_all()
 
-    try:
-        await listener.run(hear)
-    except Exception:
-        # Requests look again every second without it.
-        _log.exception("listener_broke")
+    async def listen() -> None:
+        try:
+            await listener.run(hear)
+        except Exception:
+            # Who waits looks again every second without it.
+            _log.exception("listener_broke")
+
+    await asyncio.gather(listen(), stand_in(listener, observed, looked))
+
+
+def _stream_limits(settings: Settings) -> StreamLimits:
+    return StreamLimits(
+        per_user=settings.api.streams_per_user,
+        per_process=settings.api.streams_per_process,
+        life_s=settings.api.stream_life_s,
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

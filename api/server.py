@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
+from litestar import Litestar
 
 from api.app import create_app
 from core import logging
 from core.settings import Settings
+
+
+class _Server(uvicorn.Server):
+    """Streams last for minutes; without this each of them would hold up the end for as long as requests get."""
+
+    def __init__(self, config: uvicorn.Config, app: Litestar) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.services.streams.end_all()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
@@ -15,8 +30,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     Raises SystemExit(1) when the port cannot be bound.
     """
     logging.configure("api")
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         # Our own rule (api/proxies.py): uvicorn would believe whoever calls from this machine.
@@ -28,5 +44,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
         timeout_graceful_shutdown=10,
         # A polling page keeps its connection between two polls.
         timeout_keep_alive=15,
+        # Nobody has to tell us anything over a socket.
+        ws_max_size=4096,
+        ws_per_message_deflate=False,
     )
-    uvicorn.Server(config).run()
+    _Server(config, app).run()
