@@ -20,7 +20,19 @@ from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
-from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
+from api.routes import (
+    accounts,
+    chip_annotations,
+    chips,
+    containers,
+    explain,
+    live,
+    look_ins,
+    pairing,
+    qr_socket,
+    service,
+    webhooks,
+)
 from api.services import Services
 from api.streams import StreamLimits, Streams
 from api.tokens import Tokens
@@ -79,6 +91,14 @@ def create_app(
             chips.disconnect_chip,
             chips.reconnect_chip,
             explain.explain_chip,
+            live.list_chip_events,
+            live.stream_chip,
+            qr_socket.push_qr,
+            pairing.request_pairing_code,
+            pairing.get_chip_proxy,
+            pairing.get_proxy_usage,
+            chip_annotations.put_annotation,
+            chip_annotations.delete_annotation,
             containers.get_container,
             containers.get_container_access,
             look_ins.get_container_stats,

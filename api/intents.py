@@ -25,7 +25,7 @@ async def create(services: Services, user_id: str, alias: str, preference: Prefe
     chip_id = str(uuid.uuid4())
     storage_id = services.settings.job.storage_id
     with services.observed.subscribed(user_id) as news:
-        chip = await _winning(
+        chip = await winning(
             lambda: intents.create_chip(
                 services.engine,
                 services.vault.sealer,
@@ -52,13 +52,13 @@ async def create(services: Services, user_id: str, alias: str, preference: Prefe
 
 async def delete(services: Services, user_id: str, chip_id: str) -> None:
     known = known_id(chip_id)
-    await _winning(lambda: intents.delete_chip(services.engine, user_id, known))
+    await winning(lambda: intents.delete_chip(services.engine, user_id, known))
     await services.qr.forget_chip(known)
 
 
 async def disconnect(services: Services, user_id: str, chip_id: str) -> StoredChip:
     known = known_id(chip_id)
-    chip = await _winning(lambda: intents.disconnect_chip(services.engine, user_id, known))
+    chip = await winning(lambda: intents.disconnect_chip(services.engine, user_id, known))
     await services.qr.forget_chip(known)
     return chip
 
@@ -66,7 +66,7 @@ async def disconnect(services: Services, user_id: str, chip_id: str) -> StoredCh
 async def reconnect(services: Services, user_id: str, chip_id: str, *, fresh: bool) -> StoredChip:
     known = known_id(chip_id)
     storage_id = services.settings.job.storage_id
-    chip = await _winning(
+    chip = await winning(
         lambda: intents.reconnect_chip(
             services.engine,
             services.vault.sealer,
@@ -97,7 +97,7 @@ def known_id(chip_id: str) -> str:
     return parsed
 
 
-async def _winning(accept: Callable[[], Awaitable[T]]) -> T:
+async def winning(accept: Callable[[], Awaitable[T]]) -> T:
     """Once more when another transaction was faster; each try is one whole transaction."""
     for _ in range(_TRIES - 1):
         try:

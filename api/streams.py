@@ -13,7 +13,6 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -116,12 +115,12 @@ class Streams:
             if not self._open[owner]:
                 del self._open[owner]
 
-    async def time_is_up(self, expires_at: datetime | None) -> End:
-        """Returns when a stream that begins now has to end; `expires_at`: when its caller's token does."""
+    async def time_is_up(self, expires_at: float | None) -> End:
+        """Returns when a stream that begins now has to end; `expires_at`: when its caller's token does (Unix time)."""
         left_s = self.limits.life_s
         why = RECONNECT
         if expires_at is not None:
-            token_s = (expires_at - self._clock.now()).total_seconds()
+            token_s = expires_at - self._clock.now().timestamp()
             if token_s < left_s:
                 left_s, why = token_s, TOKEN_EXPIRED
         with contextlib.suppress(TimeoutError):
@@ -153,12 +152,13 @@ async def first_of(*works: Coroutine[Any, Any, Any]) -> Any:
 class EventStream(Stream):
     """Server-sent events of `sources` to one caller.
 
-    `owner`: whose seat it takes. `expires_at`: when the caller's token does; None for who has none that ends.
+    `owner`: whose seat it takes. `expires_at`: when the caller's token does (Unix time); None for who has none
+    that ends.
     A source that ends, ends the stream.
     """
 
     def __init__(
-        self, streams: Streams, owner: str, sources: Sequence[Source], expires_at: datetime | None
+        self, streams: Streams, owner: str, sources: Sequence[Source], expires_at: float | None
     ) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__((), headers=headers, media_type=MEDIA_TYPE)
@@ -184,7 +184,7 @@ class _Asgi(ASGIResponse):
         streams: Streams,
         owner: str,
         sources: Sequence[Source],
-        expires_at: datetime | None,
+        expires_at: float | None,
         *,
         headers: dict[str, str],
         is_head: bool,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -104,7 +103,7 @@ async def test_silence_is_broken_by_a_comment() -> None:
 @pytest.mark.parametrize(("life_s", "token_s", "why"), [(0.05, 60, RECONNECT), (60, 0.05, TOKEN_EXPIRED)])
 async def test_it_ends_in_time_and_says_why(life_s: float, token_s: float, why: Any) -> None:
     caller = Caller()
-    expires_at = CLOCK.now() + timedelta(seconds=token_s)
+    expires_at = CLOCK.now().timestamp() + token_s
     await caller.open(EventStream(streams(life_s=life_s), "ana", [counting(1)], expires_at))
     assert caller.body.endswith(f"event: end\ndata: {msgspec.json.encode(why).decode()}\n\n")
     assert caller.sent[-1]["more_body"] is False
