@@ -12,7 +12,7 @@ from core import logging
 from core.settings import Settings
 
 
-class _Server(uvicorn.Server):
+class ApiServer(uvicorn.Server):
     """Streams last for minutes; without this each of them would hold up the end for as long as requests get."""
 
     def __init__(self, config: uvicorn.Config, app: Litestar) -> None:
@@ -24,14 +24,9 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get 10 s to end.
-
-    Raises SystemExit(1) when the port cannot be bound.
-    """
-    logging.configure("api")
-    app = create_app(settings)
-    config = uvicorn.Config(
+def config_for(app: Litestar, host: str, port: int) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -48,4 +43,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
         ws_max_size=4096,
         ws_per_message_deflate=False,
     )
-    _Server(config, app).run()
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get 10 s to end.
+
+    Raises SystemExit(1) when the port cannot be bound.
+    """
+    logging.configure("api")
+    app = create_app(settings)
+    ApiServer(config_for(app, host, port), app).run()
