@@ -21,6 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from api.routes import qr_socket
 from core.clients.waha import WahaClient
 from core.clients.waha_models import Qr
+from core.errors import Unavailable
+from core.store import queries
 from sandbox.waha.inline import InlineSimulators
 from tests.integration.api.conftest import Running, Start
 from tests.integration.api.fleet import DISCONNECTED, STARTING, WORKING
@@ -256,10 +258,10 @@ async def test_a_store_that_is_away_is_told(running: Running, monkeypatch: pytes
     chip = await person.chip()
 
     async def away(*_: Any) -> None:
-        raise qr_socket.DependencyError("postgres", "planted")
+        raise Unavailable("postgres", "planted")
 
     async with served(running) as base:
-        monkeypatch.setattr(qr_socket.queries, "read_chip", away)
+        monkeypatch.setattr(queries, "read_chip", away)
         async with opened(base, chip["id"], person.headers) as socket:
             code, reason = await closed(socket)
             assert (code, reason.split(".")[0]) == (1013, "Serviço temporariamente indisponível")
