@@ -188,11 +188,14 @@ async def test_a_dead_container_is_a_503_in_time(stage: Stage) -> None:
 
 async def test_a_container_that_hangs_is_a_503_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairing, "_CALL_S", 0.3)
-    ended = asyncio.Event()
+    ended, closed = asyncio.Event(), asyncio.Event()
 
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await ended.wait()
-        writer.close()
+        try:
+            await ended.wait()
+        finally:
+            writer.close()
+            closed.set()
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -206,6 +209,7 @@ async def test_a_container_that_hangs_is_a_503_in_time(stage: Stage, monkeypatch
         assert answer.status_code == 503
         assert time.monotonic() - began < 3
         ended.set()
+        await closed.wait()
 
 
 async def test_a_session_that_is_not_so_far_is_waited_for(stage: Stage) -> None:

