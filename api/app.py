@@ -17,14 +17,27 @@ from api.address_limit import AddressLimit
 from api.cors import Cors
 from api.idempotency import KeptAnswers
 from api.limits import RequestLimits
-from api.observed import ObservedHub
+from api.observed import ObservedHub, stand_in
 from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
-from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
+from api.routes import (
+    accounts,
+    chip_annotations,
+    chips,
+    containers,
+    explain,
+    live,
+    look_ins,
+    pairing,
+    qr_socket,
+    service,
+    webhooks,
+)
 from api.security_headers import SecurityHeaders
 from api.services import Services
+from api.streams import StreamLimits, Streams
 from api.tokens import Tokens
 from api.vault import Vault
 from core.clients.cache import Cache
@@ -35,7 +48,7 @@ from core.crypto import Sealer
 from core.settings import Settings
 from core.store.engine import create_engine
 from core.store.look_ins import PostgresLookIns
-from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
+from core.store.notify import INTENTS, LOOKED, OBSERVED, Item, Listener, News
 
 _log = structlog.get_logger("api")
 
@@ -70,6 +83,14 @@ def create_app(
             chips.disconnect_chip,
             chips.reconnect_chip,
             explain.explain_chip,
+            live.list_chip_events,
+            live.stream_chip,
+            qr_socket.push_qr,
+            pairing.request_pairing_code,
+            pairing.get_chip_proxy,
+            pairing.get_proxy_usage,
+            chip_annotations.put_annotation,
+            chip_annotations.delete_annotation,
             containers.get_container,
             containers.get_container_access,
             look_ins.get_container_stats,
@@ -137,34 +158,49 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             qr=qr,
             look_ins=PostgresLookIns(engine),
             looked=looked,
+            streams=Streams(_stream_limits(settings), clock),
         )
 
 
 async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:
     """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again.
 
-    And hear of samples, which only wake those who look.
+    And hear of wishes and samples, which only wake those who look.
     """
     listener = Listener(
-        settings.store.database_url.reveal(), [OBSERVED, LOOKED], application_name="wahafleet api listen"
+        settings.store.database_url.reveal(),
+        [INTENTS, OBSERVED, LOOKED],
+        application_name="wahafleet api listen",
     )
 
     def hear(item: Item) -> None:
         if isinstance(item, News) and item.channel == LOOKED:
             looked.announce(item.payload)
         elif isinstance(item, News):
-            qr.forget_soon(item.payload)
+            if item.channel == OBSERVED:
+                qr.forget_soon(item.payload)
             observed.announce(item.payload)
         else:
             qr.forget_all()
             observed.announce_all()
             looked.announce_all()
 
-    try:
-        await listener.run(hear)
-    except Exception:
-        # Requests look again every second without it.
-        _log.exception("listener_broke")
+    async def listen() -> None:
+        try:
+            await listener.run(hear)
+        except Exception:
+            # Who waits looks again every second without it.
+            _log.exception("listener_broke")
+
+    await asyncio.gather(listen(), stand_in(listener, observed, looked))
+
+
+def _stream_limits(settings: Settings) -> StreamLimits:
+    return StreamLimits(
+        per_user=settings.api.streams_per_user,
+        per_process=settings.api.streams_per_process,
+        life_s=settings.api.stream_life_s,
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

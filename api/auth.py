@@ -34,12 +34,14 @@ class Principal(msgspec.Struct, frozen=True):
         operator: may use the operator's routes.
         service: a trusted service (campaigns, heat-up), known by its key.
         key_id: the API key that was shown, if one was.
+        expires_at: when the token does, as Unix time; None for what does not end by itself.
     """
 
     account: Account | None
     operator: bool
     service: bool = False
     key_id: str | None = None
+    expires_at: float | None = None
 
 
 async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -108,6 +110,16 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Princi
 
     Raises Unauthenticated with the reason of the first that did not, Forbidden for a suspended account.
     """
+    try:
+        return await authenticate_by_token(connection)
+    except Unauthenticated:
+        if connection.headers.get("x-api-key", "").strip():
+            raise Unauthenticated("API Key inválida.", code="invalid_api_key") from None
+        raise
+
+
+async def authenticate_by_token(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """As `authenticate`, for callers whose API key counts nothing."""
     services = services_of(connection)
     refused: Unauthenticated | None = None
     for token in _tokens(connection):
@@ -121,8 +133,6 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Princi
         if principal.account is not None and principal.account.suspended:
             raise Forbidden(SUSPENDED, code="account_suspended")
         return principal
-    if connection.headers.get("x-api-key", "").strip():
-        raise Unauthenticated("API Key inválida.", code="invalid_api_key")
     raise refused or Unauthenticated("Token de acesso não encontrado.", code="token_missing")
 
 
@@ -151,4 +161,5 @@ async def _principal(services: Services, token: str) -> Principal:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
-    return Principal(account, operator=by_list or (claims.role or account.role) == _OPERATOR)
+    operator = by_list or (claims.role or account.role) == _OPERATOR
+    return Principal(account, operator=operator, expires_at=claims.expires_at)

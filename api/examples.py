@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api import examples_live
 from api.problems import problem
 
 _USER_ID: Final = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
@@ -90,6 +91,7 @@ BODIES: Final[Mapping[str, Any]] = {
     "changeMe": {"name": "Ana S. Souza", "company_name": None},
     "createChip": {"alias": "vendas"},
     "reconnectChip": {"fresh": False},
+    **examples_live.BODIES,
     "receiveWahaWebhook": {
         "id": "evt_01aaaaaaaaaaaaaaaaaaaaaaaa",
         "timestamp": 1741249702485,
@@ -116,6 +118,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
     },
     "disconnectChip": _chip("DISCONNECTED", "disconnecting", "WORKING"),
     "reconnectChip": _WAITING,
+    **examples_live.ANSWERS,
     "explainChip": {
         "chip_id": _CHIP_ID,
         "status": "WAITING_QR",
@@ -243,6 +246,7 @@ _COMMON: Final[Mapping[int, tuple[str, str]]] = {
     409: ("container_not_placed", "O container ainda não tem porta. Tente novamente em instantes."),
     413: ("body_too_large", "O corpo da requisição é grande demais."),
     422: ("invalid_input", "Apelido: Use de 3 a 100 caracteres."),
+    429: ("too_many_requests", "Muitas requisições. Tente novamente em 12 segundos."),
     503: ("service_unavailable", "Serviço temporariamente indisponível. Tente novamente em instantes."),
 }
 _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
@@ -269,6 +273,7 @@ _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
     ("getMyContainer", 404): ("container_not_found", "Container não encontrado."),
     ("restartMyContainer", 404): ("container_not_found", "Container não encontrado."),
     ("restartMyContainer", 409): _RESTART_EARLY,
+    **examples_live.SPECIAL,
     ("receiveWahaWebhook", 401): ("bad_signature", "Assinatura do webhook inválida."),
 }
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -278,13 +283,19 @@ _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "createChip": ("alias", "Use de 3 a 100 caracteres."),
     "reconnectChip": ("fresh", "Valor de tipo inválido."),
     "getContainerLogs": ("lines", "Use um número de 1 a 2000."),
+    **examples_live.FIELDS,
 }
 
 
 def example_problem(operation: str, status: int, path: str) -> dict[str, Any]:
     """The error that a route gives most likely with this status."""
     code, detail = _SPECIAL.get((operation, status)) or _COMMON[status]
-    body = problem(status, code, detail, path.replace("{chip_id}", _CHIP_ID).replace("{user_id}", _USER_ID))
+    body = problem(
+        status,
+        code,
+        detail,
+        path.replace("{chip_id}", _CHIP_ID).replace("{user_id}", _USER_ID).replace("{key}", "heat_up"),
+    )
     shown: dict[str, Any] = {
         name: value
         for name in body.content.__struct_fields__

@@ -28,7 +28,7 @@ async def create(
     chip_id = str(uuid.uuid4())
     storage_id = services.settings.job.storage_id
     with services.observed.subscribed(user_id) as news:
-        chip = await _winning(
+        chip = await winning(
             lambda: intents.create_chip(
                 services.engine,
                 services.vault.sealer,
@@ -56,13 +56,13 @@ async def create(
 
 async def delete(services: Services, user_id: str, chip_id: str, *, actor: Actor) -> None:
     known = known_id(chip_id)
-    await _winning(lambda: intents.delete_chip(services.engine, user_id, known, actor=actor))
+    await winning(lambda: intents.delete_chip(services.engine, user_id, known, actor=actor))
     await services.qr.forget_chip(known)
 
 
 async def disconnect(services: Services, user_id: str, chip_id: str, *, actor: Actor) -> StoredChip:
     known = known_id(chip_id)
-    chip = await _winning(lambda: intents.disconnect_chip(services.engine, user_id, known, actor=actor))
+    chip = await winning(lambda: intents.disconnect_chip(services.engine, user_id, known, actor=actor))
     await services.qr.forget_chip(known)
     return chip
 
@@ -72,7 +72,7 @@ async def reconnect(
 ) -> StoredChip:
     known = known_id(chip_id)
     storage_id = services.settings.job.storage_id
-    chip = await _winning(
+    chip = await winning(
         lambda: intents.reconnect_chip(
             services.engine,
             services.vault.sealer,
@@ -104,7 +104,7 @@ def known_id(chip_id: str) -> str:
     return parsed
 
 
-async def _winning(accept: Callable[[], Awaitable[T]]) -> T:
+async def winning(accept: Callable[[], Awaitable[T]]) -> T:
     """Once more when another transaction was faster; each try is one whole transaction."""
     for _ in range(_TRIES - 1):
         try:

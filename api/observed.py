@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Never
+
+from core.store.notify import Listener
 
 POLL_S: Final = 1.0
 
@@ -50,3 +52,12 @@ async def looks(event: asyncio.Event, wait_s: float) -> AsyncIterator[None]:
                 await event.wait()
         event.clear()
         yield
+
+
+async def stand_in(listener: Listener, *hubs: ObservedHub) -> Never:
+    """While `listener` hears nothing, everybody looks every second: one timer for all who wait."""
+    while True:
+        await asyncio.sleep(POLL_S)
+        if not listener.is_listening:
+            for hub in hubs:
+                hub.announce_all()

@@ -20,6 +20,7 @@ from api.openapi_common import with_common
 from api.problems import MEDIA_TYPE, Problem
 
 SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
+SERVICE_SECURED: Final[list[dict[str, list[str]]]] = [{"api_key": []}, {"operator": []}]
 OPTIONAL_BODIES: Final = frozenset({"reconnectChip"})
 
 _MEANINGS: Final[Mapping[int, str]] = {
@@ -31,6 +32,7 @@ _MEANINGS: Final[Mapping[int, str]] = {
     409: "It cannot be had in the present state",
     413: "The body is too large",
     422: "One or more fields are not valid",
+    429: "Too many at a time; try again after `Retry-After` seconds",
     503: "The store is away; try again after `Retry-After` seconds",
 }
 
@@ -45,6 +47,10 @@ def errors(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+# The answer of a route whose body lasts.
+STREAMED: Final = ResponseSpec(
+    str, description="Server-sent events", media_type="text/event-stream", generate_examples=False
+)
 USER_ERRORS: Final = errors(401, 403, 503)
 CHIP_ERRORS: Final = errors(401, 403, 404, 503)
 
@@ -62,6 +68,7 @@ def config() -> OpenAPIConfig:
             Tag("chips", "WhatsApp numbers: wishes and what became of them"),
             Tag("containers", "For operators"),
             Tag("me", "What belongs to the caller"),
+            Tag("services", "For trusted services, by their key"),
             Tag("webhooks", "From WAHA"),
             Tag("service", "For those who run it"),
         ],
@@ -71,6 +78,7 @@ def config() -> OpenAPIConfig:
                     type="apiKey", name="whago_access_token", security_scheme_in="cookie"
                 ),
                 "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                "api_key": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
                 "operator": SecurityScheme(
                     type="http", scheme="bearer", description="The operator's token, or an operator's JWT"
                 ),

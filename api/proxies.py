@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from litestar.connection import ASGIConnection
 
@@ -27,6 +28,14 @@ class TrustedProxies:
                 return forwarded.split(",", 1)[0].strip().lower() == "https"
         return connection.scope.get("scheme") == "https"
 
+    def host(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+        """Host and port that the caller asked for."""
+        if self._trusts_sender(connection):
+            forwarded = connection.headers.get("x-forwarded-host", "").split(",", 1)[0].strip()
+            if forwarded:
+                return forwarded
+        return connection.headers.get("host", "")
+
     def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
         """The nearest address in the chain that is no proxy of ours."""
         address = connection.client.host if connection.client else ""
@@ -48,3 +57,27 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(parsed in network for network in self._networks)
+
+
+def is_own_origin(
+    connection: ASGIConnection[Any, Any, Any, Any], proxies: TrustedProxies, allowed: tuple[str, ...]
+) -> bool:
+    """Whether a page of ours, or one of the origins `allowed`, opened this socket.
+
+    CORS does not hold for sockets: a browser sends its cookies along whatever page opens one, and says `Origin`.
+    Who sends none is no browser. The scheme is left aside: TLS often ends before us.
+    """
+    origin = connection.headers.get("origin", "").strip().lower()
+    if not origin or origin in {one.strip().rstrip("/").lower() for one in allowed}:
+        return True
+    try:
+        host = urlsplit(origin).netloc
+    except ValueError:
+        return False
+    return bool(host) and _without_port(host) == _without_port(proxies.host(connection))
+
+
+def _without_port(host: str) -> str:
+    """As it is, but for the ports that a scheme means without saying."""
+    host = host.strip().lower()
+    return host.removesuffix(":443").removesuffix(":80")

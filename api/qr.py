@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -19,7 +19,7 @@ from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
 from core.clients.qr_cache import CachedQr, QrCache
-from core.clients.waha import KEY_REJECTED, WahaClients, WrongState
+from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
 from core.clock import Clock
 from core.domain.facts import Endpoint, WahaStatus
 from core.domain.names import session_name
@@ -28,6 +28,8 @@ from core.domain.views import StoredChip
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from core.store import queries
 from core.store.engine import Engine
+
+T = TypeVar("T")
 
 # A poll's answer is due within 2 s; what is left is for the store and the network.
 _PATIENCE_S: Final = 1.4
@@ -149,23 +151,35 @@ class QrDesk:
             await self._codes.put(chip.id, found)
         return msgspec.json.encode(found)
 
+    async def pairing_code(self, chip: StoredChip, phone: str, timeout_s: float) -> str:
+        """A pairing code for `phone` (digits with country code), kept nowhere.
+
+        Raises WrongState while the session shows no QR, and DependencyError as the client does.
+        """
+        name = session_name(chip.id)
+        return await self._asked(chip.user_id, lambda client: client.request_code(name, phone, timeout_s))
+
     async def _fetch(self, chip: StoredChip) -> CachedQr:
+        return await self._asked(chip.user_id, lambda client: self._ask(client, chip))
+
+    async def _asked(self, user_id: str, ask: Callable[[WahaClient], Awaitable[T]]) -> T:
         """Ask the container; when it does not answer, believe the store once more about where it is."""
-        access = await self._access(chip.user_id)
+        access = await self._access(user_id)
         try:
-            return await self._ask(access, chip)
+            return await ask(self._at(access))
         except (Unavailable, Rejected, Missing) as error:
             if isinstance(error, Rejected) and error.code != KEY_REJECTED:
                 raise
-            await self.forget(chip.user_id)
-            again = await self._access(chip.user_id)
+            await self.forget(user_id)
+            again = await self._access(user_id)
             if again == access:
                 raise
-            return await self._ask(again, chip)
+            return await ask(self._at(again))
 
-    async def _ask(self, access: _Access, chip: StoredChip) -> CachedQr:
-        endpoint = access.endpoint
-        client = self._waha.at(endpoint.address, endpoint.port, access.api_key)
+    def _at(self, access: _Access) -> WahaClient:
+        return self._waha.at(access.endpoint.address, access.endpoint.port, access.api_key)
+
+    async def _ask(self, client: WahaClient, chip: StoredChip) -> CachedQr:
         try:
             code = await client.qr(session_name(chip.id), timeout_s=_CALL_TIMEOUT_S)
         except WrongState as error:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import uvicorn
+from litestar import Litestar
 
 from api.app import create_app
 from core import logging
 from core.settings import Settings
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get 10 s to end.
+class ApiServer(uvicorn.Server):
+    """Streams last for minutes; without this each of them would hold up the end for as long as requests get."""
 
-    Raises SystemExit(1) when the port cannot be bound.
-    """
-    logging.configure("api")
-    uvicorn.Server(configured(create_app(settings), host, port)).run()
+    def __init__(self, config: uvicorn.Config, app: Litestar) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.services.streams.end_all()
+        await super().shutdown(sockets)
 
 
 def configured(app: Any, host: str, port: int) -> uvicorn.Config:
@@ -39,4 +44,17 @@ def configured(app: Any, host: str, port: int) -> uvicorn.Config:
         timeout_graceful_shutdown=10,
         # A polling page keeps its connection between two polls.
         timeout_keep_alive=15,
+        # Nobody has to tell us anything over a socket.
+        ws_max_size=4096,
+        ws_per_message_deflate=False,
     )
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get 10 s to end.
+
+    Raises SystemExit(1) when the port cannot be bound.
+    """
+    logging.configure("api")
+    app = create_app(settings)
+    ApiServer(configured(app, host, port), app).run()

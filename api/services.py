@@ -12,6 +12,7 @@ from api.observed import ObservedHub
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
+from api.streams import Streams
 from api.tokens import Tokens
 from api.vault import Vault
 from core.clients.cache import Cache
@@ -25,7 +26,7 @@ from core.store.look_ins import PostgresLookIns
 class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
-    `observed`: news of passes. `looked`: of samples of containers that somebody looks into.
+    `observed`: news of wishes and passes. `looked`: of samples of containers that somebody looks into.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class Services:
     qr: QrDesk
     look_ins: PostgresLookIns
     looked: ObservedHub
+    streams: Streams
 
     @property
     def proxy_enabled(self) -> bool:

@@ -20,10 +20,16 @@ _OPTIONS: Final[Any] = {"require": ["exp"], "verify_aud": False, "verify_iat": F
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a valid access token says. `user_id` may belong to nobody; None when it cannot belong to anybody."""
+    """What a valid access token says.
+
+    Attributes:
+        user_id: may belong to nobody; None when it cannot belong to anybody.
+        expires_at: Unix time.
+    """
 
     user_id: str | None
     role: str | None
+    expires_at: float
 
 
 class TokenPair(msgspec.Struct, frozen=True):
@@ -61,7 +67,9 @@ class Tokens:
         subject, role = claims.get("sub"), claims.get("role")
         if subject is None or subject == "":
             raise Unauthenticated("Token sem identificador de usuário.", code="token_without_subject")
-        return Claims(parse_id(str(subject)), role if isinstance(role, str) else None)
+        return Claims(
+            parse_id(str(subject)), role if isinstance(role, str) else None, float(int(claims["exp"]))
+        )
 
     def _encode(self, user_id: str, type_: str, now: datetime, life_s: int) -> str:
         issued = int(now.timestamp())

@@ -101,6 +101,9 @@ class ApiSettings(msgspec.Struct, frozen=True):
     operators: tuple[str, ...]
     operator_token: Secret | None
     body_limit_bytes: int
+    streams_per_user: int = 20
+    streams_per_process: int = 2000
+    stream_life_s: float = 300
 
 
 class LimitSettings(msgspec.Struct, frozen=True):
@@ -234,6 +237,9 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             operators=reader.items("WAHAFLEET_OPERATORS"),
             operator_token=reader.optional_secret("WAHAFLEET_OPERATOR_TOKEN"),
             body_limit_bytes=reader.whole("WAHAFLEET_BODY_LIMIT_BYTES", least=1024, most=1_048_576),
+            streams_per_user=reader.whole("WAHAFLEET_STREAMS_PER_USER", least=1, most=10_000),
+            streams_per_process=reader.whole("WAHAFLEET_STREAMS_PER_PROCESS", least=1, most=100_000),
+            stream_life_s=reader.number("WAHAFLEET_STREAM_LIFE_S", least=1, most=3600),
         ),
         loop=LoopSettings(
             egress=egress(reader),

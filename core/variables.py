@@ -130,6 +130,13 @@ VARIABLES: Final = (
     _v("WAHAFLEET_LIMIT_LOGIN_WINDOW_S", "900", "See WAHAFLEET_LIMIT_LOGIN."),
     _v("WAHAFLEET_BODY_LIMIT_BYTES", "65536", "Largest request body, webhooks aside."),
     _v(
+        "WAHAFLEET_STREAMS_PER_USER",
+        "20",
+        "Live streams and sockets one user may have open at one API process.",
+    ),
+    _v("WAHAFLEET_STREAMS_PER_PROCESS", "2000", "Live streams and sockets that one API process keeps open."),
+    _v("WAHAFLEET_STREAM_LIFE_S", "300", "After which a live stream ends and its client opens it again."),
+    _v(
         "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
     ),
     _v("WAHAFLEET_WORKERS", "16", "Passes that one daemon runs at a time."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +31,7 @@ _STATUS_EVENT: Final = "session.status"
 _KEPT: Final = ("id", "timestamp", "event", "session", "metadata", "engine", "environment")
 
 
+@dataclass
 class WebhookOperation(Operation):
     """The body is read raw for its signature, so the framework cannot know its shape."""
 

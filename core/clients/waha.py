@@ -222,10 +222,11 @@ class WahaClient:
             raise Unavailable(SYSTEM, "the QR call gave no PNG image", code="waha_answer_unreadable")
         return Qr(answer.body)
 
-    async def request_code(self, name: str, phone: str) -> str:
+    async def request_code(self, name: str, phone: str, timeout_s: float | None = None) -> str:
         """A pairing code `XXXX-XXXX` for `phone` (digits with country code). Raises WrongState."""
         path = f"/api/{quote(name, safe='')}/auth/request-code"
-        answer = await self._call("POST", path, body={"phoneNumber": phone}, about=name)
+        body = {"phoneNumber": phone}
+        answer = await self._call("POST", path, body=body, timeout_s=timeout_s, about=name)
         return self._decode(answer, WireCode).code
 
     # Inner

@@ -143,6 +143,51 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
             "Esta requisição já foi executada, mas a resposta se perdeu. Consulte o estado atual.",
             "Read what there is now; send it again under a new key only if it is not there.",
         ),
+        "chip_connected": ProblemKind(
+            409,
+            "O chip já está conectado. Desconecte-o antes de parear outro aparelho.",
+            "Disconnect the chip first, or leave it as it is.",
+        ),
+        "chip_not_pairable": ProblemKind(
+            409,
+            "O chip não pode ser pareado agora. Veja a situação do chip e tente novamente.",
+            "`GET /chips/{id}/explain` says what holds it up and who can help.",
+        ),
+        "passkey_required": ProblemKind(
+            409,
+            "O WhatsApp pediu uma chave de acesso (passkey). Confirme no celular que tem este número.",
+            "Confirm on the phone; no code is needed.",
+        ),
+        "pairing_refused": ProblemKind(
+            409,
+            "O WhatsApp não aceitou gerar um código para este número. Confira o número ou use o QR Code.",
+            "Check the number, or pair by QR.",
+        ),
+        "annotation_key": ProblemKind(
+            422,
+            "Chave: A chave node é reservada; use outra, sem o prefixo waha.",
+            "Choose a key of letters, digits, `_`, `.` and `-` that is none of ours and does not begin with `waha`.",
+        ),
+        "annotation_value": ProblemKind(
+            422,
+            "O JSON contém um valor que não pode ser guardado: use textos sem o caractere nulo, números de até "
+            "64 bits e no máximo 32 níveis.",
+            "Leave out NUL characters, numbers beyond 64 bits and deeper nesting.",
+        ),
+        "annotation_too_large": ProblemKind(
+            413, "A anotação passa de 16 KiB; guarde menos dados.", "Keep at most 16 KiB under one key."
+        ),
+        "annotations_full": ProblemKind(
+            409,
+            "O chip já guarda anotações demais (até 32 chaves e 64 KiB); remova alguma antes.",
+            "Delete annotations that nobody needs.",
+        ),
+        "too_many_streams": ProblemKind(
+            429,
+            "Muitas conexões ao vivo abertas ao mesmo tempo. Feche outra aba ou conexão e tente de novo em "
+            "10 segundos.",
+            "Close streams or sockets that nobody reads; one chip needs one.",
+        ),
         # General, where nothing more particular fits
         "not_found": ProblemKind(404, "Não encontrado.", "Check the id."),
         "unauthenticated": ProblemKind(401, "Não autenticado.", _LOG_IN),

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from core.crypto import Sealer
 from core.domain.actor import Actor
 from core.domain.desired import Consent, Wanted
+from core.domain.pairing import NewestWish, is_asked_already, refuse_pairing
 from core.domain.quota import Refusal, Standing, refusal, refusal_text
 from core.domain.views import StoredChip, reconnect_is_under_way
 from core.errors import Conflict, NotFound, QuotaExceeded
@@ -124,6 +125,33 @@ async def reconnect_chip(
         await record_change(
             connection, actor, "chip.reconnect", user_id=user_id, target=chip_id, detail=asked
         )
+        return await _accepted(connection, user_id, chip_id)
+
+
+async def ask_pairing(
+    engine: AsyncEngine, sealer: Sealer, storage_id: str, *, user_id: str, chip_id: str, actor: Actor
+) -> StoredChip:
+    """Wish the chip connected for a pairing code: it buys QR sets and consents as a press on Conectar does.
+
+    Nothing changes while such a wish is still on its way, so asking again does not begin all anew. Raises
+    NotFound; Conflict (`chip_connected`, `chip_not_pairable`).
+    """
+    async with transaction(engine) as connection:
+        chip = await _locked(connection, user_id, chip_id)
+        refuse_pairing(chip)
+        query = select(chips.c.consent, chips.c.intent_at).where(
+            chips.c.id == chip_id, chips.c.user_id == user_id
+        )
+        newest = (await connection.execute(query)).one()
+        if is_asked_already(chip, NewestWish(newest.consent, newest.intent_at)):
+            return chip
+        await ensure_container(connection, user_id, sealer, storage_id)
+        generation = await _wish(
+            connection, user_id, chip_id, wanted=Wanted.CONNECTED.value, consent=Consent.PRESS.value
+        )
+        text = "Código de pareamento solicitado."
+        await record(connection, user_id, chip_id, generation, "reconnect", "pairing_requested", text)
+        await record_change(connection, actor, "chip.pairing_code", user_id=user_id, target=chip_id)
         return await _accepted(connection, user_id, chip_id)
 
 
