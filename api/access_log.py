@@ -14,11 +14,12 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from api.metrics import Metrics
 from api.problems import internal_error, send_problem
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Asked every few seconds by machines; a line each would bury the rest.
-_QUIET: Final = frozenset({"/health", "/health/live", "/health/ready"})
+_QUIET: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
 _log = structlog.get_logger("api.access")
 
@@ -26,8 +27,9 @@ _log = structlog.get_logger("api.access")
 class AccessLog:
     """Wraps an ASGI application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
@@ -38,12 +40,13 @@ class AccessLog:
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
         began_at = time.perf_counter()
-        status = 0
+        status, streamed = 0, False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
+                streamed = is_event_stream(message["headers"])
                 message["headers"] = [
                     *_with_no_store(message["headers"]),
                     (b"x-request-id", request_id.encode()),
@@ -59,6 +62,8 @@ class AccessLog:
                     raise  # half an answer is out: all that is left is to cut the connection
                 await send_problem(internal_error(scope["path"]), sending)
             finally:
+                took_s = time.perf_counter() - began_at
+                self._metrics.count(scope, status, took_s, streamed=streamed)
                 if scope["path"] not in _QUIET or status >= 400:
                     user = scope.get("user")
                     _log.info(
@@ -66,9 +71,16 @@ class AccessLog:
                         method=scope["method"],
                         path=scope["path"],
                         status=status,
-                        duration_ms=round((time.perf_counter() - began_at) * 1000, 1),
+                        duration_ms=round(took_s * 1000, 1),
                         user_id=getattr(user, "id", None),
                     )
+
+
+def is_event_stream(headers: Any) -> bool:
+    """Whether an answer lasts for as long as somebody reads it."""
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
+    )
 
 
 def _request_id(scope: Any) -> str:

@@ -15,8 +15,10 @@ from api import idempotency, problems
 from api.access_log import AccessLog
 from api.address_limit import AddressLimit
 from api.cors import Cors
+from api.fleet_hub import FleetHub
 from api.idempotency import KeptAnswers
 from api.limits import RequestLimits
+from api.metrics import Metrics
 from api.observed import ObservedHub, stand_in
 from api.openapi import config as openapi_config
 from api.passwords import Passwords
@@ -27,7 +29,9 @@ from api.routes import (
     chip_annotations,
     chips,
     containers,
+    containers_admin,
     explain,
+    fleet,
     live,
     look_ins,
     pairing,
@@ -47,8 +51,9 @@ from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.settings import Settings
 from core.store.engine import create_engine
+from core.store.fleet_control import EVERYBODY
 from core.store.look_ins import PostgresLookIns
-from core.store.notify import INTENTS, LOOKED, OBSERVED, Item, Listener, News
+from core.store.notify import FLEET, INTENTS, LOOKED, OBSERVED, Item, Listener, News
 
 _log = structlog.get_logger("api")
 
@@ -60,7 +65,7 @@ def create_app(
 
     `hasher`: argon2id parameters, the library's defaults unless given.
     """
-    clock = clock or SystemClock()
+    clock, metrics = clock or SystemClock(), Metrics()
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -83,6 +88,15 @@ def create_app(
             chips.disconnect_chip,
             chips.reconnect_chip,
             explain.explain_chip,
+            fleet.get_fleet,
+            fleet.stream_fleet,
+            fleet.get_fleet_plan,
+            fleet.pause_fleet,
+            fleet.resume_fleet,
+            containers_admin.list_all_containers,
+            containers_admin.cleanup_containers,
+            containers_admin.put_container,
+            containers_admin.delete_container_of,
             live.list_chip_events,
             live.stream_chip,
             qr_socket.push_qr,
@@ -102,7 +116,7 @@ def create_app(
         ],
     )
     app = Litestar(
-        route_handlers=[v1, service.health, service.live, service.ready],
+        route_handlers=[v1, service.health, service.live, service.ready, service.metrics],
         lifespan=[lifespan],
         state=State(),
         exception_handlers=problems.HANDLERS,
@@ -115,7 +129,9 @@ def create_app(
     )
     # From the inside out: who is over the limit of an address is told so by an answer like all others.
     limited = Cors(AddressLimit(KeptAnswers(app.asgi_handler)), settings.api.cors_origins)
-    app.asgi_handler = SecurityHeaders(AccessLog(limited))
+    app.asgi_handler = SecurityHeaders(AccessLog(limited, metrics))
+    metrics.watch(app)
+    app.state.metrics = metrics
     return app
 
 
@@ -142,8 +158,10 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
-        observed, looked = ObservedHub(), ObservedHub()
-        stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, looked, qr)))
+        observed, looked, watched = ObservedHub(), ObservedHub(), FleetHub()
+        stack.push_async_callback(
+            _ended, asyncio.create_task(_listen(settings, observed, looked, watched, qr))
+        )
         yield Services(
             settings=settings,
             clock=clock,
@@ -159,31 +177,38 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             look_ins=PostgresLookIns(engine),
             looked=looked,
             streams=Streams(_stream_limits(settings), clock),
+            fleet=watched,
         )
 
 
-async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:
+async def _listen(
+    settings: Settings, observed: ObservedHub, looked: ObservedHub, watched: FleetHub, qr: QrDesk
+) -> None:
     """Hear what passes wrote: wake those who wait for it, and read the endpoint from the store again.
 
     And hear of wishes and samples, which only wake those who look.
     """
     listener = Listener(
         settings.store.database_url.reveal(),
-        [INTENTS, OBSERVED, LOOKED],
+        [INTENTS, OBSERVED, LOOKED, FLEET],
         application_name="wahafleet api listen",
     )
 
     def hear(item: Item) -> None:
         if isinstance(item, News) and item.channel == LOOKED:
             looked.announce(item.payload)
+        elif isinstance(item, News) and (item.channel == FLEET or item.payload == EVERYBODY):
+            watched.announce_fleet()
         elif isinstance(item, News):
             if item.channel == OBSERVED:
                 qr.forget_soon(item.payload)
             observed.announce(item.payload)
+            watched.announce(item.payload)
         else:
             qr.forget_all()
             observed.announce_all()
             looked.announce_all()
+            watched.announce_all()
 
     async def listen() -> None:
         try:
@@ -192,7 +217,7 @@ async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub
             # Who waits looks again every second without it.
             _log.exception("listener_broke")
 
-    await asyncio.gather(listen(), stand_in(listener, observed, looked))
+    await asyncio.gather(listen(), stand_in(listener, observed, looked, watched))
 
 
 def _stream_limits(settings: Settings) -> StreamLimits:

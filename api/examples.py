@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api import examples_live
+from api import examples_live, examples_operators
 from api.problems import problem
 
 _USER_ID: Final = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
@@ -78,6 +78,7 @@ _RESTART_EARLY: Final = (
 )
 
 BODIES: Final[Mapping[str, Any]] = {
+    **examples_operators.BODIES,
     "register": {
         "name": "Ana Souza",
         "email": "ana@empresa.com.br",
@@ -102,6 +103,7 @@ BODIES: Final[Mapping[str, Any]] = {
 }
 
 ANSWERS: Final[Mapping[str, Any]] = {
+    **examples_operators.ANSWERS,
     "register": _SESSION,
     "login": _SESSION,
     "getMe": _USER,
@@ -171,24 +173,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
         "person": "Nada a fazer: o sistema continua sozinho.",
     },
     "receiveWahaWebhook": {"status": "stored"},
-    "getContainer": {
-        "user_id": _USER_ID,
-        "container_name": f"waha_plus_user_{_USER_ID}",
-        "container_id": "5f0c1c7e-7a8a-4a53-b4ac-0d9c8f4a1e0b",
-        "job": f"waha_plus_user_{_USER_ID}",
-        "node": "host-1",
-        "address": "10.0.0.11",
-        "port": 3100,
-        "base_url": "http://10.0.0.11:3100",
-        "status": "running",
-        "phase": "ready",
-        "reason": None,
-        "image": "devlikeapro/waha:gows-2026.7.1",
-        "engine": "GOWS",
-        "epoch": 1,
-        "chips": 1,
-        "created_at": _TIME,
-    },
+    "getContainer": examples_operators.CONTAINER,
     "getContainerAccess": {
         "user_id": _USER_ID,
         "address": "10.0.0.11",
@@ -229,6 +214,10 @@ ANSWERS: Final[Mapping[str, Any]] = {
         "chips": 1,
         "created_at": _TIME,
     },
+    "metrics": (
+        "# TYPE wahafleet_api_requests_total counter\n"
+        'wahafleet_api_requests_total{method="GET",route="/api/v1/chips",status="200"} 12.0\n'
+    ),
     "health": {"status": "ok", "service": "wahafleet-api"},
     "live": {"status": "ok", "service": "wahafleet-api"},
     "ready": {"status": "ok", "service": "wahafleet-api", "dependencies": {"store": "ok", "cache": "ok"}},
@@ -250,6 +239,7 @@ _COMMON: Final[Mapping[int, tuple[str, str]]] = {
     503: ("service_unavailable", "Serviço temporariamente indisponível. Tente novamente em instantes."),
 }
 _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
+    **examples_operators.SPECIAL,
     ("register", 400): ("email_taken", "Este email já está cadastrado."),
     ("register", 422): ("invalid_input", "Telefone: Telefone inválido. Use formato +5511999999999."),
     ("login", 401): ("wrong_login", "Email ou senha incorretos."),
@@ -277,6 +267,7 @@ _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
     ("receiveWahaWebhook", 401): ("bad_signature", "Assinatura do webhook inválida."),
 }
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
+    **examples_operators.FIELDS,
     "register": ("phone", "Telefone inválido. Use formato +5511999999999."),
     "login": ("password", "Campo obrigatório."),
     "changeMe": ("document", "CPF ou CNPJ inválido. Confira os números digitados."),

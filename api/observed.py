@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Final, Never
+from typing import Final, Never, Protocol
 
 from core.store.notify import Listener
 
@@ -54,7 +54,13 @@ async def looks(event: asyncio.Event, wait_s: float) -> AsyncIterator[None]:
         yield
 
 
-async def stand_in(listener: Listener, *hubs: ObservedHub) -> Never:
+class Hub(Protocol):
+    """Somebody to tell that something may have been missed."""
+
+    def announce_all(self) -> None: ...
+
+
+async def stand_in(listener: Listener, *hubs: Hub) -> Never:
     """While `listener` hears nothing, everybody looks every second: one timer for all who wait."""
     while True:
         await asyncio.sleep(POLL_S)

@@ -21,7 +21,7 @@ from api.problems import MEDIA_TYPE, Problem
 
 SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
 SERVICE_SECURED: Final[list[dict[str, list[str]]]] = [{"api_key": []}, {"operator": []}]
-OPTIONAL_BODIES: Final = frozenset({"reconnectChip"})
+OPTIONAL_BODIES: Final = frozenset({"reconnectChip", "pauseFleet", "resumeFleet"})
 
 _MEANINGS: Final[Mapping[int, str]] = {
     400: "Not JSON, or a rule of the service was broken",
@@ -67,6 +67,7 @@ def config() -> OpenAPIConfig:
             Tag("accounts", "Register, log in, one's own account"),
             Tag("chips", "WhatsApp numbers: wishes and what became of them"),
             Tag("containers", "For operators"),
+            Tag("fleet", "For operators: all users at once"),
             Tag("me", "What belongs to the caller"),
             Tag("services", "For trusted services, by their key"),
             Tag("webhooks", "From WAHA"),

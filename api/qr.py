@@ -68,6 +68,7 @@ class QrDesk:
         self._engine = engine
         self._cache = cache
         self._endpoints = endpoints
+        self._hits = self._misses = 0
         self._codes = QrCache(cache, qr_ttl_s, clock=clock)
         self._waha = waha
         self._vault = vault
@@ -110,6 +111,11 @@ class QrDesk:
         await self._codes.drop(chip_id)
         await self._cache.delete(_flight_key(chip_id))
 
+    @property
+    def cache_counts(self) -> tuple[int, int]:
+        """How many codes stood in the cache, and how many had to be fetched, since the process began."""
+        return self._hits, self._misses
+
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]
         for task in running:
@@ -134,7 +140,9 @@ class QrDesk:
         try:
             cached = await self._codes.get(chip.id)
             if cached is not None:
+                self._hits += 1
                 return cached
+            self._misses += 1
             body = await self._cache.single_flight(
                 _flight_key(chip.id), _LANDED_TTL_S, lambda: self._produced(chip), wait_s=_PATIENCE_S
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
+from api.fleet_hub import FleetHub
 from api.limits import RequestLimits
 from api.observed import ObservedHub
 from api.passwords import Passwords
@@ -43,6 +44,7 @@ class Services:
     look_ins: PostgresLookIns
     looked: ObservedHub
     streams: Streams
+    fleet: FleetHub
 
     @property
     def proxy_enabled(self) -> bool:

@@ -56,6 +56,58 @@ def show(target: Target, user: str, *, secrets: bool, output: str) -> None:
             click.echo(f"{name:<15} {'-' if value is None else value}")
 
 
+@container.command("list")
+@click.option("--phase", default=None, help="Only those in this phase, such as waiting.")
+@click.option("--node", default=None, metavar="HOST", help="Only those on this host.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_obj
+def list_(target: Target, phase: str | None, node: str | None, output: str) -> None:
+    """List all containers, by user id."""
+    from urllib.parse import urlencode
+
+    given = {name: value for name, value in (("phase", phase), ("node", node)) if value is not None}
+    path: str | None = f"/containers?{urlencode({**given, 'limit': 200})}"
+    found: list[dict[str, Any]] = []
+    while path is not None:
+        page, path = target.page(path)
+        found += page
+    if output == "json":
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    for one in found:
+        where = f"{one['node']}:{one['port']}" if one["port"] is not None else "-"
+        click.echo(
+            f"{one['user_id']}  {one['phase']:<12} {where:<24} {one['chips']:>2} chips  {one['reason'] or ''}".rstrip()
+        )
+    if not found:
+        click.echo("no containers")
+
+
+@container.command()
+@click.argument("user")
+@click.pass_obj
+def create(target: Target, user: str) -> None:
+    """Keep a container for USER (a user id or e-mail), with or without chips, until it is deleted."""
+    found, made = target.put(f"/containers/{path_part(user)}")
+    click.echo(f"{found['user_id']} {'made' if made else 'was there and is kept'}: {found['phase']}")
+
+
+@container.command()
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(target: Target, user: str, *, yes: bool) -> None:
+    """Remove the container of USER (a user id or e-mail) with ALL chips in it; the account stays."""
+    path = f"/containers/{path_part(user)}"
+    if not yes:
+        found = target.get(path)
+        click.confirm(
+            f"Delete {found['container_name']} and its {found['chips']} chips?", abort=True, err=True
+        )
+    gone = target.delete(path)
+    click.echo(f"{gone['user_id']} removing, with {len(gone['chips_deleted'])} chips")
+
+
 @container.command()
 @click.argument("user")
 @click.pass_obj

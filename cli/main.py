@@ -12,6 +12,7 @@ from cli.audit import audit
 from cli.chip import chip
 from cli.container import container
 from cli.explain import causes, explain
+from cli.fleet import fleet
 from cli.guard import guard
 from cli.jobspec import jobspec
 from cli.orphans import orphans
@@ -36,7 +37,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
 
 
 _PARTS = (up, api, daemon, migrate, settings, jobspec)
-_VERBS = (user, chip, container, rollout, guard, orphans, audit, phone)
+_VERBS = (user, chip, container, fleet, rollout, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)
 for verb in (explain, causes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -84,11 +84,26 @@ class Target:
 
         Raises CommandError with the API's own sentence for anything but 200.
         """
-        return self._asked("GET", path, 200, query)
+        return self._asked("GET", path, (200,), query).json()
 
-    def post(self, path: str) -> Any:
-        """The decoded answer of POST `path`, which is accepted with 202. Raises CommandError as `get` does."""
-        return self._asked("POST", path, 202, {})
+    def page(self, path: str) -> tuple[Any, str | None]:
+        """The decoded answer of GET `path` and the path of the next page, None for the last. Raises as `get`."""
+        answer = self._asked("GET", path, (200,), {})
+        following = answer.links.get("next", {}).get("url")
+        return answer.json(), None if following is None else following.removeprefix("/api/v1")
+
+    def post(self, path: str, *, wanted: int = 202, body: dict[str, Any] | None = None, **query: str) -> Any:
+        """The decoded answer of POST `path`, which is accepted with `wanted`. Raises CommandError as `get` does."""
+        return self._asked("POST", path, (wanted,), query, body).json()
+
+    def put(self, path: str) -> tuple[Any, bool]:
+        """The decoded answer of PUT `path`, and whether something was made. Raises CommandError as `get` does."""
+        answer = self._asked("PUT", path, (200, 201), {})
+        return answer.json(), answer.status_code == 201
+
+    def delete(self, path: str) -> Any:
+        """The decoded answer of DELETE `path`, accepted with 202. Raises CommandError as `get` does."""
+        return self._asked("DELETE", path, (202,), {}).json()
 
     def events(self, path: str, **query: str | int) -> Iterator[str]:
         """The data of each server-sent event of GET `path`, until the API ends it. Raises CommandError."""
@@ -106,21 +121,31 @@ class Target:
         except httpx.HTTPError as error:
             raise self._silent(error) from error
 
-    def _asked(self, method: str, path: str, wanted: int, query: dict[str, str | int]) -> Any:
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        wanted: tuple[int, ...],
+        query: Mapping[str, str | int],
+        body: dict[str, Any] | None = None,
+    ) -> httpx.Response:
         import httpx  # the verbs that run parts of the system do not need it
 
         try:
-            answer = httpx.request(method, params=query, timeout=TIMEOUT_S, **self._to(path))
+            answer = httpx.request(
+                method, params=dict(query) or None, json=body, timeout=TIMEOUT_S, **self._to(path)
+            )
         except httpx.HTTPError as error:
             raise self._silent(error) from error
-        if answer.status_code != wanted:
+        if answer.status_code not in wanted:
             raise CommandError(_refusal(self.url, answer))
         try:
-            return answer.json()
+            answer.json()
         except ValueError:
             raise CommandError(
                 f"{self.url} is no wahafleet API; check the address given with --api."
             ) from None
+        return answer
 
     def _to(self, path: str) -> dict[str, Any]:
         return {

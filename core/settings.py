@@ -104,6 +104,7 @@ class ApiSettings(msgspec.Struct, frozen=True):
     streams_per_user: int = 20
     streams_per_process: int = 2000
     stream_life_s: float = 300
+    host_capacity: int = 100
 
 
 class LimitSettings(msgspec.Struct, frozen=True):
@@ -231,6 +232,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             access_token_s=reader.whole("WAHAFLEET_ACCESS_TOKEN_S", least=60, most=86_400),
             refresh_token_s=reader.whole("WAHAFLEET_REFRESH_TOKEN_S", least=3600, most=31_536_000),
             create_wait_s=reader.number("WAHAFLEET_CREATE_WAIT_S", least=0, most=30),
+            host_capacity=reader.whole("WAHAFLEET_HOST_CAPACITY", least=1, most=65_535),
             status_case=reader.choice("WAHAFLEET_API_STATUS_CASE", ("auto", "upper", "lower")),
             cors_origins=reader.items("WAHAFLEET_CORS_ORIGINS"),
             trusted_proxies=reader.items("WAHAFLEET_TRUSTED_PROXIES"),

@@ -102,6 +102,11 @@ VARIABLES: Final = (
     _v("WAHAFLEET_ACCESS_TOKEN_S", "3600", "Life of an access token."),
     _v("WAHAFLEET_REFRESH_TOKEN_S", "604800", "Life of a refresh token."),
     _v("WAHAFLEET_CREATE_WAIT_S", "4", "How long POST /chips waits for the port or a reason; 0-30."),
+    _v(
+        "WAHAFLEET_HOST_CAPACITY",
+        "100",
+        "Dynamic ports of each host, as Nomad's clients are set up with; what `GET /fleet` counts room with.",
+    ),
     _v("WAHAFLEET_API_STATUS_CASE", "auto", "Letter case of chip status: auto, upper or lower."),
     _v("WAHAFLEET_CORS_ORIGINS", "", "Comma list of origins that may call with credentials."),
     _v(

@@ -21,6 +21,7 @@ from core.domain import actions as act
 from core.domain.actions import STARTS, Action, ChipAction, ContainerAction, Decision, is_start
 from core.domain.desired import Registered
 from core.domain.facts import Endpoint
+from core.domain.fleet_pause import changes_outside
 from core.domain.names import job_id, session_name, variable_path
 from core.domain.pacing import Ask, Pace, Waits
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
@@ -35,11 +36,12 @@ from daemon.waha import Waha, WahaContainers
 
 STORE_TIMEOUT_S: Final = 5.0
 STORAGE_TIMEOUT_S: Final = 10.0
-# Why an action was deferred, unless it is paced. The first two end with the pass, the last one with what
+# Why an action was deferred, unless it is paced. These end with the pass, the last but one with what
 # stands in its way.
 LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
 BLOCKED: Final = "blocked"
+FLEET_PAUSED: Final = "fleet_paused"
 _STORE_ACTIONS: Final = (
     act.AdoptJob,
     act.RemoveContainer,
@@ -112,7 +114,12 @@ class Actor:
         for place, action in enumerate(decision.actions):
             if isinstance(action, _CHIP_ACTIONS):
                 continue
-            result = Result(action, Verdict.DEFERRED, BLOCKED) if blocked else await one.attempt(action)
+            if blocked:
+                result = Result(action, Verdict.DEFERRED, BLOCKED)
+            elif changes_outside(action) and await self._store.is_fleet_paused():
+                result = Result(action, Verdict.DEFERRED, FLEET_PAUSED)
+            else:
+                result = await one.attempt(action)
             results[place] = result
             blocked = blocked or result.verdict is not Verdict.DONE
             unsettled = unsettled or (result.verdict is Verdict.DONE and isinstance(action, _UNSETTLING))
@@ -127,6 +134,10 @@ class Actor:
     ) -> dict[int, Result]:
         hindrances = {place: one.hindrance(action) for place, action in ready.items()}
         sendable = {place: action for place, action in ready.items() if hindrances[place] is None}
+        outside = [place for place, action in sendable.items() if changes_outside(action)]
+        if outside and await self._store.is_fleet_paused():
+            for place in outside:
+                hindrances[place] = Result(sendable.pop(place), Verdict.DEFERRED, FLEET_PAUSED)
         waits = await self._paced(one, held, sendable, decision)
         for place, wait in waits.items():
             action = sendable.pop(place)

@@ -10,12 +10,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from core.domain.desired import Desired, DesiredChip, DesiredContainer, Resources, SpecHashes
+from core.domain.desired import Desired, Resources, SpecHashes
 from core.domain.jobspec import JobspecError
 from core.jobs import WantedJob, wanted_job
 from core.jobspecs import Template
 from core.settings import JobSettings
-from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
+from core.store.interface import ContainerRow, ContainerSecrets, UserSnapshot
+from core.wishes import WantedPrints, desired_of
 
 _FINGERPRINTS_KEPT = 20_000
 _JOBS_KEPT = 64
@@ -91,38 +92,10 @@ class Loader:
 
     def desired(self, snapshot: UserSnapshot) -> Desired:
         """What the user wants, also where no job can be made for them from the settings (`renderable`)."""
-        row = snapshot.container
-        wanted = self._fingerprints(row)
-        return Desired(
-            container=DesiredContainer(
-                user_id=row.user_id,
-                generation=row.generation,
-                wanted_hashes=wanted.hashes if wanted else NO_JOB,
-                wanted_variables_hash=wanted.variables_hash if wanted else "",
-                renderable=wanted is not None,
-                paused=row.paused,
-                isolated=row.isolated_at is not None,
-                key_renewed_for=row.key_renewed_for,
-                restart_generation=row.restart_generation,
-                restart_allocation=row.restart_allocation,
-                restarted_generation=row.restarted_generation,
-                restart_mark=row.restart_mark,
-                registered=row.registered,
-                variables_hash=row.variables_hash,
-                pinned=row.pinned,
-                empty_since=row.empty_since,
-                deleted=row.deleted,
-                phase=row.phase,
-                reason=row.reason,
-                since=row.since,
-                current_allocation=row.current_allocation,
-                release=self.release,
-                superseded=snapshot.newest_release not in (None, self.release),
-                seat=snapshot.seat,
-            ),
-            chips=tuple(_chip(chip) for chip in snapshot.chips),
-            max_chips=row.max_chips,
-        )
+        wanted = self._fingerprints(snapshot.container)
+        prints = None if wanted is None else WantedPrints(wanted.hashes, wanted.variables_hash)
+        superseded = snapshot.newest_release not in (None, self.release)
+        return desired_of(snapshot, prints, release=self.release, superseded=superseded)
 
     def _fingerprints(self, row: ContainerRow) -> _Fingerprints | None:
         """None when no job can be made; said once for each set of inputs, since every pass meets it."""
@@ -178,25 +151,3 @@ def _inputs(row: ContainerRow) -> tuple[object, ...]:
 def generation_of(snapshot: UserSnapshot) -> int:
     """The newest generation that a pass over this snapshot answers."""
     return max([snapshot.container.generation, *(chip.generation for chip in snapshot.chips)])
-
-
-def _chip(row: ChipRow) -> DesiredChip:
-    return DesiredChip(
-        id=row.id,
-        wanted=row.wanted,
-        generation=row.generation,
-        intent_at=row.intent_at,
-        created_at=row.created_at,
-        connected_at=row.connected_at,
-        unlinked_generation=row.unlinked_generation,
-        tries=row.tries,
-        phase=row.phase,
-        reason=row.reason,
-        status=row.status,
-        since=row.since,
-        consent=row.consent,
-        banned=row.banned,
-        released_generation=row.released_generation,
-        memory=row.memory,
-        last_activity_at=row.last_activity_at,
-    )

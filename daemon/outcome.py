@@ -31,6 +31,7 @@ from core.domain.actions import (
 from core.domain.desired import Desired, DesiredChip, Tries
 from core.domain.evidence import EffectSeen
 from core.domain.facts import WahaStatus
+from core.domain.fleet_pause import changes_outside
 from core.domain.states import ChipPhase, Reason, status_word
 
 
@@ -114,6 +115,15 @@ def unsuccessful(results: Sequence[Result]) -> list[EffectSeen]:
         )
         for result in results
         if result.verdict in (Verdict.FAILED, Verdict.REFUSED)
+    ]
+
+
+def sent(results: Sequence[Result]) -> list[str]:
+    """Effects that went out, whatever came of them: what was seen before no longer tells what is next."""
+    return [
+        type(result.action).__name__
+        for result in results
+        if changes_outside(result.action) and result.verdict in (Verdict.DONE, Verdict.FAILED, Verdict.STALE)
     ]
 
 

@@ -26,6 +26,7 @@ from core.domain.desired import Desired
 from core.domain.endpoints import CLIENT_ENDED
 from core.domain.evidence import Evidence, evidence_of
 from core.domain.facts import Observation, Unknown
+from core.domain.looks import Look, look_of
 from core.domain.policy import Policy
 from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
@@ -40,7 +41,7 @@ from daemon.load import Loader, generation_of
 from daemon.mail import Mailroom
 from daemon.metrics import Metrics
 from daemon.observe import Caches, Observer
-from daemon.outcome import PACED, Result, Verdict, opens_next_step, told, unsuccessful
+from daemon.outcome import PACED, Result, Verdict, opens_next_step, sent, told, unsuccessful
 from daemon.refusals import Refusals
 
 _log = structlog.get_logger(__name__)
@@ -180,7 +181,8 @@ class Reconciler:
         container, chips = told(decision, results, desired)
         secret = (snapshot.container.secrets.api_key, snapshot.container.secrets.hook_key)
         evidence = evidence_of(desired, observation, unsuccessful(results), secret)
-        conflict = await self._write(held, snapshot, container, chips, evidence)
+        look = look_of(desired, observation, sent(results), secret)
+        conflict = await self._write(held, snapshot, container, chips, evidence, look)
         self._steps.announce(Step.STATUS_WRITTEN, key)
         if mail_up_to is not None:
             if _dependencies_away(observation):
@@ -211,6 +213,7 @@ class Reconciler:
         container: ContainerStatus,
         chips: Mapping[str, ChipStatus],
         evidence: Evidence,
+        look: Look,
     ) -> bool:
         """The guarded write; settles a port that the ledger has under another allocation's name.
 
@@ -228,6 +231,7 @@ class Reconciler:
                 generation,
                 release_ports_of=freed,
                 evidence=evidence,
+                look=look,
             )
 
         outcome = await write(container)

@@ -66,6 +66,8 @@ class Rollout:
         if view is None:
             return
         self._tell(view)
+        if await self._store.is_fleet_paused():
+            return  # nobody is admitted, and nobody who could not move is late
         before, step = view.control, plan(view, self._limits)
         if not (step.admit or step.late or step.state is not before.state):
             return

@@ -1,9 +1,10 @@
 """The sweep: what was read in bulk is compared with the store, and whoever differs gets a pass.
 
-It changes nothing outside, and one thing in the store: of users whose secrets are gone from Nomad it notes
-that, so that their next pass writes them again. Users at rest make no request at all between two sweeps, and a sweep's requests do
-not depend on their number, but for pages of lists and for the looks that are due: each user at rest has a pass
-once in `look_s`, because what only WAHA knows stands in no list. Those are spread evenly over the period.
+It changes nothing outside, and two things in the store: of users whose secrets are gone from Nomad it notes that,
+so that their next pass writes them again, and it keeps what the lists say of the hosts. Users at rest make no
+request at all between two sweeps, and a sweep's requests do not depend on their number, but for pages of lists and
+for the looks that are due: each user at rest has a pass once in `look_s`, because what only WAHA knows stands in no
+list. Those are spread evenly over the period.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final
 import structlog
 
 from core.clock import Clock
+from core.domain.facts import Known
+from core.domain.host_use import host_uses
 from core.domain.sweep import Listing, Rhythm, by_phase, compare
 from core.store.interface import ReconcileStore
 from daemon.lease import HeldLease
@@ -99,6 +102,8 @@ class Sweep:
             not_read=blind,
             took_s=round(listing.read_s, 3),
         )
+        if isinstance(listing.allocations, Known):
+            await self._store.record_hosts(held.lease, host_uses(listing.allocations.value))
         self._taking_over = False
         if not blind:
             self._last_at = now

@@ -34,25 +34,7 @@ SECURED: Final[list[dict[str, list[str]]]] = [{"operator": []}]
 )
 async def get_container(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Container:
     services = services_of(request)
-    found = await container_of(services, user_id)
-    return Container(
-        user_id=found.user_id,
-        container_name=found.container_name,
-        container_id=found.container_id,
-        job=found.job,
-        node=found.node,
-        address=found.address,
-        port=found.port,
-        base_url=found.base_url,
-        status=found.status,
-        phase=found.phase,
-        reason=found.reason,
-        image=services.settings.job.image,
-        engine=services.settings.job.engine,
-        epoch=found.epoch,
-        chips=found.chips,
-        created_at=found.created_at,
-    )
+    return rendered(services, await container_of(services, user_id))
 
 
 @get(
@@ -85,18 +67,46 @@ async def get_container_access(request: Request[Any, Any, Any], user_id: FromPat
     )
 
 
+def rendered(services: Services, found: ContainerView) -> Container:
+    """As operators see it."""
+    return Container(
+        user_id=found.user_id,
+        container_name=found.container_name,
+        container_id=found.container_id,
+        job=found.job,
+        node=found.node,
+        address=found.address,
+        port=found.port,
+        base_url=found.base_url,
+        status=found.status,
+        phase=found.phase,
+        reason=found.reason,
+        image=services.settings.job.image,
+        engine=services.settings.job.engine,
+        epoch=found.epoch,
+        chips=found.chips,
+        created_at=found.created_at,
+    )
+
+
 async def container_of(services: Services, user: str) -> ContainerView:
     """The container of a user, by id or e-mail. Raises NotFound."""
+    user_id = await user_of(services, user)
+    found = None if user_id is None else await in_time(read_container(services.engine, user_id))
+    if found is None or found.deleted:
+        raise unknown_container()
+    return found
+
+
+async def user_of(services: Services, user: str) -> str | None:
+    """The id behind an id or an e-mail; None for what is neither, or no account's e-mail."""
     user_id = parse_id(user)
     if user_id is None and "@" in user:
         try:
             user_id = await in_time(accounts.find_id(services.engine, clean_email(user)))
         except FieldError:
-            user_id = None
-    found = None if user_id is None else await in_time(read_container(services.engine, user_id))
-    if found is None or found.deleted:
-        raise unknown_container()
-    return found
+            return None
+    return user_id
 
 
 def unknown_container() -> NotFound:

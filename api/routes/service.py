@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from litestar import Request, Response, get
+from prometheus_client.exposition import choose_encoder
 
 from api.deadline import in_time
+from api.metrics import Metrics
 from api.openapi import errors
 from api.problems import STORE_AWAY, problem
 from api.schemas import Health, Readiness
@@ -53,6 +55,23 @@ async def ready(request: Request[Any, Any, Any]) -> Response[Readiness]:
         return answer
     status = "degraded" if cache == "unavailable" else "ok"
     return Response(Readiness(status, SERVICE, {"store": "ok", "cache": cache}))
+
+
+@get(
+    "/metrics",
+    media_type="text/plain",
+    operation_id="metrics",
+    summary="What this process counts, as Prometheus text",
+    description=(
+        "Requests by route template, method and status, durations, streams open, connections of the store, hits of the "
+        "QR cache. Of the process that answers; no user and no address stands in it."
+    ),
+    tags=TAGS,
+)
+async def metrics(request: Request[Any, Any, Any]) -> Response[str]:
+    counted: Metrics = request.app.state.metrics
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(counted.registry).decode(), headers={"Content-Type": media_type})
 
 
 async def _cache_state(services: Services) -> str:

@@ -82,7 +82,7 @@ OUTSIDE: Final[Mapping[str, CauseRow]] = MappingProxyType(
             loop="O chip reconecta sozinho, sem novo QR Code, quando a manutenção terminar.",
             owner="Nada a fazer: aguarde o fim da manutenção.",
             operator="end the pause when the work is done",
-            commands=("wahafleet container resume {user}",),
+            commands=("wahafleet fleet show", "wahafleet container resume {user}"),
         ),
         "banned": CauseRow(
             loop="Nada: um número banido não é iniciado de novo.",

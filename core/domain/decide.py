@@ -27,6 +27,7 @@ from core.domain.container import Aim, ContainerPlan, plan_container
 from core.domain.desired import Desired, DesiredChip, DesiredContainer
 from core.domain.endpoints import newest
 from core.domain.facts import Known, Observation, Unknown, WahaStatus
+from core.domain.fleet_pause import withheld_chip, withheld_container
 from core.domain.isolation import isolation_failure, isolation_is_open
 from core.domain.move import forgiven, outcome
 from core.domain.names import chip_of_session
@@ -43,6 +44,8 @@ _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
 def decide(desired: Desired, observation: Observation, now: datetime, policy: Policy) -> Decision:
     """Pure: the same arguments give the same decision. `container.py` and `chip.py` hold the rules."""
     container = plan_container(desired, observation, now, policy)
+    if desired.fleet_paused:
+        container = withheld_container(container, policy)
     scene = _scene(desired, observation, container, now, policy)
     running = _running(observation)
     room = desired.max_chips - running
@@ -54,6 +57,8 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     of_starts: list[float | None] = []
     for chip in forgiven(desired, container.status, now):
         plan = plan_chip(chip, scene, may_start=room > 0)
+        if desired.fleet_paused:
+            plan = withheld_chip(plan, chip, policy)
         told = plan.status
         if told.reason == Reason.PORT_IN_USE:
             told = msgspec.structs.replace(told, held_port=_newest_port(observation))

@@ -213,8 +213,12 @@ class DesiredContainer(msgspec.Struct, frozen=True):
 
 
 class Desired(msgspec.Struct, frozen=True):
-    """One user's wishes: the container and its chips, tombstones included, oldest first."""
+    """One user's wishes: the container and its chips, tombstones included, oldest first.
+
+    `fleet_paused`: an operator wants nothing changed outside, for anybody.
+    """
 
     container: DesiredContainer
     chips: tuple[DesiredChip, ...]
     max_chips: int
+    fleet_paused: bool = False

@@ -122,6 +122,9 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
             "Container não encontrado.",
             "The user is unknown, or has no container: it comes with a chip.",
         ),
+        "user_not_found": ProblemKind(
+            404, "Usuário não encontrado.", "Check the id or e-mail; an account is made by registering."
+        ),
         "container_not_placed": ProblemKind(
             409,
             "O container ainda não tem porta. Tente novamente em instantes.",

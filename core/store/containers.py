@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -116,13 +116,33 @@ async def read_container(engine: AsyncEngine, user_id: str) -> ContainerView | N
     return None if row is None else _view(row)
 
 
+async def read_containers(engine: AsyncEngine, user_ids: Sequence[str]) -> tuple[ContainerView, ...]:
+    """Those of these users that there are. Raises Unavailable."""
+    async with reading(engine) as connection:
+        found = await connection.execute(_views().where(containers.c.user_id.in_(user_ids)))
+        return tuple(_view(row) for row in found)
+
+
 async def list_containers(
-    engine: AsyncEngine, *, after: str | None = None, limit: int = 100
+    engine: AsyncEngine,
+    *,
+    after: str | None = None,
+    limit: int = 100,
+    phase: str | None = None,
+    node: str | None = None,
 ) -> tuple[ContainerView, ...]:
-    """Containers by user id, those after `after`. Raises Unavailable."""
-    query = _views().order_by(containers.c.user_id).limit(limit)
+    """Containers that nobody deleted, by user id, those after `after`. Raises Unavailable.
+
+    By an id that never changes: whatever comes and goes between two pages, none is shown twice and none that
+    stays is left out.
+    """
+    query = _views().where(containers.c.deleted_at.is_(None)).order_by(containers.c.user_id).limit(limit)
     if after is not None:
         query = query.where(containers.c.user_id > after)
+    if phase is not None:
+        query = query.where(containers.c.phase == phase)
+    if node is not None:
+        query = query.where(containers.c.node_name == node)
     async with reading(engine) as connection:
         return tuple(_view(row) for row in await connection.execute(query))
 

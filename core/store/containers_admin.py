@@ -13,10 +13,11 @@ from core.errors import Conflict, NotFound
 from core.store.audit import record_change
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
-from core.store.intents import USER_GONE, bury
+from core.store.intents import bury
 from core.store.notify import INTENTS, notify
 from core.store.tables import chips, containers, users
 
+NO_SUCH_USER: Final = "Usuário não encontrado."
 NOTHING_TO_RESTART: Final = (
     "O container não está em execução, então não há o que reiniciar. "
     "Ele inicia sozinho; tente novamente em instantes."
@@ -25,20 +26,25 @@ NOTHING_TO_RESTART: Final = (
 
 async def pin_container(
     engine: AsyncEngine, sealer: Sealer, storage_id: str, user_id: str, *, pinned: bool, actor: Actor
-) -> None:
+) -> bool:
     """Keep the user's container even without chips, or no longer; made when there is none to keep.
 
-    Raises NotFound for an unknown user, Unavailable.
+    Whether it was made, or brought back from its removal. Raises NotFound (`user_not_found`), Unavailable.
     """
     async with transaction(engine) as connection:
         known = select(users.c.id).where(users.c.id == user_id).with_for_update()
         if (await connection.execute(known)).one_or_none() is None:
-            raise NotFound(USER_GONE)
+            raise NotFound(NO_SUCH_USER, code="user_not_found")
+        alive = select(containers.c.user_id).where(
+            containers.c.user_id == user_id, containers.c.deleted_at.is_(None)
+        )
+        made = pinned and (await connection.execute(alive)).one_or_none() is None
         if pinned:
             await ensure_container(connection, user_id, sealer, storage_id)
         if await _switched(connection, user_id, containers.c.pinned, to=pinned):
-            action = "container.pin" if pinned else "container.unpin"
+            action = "container.create" if made else "container.pin" if pinned else "container.unpin"
             await record_change(connection, actor, action, user_id=user_id)
+        return made
 
 
 async def pause_container(engine: AsyncEngine, user_id: str, *, paused: bool, actor: Actor) -> bool:
@@ -103,16 +109,17 @@ async def _switched(connection: AsyncConnection, user_id: str, switch: Column[bo
     return True
 
 
-async def delete_container(engine: AsyncEngine, user_id: str, *, actor: Actor) -> bool:
+async def delete_container(engine: AsyncEngine, user_id: str, *, actor: Actor) -> tuple[str, ...] | None:
     """Take the user's container down with all its chips, pin or not; they become tombstones in one step.
 
-    False when there is none or it is being removed already. A chip that the user creates later revives it.
+    The chips that went with it; None when there is none or it is being removed already. A chip that the user
+    creates later revives it.
     """
     async with transaction(engine) as connection:
         standing = select(containers.c.deleted_at).where(containers.c.user_id == user_id).with_for_update()
         row = (await connection.execute(standing)).one_or_none()
         if row is None or row.deleted_at is not None:
-            return False
+            return None
         await connection.execute(
             update(containers)
             .where(containers.c.user_id == user_id)
@@ -130,4 +137,4 @@ async def delete_container(engine: AsyncEngine, user_id: str, *, actor: Actor) -
             await bury(connection, user_id, gone, generation)
         await record_change(connection, actor, "container.delete", user_id=user_id, detail={"chips": gone})
         await notify(connection, INTENTS, user_id)
-        return True
+        return tuple(gone)

@@ -16,6 +16,8 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Consent, Memory, Registered, Resources, Tries, Wanted
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
+from core.domain.host_use import HostUse
+from core.domain.looks import Look
 from core.domain.pacing import Ask, Pace, Turns
 from core.domain.seat import Seat, SeatWhy
 from core.domain.sweep import UserSummary as UserSummary
@@ -157,12 +159,14 @@ class UserSnapshot(msgspec.Struct, frozen=True):
     Attributes:
         seat: in a rollout, None without one.
         newest_release: of the settings that rule now, None before any daemon announced its own.
+        fleet_paused: an operator wants nothing changed outside, for anybody.
     """
 
     container: ContainerRow
     chips: tuple[ChipRow, ...]
     seat: Seat | None = None
     newest_release: str | None = None
+    fleet_paused: bool = False
 
 
 class PortTaken(msgspec.Struct, frozen=True):
@@ -216,6 +220,9 @@ class ReconcileStore(Protocol):
     async def load(self, user_id: str) -> UserSnapshot | None:
         """The user's container and chips; None when there is no container row."""
 
+    async def is_fleet_paused(self) -> bool:
+        """Whether an operator has the fleet paused right now: asked before each effect, for a pass may last."""
+
     async def user_ids(self) -> tuple[str, ...]:
         """Every user with a container row: the keys of a resync."""
 
@@ -239,6 +246,9 @@ class ReconcileStore(Protocol):
 
         Whoever has none on record is left as it is. `fleet`: the lease of whoever sweeps. Raises StaleWrite.
         """
+
+    async def record_hosts(self, fleet: Lease, uses: Sequence[HostUse]) -> None:
+        """Keep what a sweep saw of the hosts, in place of what stood there. Raises StaleWrite."""
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         """Keep that this allocation is replaced for refusing our key, *before* that is done. Raises StaleWrite."""
@@ -291,6 +301,7 @@ class ReconcileStore(Protocol):
         *,
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
+        look: Look | None = None,
     ) -> Written | PortTaken:
         """Write what a pass saw, in one transaction guarded by the lease's token.
 
@@ -301,7 +312,8 @@ class ReconcileStore(Protocol):
         generation is newer keeps its status (its owner's wish came after what we saw). `release_ports_of`:
         allocations of *other* users seen client-terminal or gone, whose open entries are closed in the same
         transaction. `evidence`: what explanations are made from, kept when it differs from what the pass
-        before saw (`core/domain/evidence.py`); that alone is no news. Raises StaleWrite when the token is no
+        before saw (`core/domain/evidence.py`); that alone is no news. `look`: the same for the plan
+        (`core/domain/looks.py`). Raises StaleWrite when the token is no
         longer the lease's.
         """
 

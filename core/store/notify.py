@@ -21,6 +21,7 @@ OBSERVED: Final = "observed"  # a pass wrote something that people or caches see
 INBOX: Final = "inbox"  # a webhook was recorded
 LOOK_INS: Final = "look_ins"  # somebody looks into a container, and nobody samples it
 LOOKED: Final = "looked"  # there is a newer sample of it
+FLEET: Final = "fleet"  # something of the whole fleet changed; its payload says nothing
 
 _NOTIFY: Final = text("SELECT pg_notify(:channel, :payload)")
 _NOTIFY_EACH: Final = text(

@@ -13,12 +13,14 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
+from core.domain.host_use import HostUse
+from core.domain.looks import Look
 from core.domain.names import parse_id
 from core.domain.pacing import Ask, Pace, Turns
 from core.domain.rollout import Control, Plan, View
 from core.domain.seat import SeatWhy
 from core.errors import StaleWrite
-from core.store import leases, peers, rollouts, snapshots, starts, status, summaries
+from core.store import fleet_control, hosts, leases, peers, rollouts, snapshots, starts, status, summaries
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -84,6 +86,9 @@ class PostgresReconcileStore:
         async with reading(self._engine) as connection:
             return await snapshots.load(connection, user_id, self._sealer)
 
+    async def is_fleet_paused(self) -> bool:
+        return await fleet_control.paused_now(self._engine)
+
     async def user_ids(self) -> tuple[str, ...]:
         query = select(containers.c.user_id).order_by(containers.c.user_id)
         async with reading(self._engine) as connection:
@@ -116,6 +121,9 @@ class PostgresReconcileStore:
             await leases.guard(connection, fleet)
             await connection.execute(lock.with_for_update(key_share=True))
             await connection.execute(update(containers).where(whose).values(variables_hash=VARIABLES_LOST))
+
+    async def record_hosts(self, fleet: Lease, uses: Sequence[HostUse]) -> None:
+        await hosts.record(self._engine, fleet, uses)
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         await self._record(lease, key_renewed_for=allocation_id)
@@ -196,6 +204,7 @@ class PostgresReconcileStore:
         *,
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
+        look: Look | None = None,
     ) -> Written | PortTaken:
         seen = status.Seen(
             container=container,
@@ -204,6 +213,7 @@ class PostgresReconcileStore:
             container_generation=container_generation,
             release_ports_of=release_ports_of,
             evidence=evidence,
+            look=look,
         )
         return await status.write_status(self._engine, lease, seen)
 

@@ -28,6 +28,7 @@ from core.domain.seat import Seat, SeatState, SeatWhy
 from core.store import leases
 from core.store.audit import record_change
 from core.store.engine import reading, transaction
+from core.store.fleet_control import resumed_at
 from core.store.interface import Lease
 from core.store.notify import INTENTS, notify
 from core.store.tables import chips, containers, rollout_seats, rollouts
@@ -44,6 +45,9 @@ class RolloutStore(Protocol):
 
     async def rollout_view(self) -> View | None:
         """The newest release with those who wait, move and have moved; None before any was announced."""
+
+    async def is_fleet_paused(self) -> bool:
+        """Whether an operator has the whole fleet paused."""
 
     async def apply_rollout(self, fleet: Lease, before: Control, plan: Plan) -> tuple[str, ...]:
         """Write a plan that was made of `before`; who was admitted by it.
@@ -323,7 +327,8 @@ async def _moving(connection: AsyncConnection) -> tuple[Mover, ...]:
         select(
             seats.user_id,
             seats.release,
-            func.extract("epoch", _CLOCK - seats.admitted_at).label("for_s"),
+            # The time of a pause is nobody's failing.
+            func.extract("epoch", _CLOCK - func.greatest(seats.admitted_at, resumed_at())).label("for_s"),
             (func.jsonb_array_length(seats.connected) > 0).label("connected"),
         )
         .where(seats.state == SeatState.MOVING.value)

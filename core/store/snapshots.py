@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, and_, bindparam, select
+from sqlalchemy import ARRAY, Row, Select, and_, any_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.crypto import Sealer
 from core.domain.desired import Consent, Memory, Registered, Resources, SpecHashes, Tries, Wanted
+from core.store.fleet_control import is_paused
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 from core.store.rollouts import newest_release, seat_of
+from core.store.schema import Id
 from core.store.tables import chips, containers, placements, plans, rollout_seats, users
 
 _NOTHING = Memory()
+_NO_SECRETS = ContainerSecrets("", "")
 
 
 async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
@@ -23,12 +28,25 @@ async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> Use
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
-    found = tuple(_chip(row) for row in rows if row.chip_id is not None)
+    secrets = ContainerSecrets(sealer.open(rows[0].sealed_api_key), sealer.open(rows[0].sealed_hook_key))
+    return _user(rows, secrets)
+
+
+async def load_many(connection: AsyncConnection, user_ids: Sequence[str]) -> tuple[UserSnapshot, ...]:
+    """As `load`, of several users by id, and without their secrets: for those who only look."""
+    rows = (await connection.execute(_SNAPSHOTS, {"user_ids": list(user_ids)})).all()
+    return tuple(
+        _user(list(group), _NO_SECRETS) for _, group in itertools.groupby(rows, key=lambda row: row.user_id)
+    )
+
+
+def _user(rows: Sequence[Row[Any]], secrets: ContainerSecrets) -> UserSnapshot:
     return UserSnapshot(
-        container=_container(rows[0], sealer),
-        chips=found,
+        container=_container(rows[0], secrets),
+        chips=tuple(_chip(row) for row in rows if row.chip_id is not None),
         seat=None if rows[0].seat_release is None else seat_of(rows[0], "seat_"),
         newest_release=rows[0].newest_release,
+        fleet_paused=rows[0].fleet_paused,
     )
 
 
@@ -45,6 +63,7 @@ def _snapshot() -> Select[Any]:
             plans.c.start_order,
             placements.c.allocation_id.label("current_allocation"),
             newest_release().label("newest_release"),
+            is_paused().label("fleet_paused"),
             *(column.label(f"seat_{column.name}") for column in rollout_seats.c),
             *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
         )
@@ -53,8 +72,7 @@ def _snapshot() -> Select[Any]:
         .outerjoin(placements, and_(placements.c.user_id == containers.c.user_id, placements.c.is_current))
         .outerjoin(rollout_seats, rollout_seats.c.user_id == containers.c.user_id)
         .outerjoin(chips, chips.c.user_id == containers.c.user_id)
-        .where(containers.c.user_id == bindparam("user_id"))
-        .order_by(chips.c.created_at, chips.c.id)
+        .order_by(containers.c.user_id, chips.c.created_at, chips.c.id)
     )
 
 
@@ -83,10 +101,12 @@ _CHIP_COLUMNS = (
 )
 
 
-_SNAPSHOT = _snapshot()  # built once: that takes longer than running it
+# Built once: that takes longer than running them.
+_SNAPSHOT = _snapshot().where(containers.c.user_id == bindparam("user_id"))
+_SNAPSHOTS = _snapshot().where(containers.c.user_id == any_(bindparam("user_ids", type_=ARRAY(Id))))
 
 
-def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
+def _container(row: Row[Any], secrets: ContainerSecrets) -> ContainerRow:
     registered = None
     if row.job_modify_index is not None:
         registered = Registered(
@@ -111,7 +131,7 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
         variables_hash=row.variables_hash,
         current_allocation=row.current_allocation,
         empty_since=row.empty_since,
-        secrets=ContainerSecrets(sealer.open(row.sealed_api_key), sealer.open(row.sealed_hook_key)),
+        secrets=secrets,
         paused=row.paused,
         isolated_at=row.isolated_at,
         key_renewed_for=row.key_renewed_for,

@@ -17,10 +17,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from core.domain import looks
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Tries, Wanted
 from core.domain.evidence import Evidence, digest, merged, restored
 from core.domain.facts import Endpoint
+from core.domain.looks import Look
 from core.domain.observed import (
     ChipColumns,
     ChipMove,
@@ -49,6 +51,7 @@ class Seen(msgspec.Struct, frozen=True):
     container_generation: int
     release_ports_of: tuple[str, ...]
     evidence: Evidence | None = None
+    look: Look | None = None
 
 
 class _Chip(msgspec.Struct, frozen=True):
@@ -80,6 +83,7 @@ class _Plan(msgspec.Struct, frozen=True):
     now: datetime
     generation: int
     evidence: dict[str, Any] | None  # the row to keep
+    look: dict[str, Any] | None  # the same
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +93,7 @@ class _Plan(msgspec.Struct, frozen=True):
             or self.ledger != _NOTHING
             or self.free_leases
             or self.evidence
+            or self.look
             or any(chip.differs for chip in self.chips)
         )
 
@@ -185,6 +190,7 @@ async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Pl
         now=row.now,
         generation=max(row.generation, *(chip.chip_generation or 0 for chip in rows)),
         evidence=_kept(seen.evidence, fingerprint, row),
+        look=_kept_look(seen.look, row),
     )
 
 
@@ -194,6 +200,15 @@ def _kept(seen: Evidence | None, fingerprint: str | None, row: Row[Any]) -> dict
         return None
     body = msgspec.to_builtins(merged(restored(row.evidence_body), seen, row.now))
     return {"observed_at": row.now, "digest": fingerprint, "body": body}
+
+
+def _kept_look(look: Look | None, row: Row[Any]) -> dict[str, Any] | None:
+    if look is None:
+        return None
+    fingerprint = looks.digest(look)
+    if fingerprint == row.look_digest:
+        return None
+    return {"observed_at": row.now, "digest": fingerprint, "body": msgspec.to_builtins(look)}
 
 
 def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Row[Any]) -> Settled | Taken:
@@ -236,6 +251,8 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
         await placements.free_leases(connection, user_id, plan.free_leases)
     if plan.evidence is not None:
         await connection.execute(statements.KEEP_EVIDENCE, {"whose": user_id, **plan.evidence})
+    if plan.look is not None:
+        await connection.execute(statements.KEEP_LOOK, {"whose": user_id, **plan.look})
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
         await connection.execute(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Integer,
     Select,
+    Table,
     Text,
     and_,
     any_,
@@ -32,7 +33,7 @@ from core.domain.events import STATUS_CHANGE
 from core.domain.health import DROP_WINDOW
 from core.domain.states import ChipPhase, ChipStatusWord
 from core.store import leases
-from core.store.tables import chip_events, chips, containers, evidence, users
+from core.store.tables import chip_events, chips, containers, evidence, looks, users
 from core.store.tables import placements as placement_rows
 from core.store.tables import port_ledger as ledger_rows
 
@@ -109,6 +110,7 @@ def _standing() -> Select[Any]:
             func.clock_timestamp().label("now"),
             type_coerce(_entries(), JSON).label("entries"),
             _leased().label("leased"),
+            looks.c.digest.label("look_digest"),
             evidence.c.digest.label("evidence_digest"),
             # Read where it will be replaced alone: it is the one large column here.
             case((evidence.c.digest != bindparam("evidence_digest"), evidence.c.body)).label("evidence_body"),
@@ -118,6 +120,7 @@ def _standing() -> Select[Any]:
         .select_from(containers)
         .outerjoin(placement_rows, current)
         .outerjoin(evidence, evidence.c.user_id == containers.c.user_id)
+        .outerjoin(looks, looks.c.user_id == containers.c.user_id)
         .outerjoin(chips, chips.c.user_id == containers.c.user_id)
         .where(containers.c.user_id == bindparam("user_id"))
         .order_by(chips.c.id)
@@ -135,15 +138,15 @@ _STORED: Final = tuple(
 )
 
 
-def _keep_evidence() -> Any:
-    made = upsert(evidence).values(
+def _keep(table: Table) -> Any:
+    made = upsert(table).values(
         user_id=bindparam("whose"),
         observed_at=bindparam("observed_at"),
         digest=bindparam("digest"),
-        body=bindparam("body", type_=evidence.c.body.type),
+        body=bindparam("body", type_=table.c.body.type),
     )
     moved = {name: made.excluded[name] for name in ("observed_at", "digest", "body")}
-    return made.on_conflict_do_update(index_elements=[evidence.c.user_id], set_=moved)
+    return made.on_conflict_do_update(index_elements=[table.c.user_id], set_=moved)
 
 
 def _update_container() -> Any:
@@ -206,7 +209,8 @@ LOCK_CHIPS: Final = (
 )
 UPDATE_CONTAINER: Final = _update_container()
 INSERT_EVENT: Final = insert(chip_events)
-KEEP_EVIDENCE: Final = _keep_evidence()
+KEEP_EVIDENCE: Final = _keep(evidence)
+KEEP_LOOK: Final = _keep(looks)
 # The one write into another user's row: from now on another's container answers on that port. Only behind
 # LOCK_CONTAINERS.
 WITHDRAW: Final = (

@@ -29,6 +29,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core.store.schema import Id, Time
 from core.store.schema import metadata as metadata
 from core.store.tables_access import audit_log as audit_log
+from core.store.tables_fleet import fleet_control as fleet_control
+from core.store.tables_fleet import hosts as hosts
+from core.store.tables_fleet import looks as looks
 from core.store.tables_http import idempotency_keys as idempotency_keys
 from core.store.tables_operations import container_logs as container_logs
 from core.store.tables_operations import container_stats as container_stats

@@ -101,6 +101,10 @@ class Remover:
             if verdict.step not in EFFECTS:
                 await self._end(orphan, verdict, fleet, log)
                 return
+            if await self._store.is_fleet_paused():
+                waits = Tried(State.REMOVING, "the fleet is paused", WAIT_S, orphan.attempts)
+                await self._orphans.tried(fleet.lease, orphan.id, waits)
+                return
             timeout_s = self._timeout_s(orphan, verdict.step)
             if not (fleet.allows(timeout_s) and held.allows(timeout_s)):
                 await self._orphans.tried(fleet.lease, orphan.id, Tried(State.REMOVING, "out of time", 0.0))

@@ -13,6 +13,7 @@ from core.domain.actions import ContainerStatus
 from core.domain.desired import Resources, Tries
 from core.domain.events import STATUS_CHANGE
 from core.domain.guard_grants import ServerView
+from core.domain.host_use import HostUse
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.pacing import Bucket
 from core.domain.ports import Entry
@@ -55,6 +56,7 @@ class Database:
         mail: when the webhooks were recorded that no pass has taken into account, per user, oldest first.
         server_started_at: another time here is another server, as after a restore or a failover.
         granted_after, guards_saw: see core/store/guard_leases.py.
+        fleet_paused, fleet_resumed_at: see core/store/fleet_control.py.
         buckets, line: start tokens; see core/store/starts.py.
     """
 
@@ -78,6 +80,9 @@ class Database:
         self.line: dict[str, Place] = {}
         self.releases: list[ReleaseRow] = []
         self.seats: dict[str, SeatRow] = {}
+        self.fleet_paused = False
+        self.host_uses: tuple[HostUse, ...] = ()
+        self.fleet_resumed_at: datetime | None = None
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

@@ -77,7 +77,13 @@ class Rollouts(Leases):
                 Mover(
                     seat.user_id,
                     seat.release,
-                    (now - (seat.admitted_at or now)).total_seconds(),
+                    (
+                        now
+                        - max(
+                            seat.admitted_at or now,
+                            self.fleet_resumed_at or now.min.replace(tzinfo=now.tzinfo),
+                        )
+                    ).total_seconds(),
                     bool(seat.connected),
                 )
                 for seat in seats

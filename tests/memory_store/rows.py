@@ -9,6 +9,7 @@ from typing import Any
 
 from core.domain.desired import Consent, Registered, Resources, Wanted
 from core.domain.evidence import Evidence
+from core.domain.looks import Look
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.pacing import Ask
 from core.domain.ports import Entry
@@ -137,6 +138,7 @@ class Container:
     chips: list[Chip] = field(default_factory=list)  # oldest first, as a pass gets them
     current: Placement | None = None
     kept: KeptEvidence | None = None
+    look: Look | None = None
     snapshot: UserSnapshot | None = None  # what `load` answers, until something changes
 
     @property

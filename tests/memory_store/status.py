@@ -11,6 +11,7 @@ from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Wanted
 from core.domain.evidence import Evidence, merged
 from core.domain.health import DROP_WINDOW
+from core.domain.looks import Look
 from core.domain.observed import ChipMove, merge_chip, merge_container, touched
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.store.interface import Lease, PortTaken, Written
@@ -31,6 +32,7 @@ class StatusWrites(Leases):
         *,
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
+        look: Look | None = None,
     ) -> Written | PortTaken:
         self.guard(lease)
         row = self.containers.get(lease.key)
@@ -56,6 +58,8 @@ class StatusWrites(Leases):
         if evidence is not None and news:
             body = merged(kept.body if kept else None, evidence, now)
             row.kept = KeptEvidence(evidence, body, now)
+        if look is not None and row.look != look:
+            row.look, news = look, True
         return self._apply(row, container, chips, generations, container_generation, change, now, wrote=news)
 
     def _apply(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from core.clock import Clock
 from core.domain.desired import Registered, Tries, Wanted
 from core.domain.facts import Group, Peers
+from core.domain.host_use import HostUse
 from core.domain.states import ChipPhase
 from core.errors import StaleWrite
 from core.store.inbox import Mail
@@ -51,7 +52,13 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
                 seat.seat if seat is not None else None,
                 self.releases[-1].release if self.releases else None,
             )
+        if self.fleet_paused:
+            return msgspec.structs.replace(row.snapshot, fleet_paused=True)
         return row.snapshot
+
+    async def is_fleet_paused(self) -> bool:
+        self.up()
+        return self.fleet_paused
 
     async def user_ids(self) -> tuple[str, ...]:
         self.up()
@@ -96,6 +103,10 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
             row = self.containers.get(user_id)
             if row is not None and row.variables_hash is not None:
                 row.variables_hash, row.snapshot = VARIABLES_LOST, None
+
+    async def record_hosts(self, fleet: Lease, uses: Sequence[HostUse]) -> None:
+        self.guard(fleet)
+        self.host_uses = tuple(uses)
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
         row = self._guarded(lease)

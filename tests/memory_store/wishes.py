@@ -147,6 +147,17 @@ class Wishes(Database):
         self.tell(INTENTS, user_id)
         return True
 
+    def pause_fleet(self, *, paused: bool = True) -> bool:
+        """An operator's word on everybody; False when it stands so already."""
+        self.up()
+        if self.fleet_paused is paused:
+            return False
+        self.fleet_paused = paused
+        if not paused:
+            self.fleet_resumed_at = self.clock.now()
+        self.tell(INTENTS, "fleet")
+        return True
+
     def restart(self, user_id: str) -> int | None:
         """See containers_admin.py of core/store. Raises Conflict while nothing is placed."""
         self.up()

@@ -18,6 +18,7 @@ from daemon import fleet
 from tests.memory_store.rows import LeaseRow
 from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
+from tests.simulation.fleet_pauses import FleetPauses
 from tests.simulation.moves import Moves
 from tests.simulation.pacing import Starts
 from tests.simulation.releases import FORGETS
@@ -60,10 +61,12 @@ class Checker:
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
         self.starts = Starts(world)
+        self.pauses = FleetPauses(world)
 
     # --- leases -----------------------------------------------------------------------------------------
     def sent(self, daemon: Daemon, user: str, effect: str, timeout_s: float) -> None:
         """An effect leaves: its lease must outlive it."""
+        self.pauses.sent(daemon, user, effect)
         row = self._lease(daemon, user, effect)
         now = self.world.now
         if row is None or row.owner != daemon.name or row.expires_at + _TOLERANCE_S < now + timeout_s:

@@ -93,6 +93,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     troubles = ChipTroubles(world, BUSY_S)
     troubles.plan(_TROUBLES, _TROUBLES_FROM_S)
     Releases(world, fleet).begin(BUSY_S)
+    world.checker.pauses.begin(BUSY_S)
     watch = Watch(world, SETTINGS.orphan_grace_s)
     watch.begin()
     world.loop.at(BUSY_S, _calm, world, fleet, watch, troubles)

@@ -21,7 +21,9 @@ from core.clock import Clock
 from core.crypto import Sealer
 from core.domain.actor import COMMAND_LINE
 from core.domain.evidence import Evidence
-from core.store import chips_admin, intents
+from core.domain.host_use import HostUse
+from core.domain.looks import Look, restored
+from core.store import chips_admin, fleet_control, intents
 from core.store.containers import ensure_container, next_generation
 from core.store.containers_admin import restart_container
 from core.store.engine import reading, transaction
@@ -40,7 +42,9 @@ from core.store.tables import (
     containers,
     evidence,
     guard_grants,
+    hosts,
     leases,
+    looks,
     placements,
     port_ledger,
     start_buckets,
@@ -103,6 +107,7 @@ class Harness(Protocol):
     async def ban(self, chip_id: str, *, banned: bool = True) -> bool: ...
     async def release(self, chip_id: str) -> bool: ...
     async def restart(self, user_id: str) -> int | None: ...
+    async def pause_fleet(self, *, paused: bool = True) -> bool: ...
     def listening(self, channel: str) -> AbstractAsyncContextManager[Heard]: ...
     async def expire(self, lease: Lease) -> None: ...
     async def now(self) -> datetime: ...
@@ -112,6 +117,8 @@ class Harness(Protocol):
     async def placements(self, user_id: str) -> list[Placement]: ...
     async def ledger(self) -> list[Entry]: ...
     async def kept(self, user_id: str) -> Kept | None: ...
+    async def look(self, user_id: str) -> Look | None: ...
+    async def hosts(self) -> list[HostUse]: ...
 
 
 class PostgresHarness:
@@ -226,6 +233,12 @@ class PostgresHarness:
     async def restart(self, user_id: str) -> int | None:
         return await restart_container(self.engine, user_id, actor=COMMAND_LINE)
 
+    async def pause_fleet(self, *, paused: bool = True) -> bool:
+        _, changed = await fleet_control.set_paused(
+            self.engine, paused=paused, reason=None, by="test", actor=COMMAND_LINE
+        )
+        return changed
+
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Heard]:
         """What is told on `channel`, as a function that gives whom since it was called last."""
@@ -295,6 +308,16 @@ class PostgresHarness:
             Entry(row.user_id, row.allocation_id, row.address, row.port, row.closed_at is None)
             for row in await self._all(query)
         ]
+
+    async def hosts(self) -> list[HostUse]:
+        query = select(hosts).order_by(hosts.c.name)
+        async with reading(self.engine) as connection:
+            rows = (await connection.execute(query)).all()
+        return [HostUse(*(getattr(row, name) for name in HostUse.__struct_fields__)) for row in rows]
+
+    async def look(self, user_id: str) -> Look | None:
+        row = await self._one(select(looks).where(looks.c.user_id == user_id))
+        return None if row is None else restored(row["body"])
 
     async def kept(self, user_id: str) -> Kept | None:
         row = await self._one(select(evidence).where(evidence.c.user_id == user_id))

@@ -12,6 +12,8 @@ import msgspec
 
 from core.clock import Clock, SystemClock
 from core.domain.desired import Wanted
+from core.domain.host_use import HostUse
+from core.domain.looks import Look
 from core.domain.pacing import Bucket
 from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
@@ -113,6 +115,9 @@ class MemoryHarness:
     async def restart(self, user_id: str) -> int | None:
         return self.memory.restart(user_id)
 
+    async def pause_fleet(self, *, paused: bool = True) -> bool:
+        return self.memory.pause_fleet(paused=paused)
+
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Heard]:
         told: list[str] = []
@@ -207,6 +212,12 @@ class MemoryHarness:
     async def ledger(self) -> list[Entry]:
         rows = [row.entry for row in self.memory.entries.values()]
         return [Entry(e.user_id, e.allocation_id, e.address, e.port, e.is_open) for e in rows]
+
+    async def hosts(self) -> list[HostUse]:
+        return list(self.memory.host_uses)
+
+    async def look(self, user_id: str) -> Look | None:
+        return self.memory.containers[user_id].look
 
     async def kept(self, user_id: str) -> Kept | None:
         row = self.memory.containers.get(user_id)

@@ -78,7 +78,7 @@ class Api:
         return await containers_admin.restart_container(self._engine, user_id, actor=COMMAND_LINE)
 
     async def delete_container(self, user_id: str) -> bool:
-        return await containers_admin.delete_container(self._engine, user_id, actor=COMMAND_LINE)
+        return await containers_admin.delete_container(self._engine, user_id, actor=COMMAND_LINE) is not None
 
 
 class Pair(msgspec.Struct, frozen=True):

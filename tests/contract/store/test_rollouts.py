@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -295,3 +296,14 @@ async def test_what_a_person_is_told(harness: Harness) -> None:
     assert await PostgresRollouts(harness.engine).counts("r2") == {"ok": 1, "failed": 1}
     (took_s,) = await PostgresRollouts(harness.engine).durations()
     assert 0 <= took_s < 5
+
+
+async def test_the_time_of_a_fleets_pause_is_not_a_moves(harness: Harness) -> None:
+    await harness.store.announce_release("r2")
+    user, _ = await waiting(harness)
+    await carry_out(harness, Plan((user,), (), RUNNING))
+    await asyncio.sleep(0.3)
+    assert (await view(harness)).moving[0].for_s >= 0.3
+    await harness.pause_fleet()
+    await harness.pause_fleet(paused=False)
+    assert (await view(harness)).moving[0].for_s < 0.3

@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from api.access_log import AccessLog
+from api.metrics import Metrics
 
 
 def client(app: Any) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=cast(Any, AccessLog(app)), raise_app_exceptions=True)
+    transport = httpx.ASGITransport(app=cast(Any, AccessLog(app, Metrics())), raise_app_exceptions=True)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 

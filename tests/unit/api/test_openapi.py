@@ -39,6 +39,15 @@ ROUTES = {
     "disconnectChip": ("POST", "/api/v1/chips/{chip_id}/disconnect"),
     "reconnectChip": ("POST", "/api/v1/chips/{chip_id}/reconnect"),
     "explainChip": ("GET", "/api/v1/chips/{chip_id}/explain"),
+    "getFleet": ("GET", "/api/v1/fleet"),
+    "streamFleet": ("GET", "/api/v1/fleet/events"),
+    "getFleetPlan": ("GET", "/api/v1/fleet/plan"),
+    "pauseFleet": ("POST", "/api/v1/fleet/pause"),
+    "resumeFleet": ("POST", "/api/v1/fleet/resume"),
+    "listContainers": ("GET", "/api/v1/containers"),
+    "cleanupContainers": ("POST", "/api/v1/containers/cleanup"),
+    "putContainer": ("PUT", "/api/v1/containers/{user_id}"),
+    "deleteContainer": ("DELETE", "/api/v1/containers/{user_id}"),
     "listChipEvents": ("GET", "/api/v1/chips/{chip_id}/events"),
     "streamChip": ("GET", "/api/v1/chips/{chip_id}/stream"),
     "requestPairingCode": ("POST", "/api/v1/chips/{chip_id}/pairing-code"),
@@ -57,6 +66,7 @@ ROUTES = {
     "health": ("GET", "/health"),
     "live": ("GET", "/health/live"),
     "ready": ("GET", "/health/ready"),
+    "metrics": ("GET", "/metrics"),
 }
 
 
@@ -90,7 +100,7 @@ def test_a_chip_is_documented_as_it_is_rendered() -> None:
 
 
 def test_every_route_of_a_user_says_that_it_needs_a_token(document: dict[str, Any]) -> None:
-    open_to_all = {"register", "login", "health", "live", "ready", "receiveWahaWebhook"}
+    open_to_all = {"register", "login", "health", "live", "ready", "metrics", "receiveWahaWebhook"}
     for name, (_, _, operation) in operations(document).items():
         assert bool(operation.get("security")) is (name not in open_to_all)
         if name not in open_to_all:

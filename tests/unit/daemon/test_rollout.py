@@ -238,3 +238,21 @@ async def test_a_pass_asks_once(w: World) -> None:
     assert daemon.metrics.registry.get_sample_value("wahafleet_effects_total", effects) == 1
     await daemon.one_pass(USERS[0])
     assert daemon.metrics.registry.get_sample_value("wahafleet_effects_total", effects) == 1
+
+
+@scenario
+async def test_a_paused_fleet_moves_nobody_and_calls_nobody_late(w: World) -> None:
+    await paired(w)
+    async with running(w, "new") as daemon:
+        await w.until(lambda: len(moving(w)) == 2)
+        w.store.pause_fleet()
+        before = moving(w)
+        waits = [user for user in USERS if user not in before]
+        await asyncio.sleep(600)  # five times a move's deadline
+        assert all(w.store.seats[user].state is not SeatState.FAILED for user in USERS)
+        assert all(w.store.seats[user].state is SeatState.WAITING for user in waits)
+        assert all(running_image(w, user) == "old" for user in waits)
+        w.store.pause_fleet(paused=False)
+        daemon.fleet.relist(takeover=True)
+        await w.until(lambda: is_settled(w), 300)
+    assert set(images(w).values()) == {"new"}

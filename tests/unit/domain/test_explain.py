@@ -191,7 +191,7 @@ def test_commands_name_the_job_the_allocation_and_the_user() -> None:
     none = explain(story(container_reason="task_failed", container="failing", phase="queued"), NOW, POLICY)
     assert none.causes[0].operator.commands == ()  # no allocation is known to look at
     paused = explain(story(phase="paused", reason="paused"), NOW, POLICY).causes[0]
-    assert paused.operator.commands == (f"wahafleet container resume {USER_ID}",)
+    assert paused.operator.commands == ("wahafleet fleet show", f"wahafleet container resume {USER_ID}")
     released = explain(story(phase="quarantined", reason="quarantined"), NOW, POLICY).causes[0]
     assert f"wahafleet chip release {CHIP_ID}" in released.operator.commands
 

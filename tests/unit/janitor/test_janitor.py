@@ -351,3 +351,18 @@ async def test_at_rest_it_asks_for_nothing_per_user(case: Case) -> None:
     calls = world.faults.calls[before:]
     assert len(calls) == 5, calls
     assert U2 not in str(calls)
+
+
+@scenario
+async def test_a_paused_fleet_removes_nothing_and_goes_on_where_it_stood(case: Case) -> None:
+    await case.ghost_job()
+    await case.rounds(1.1)
+    await case.approve(Kind.JOB, Kind.VARIABLES)
+    case.world.store.pause_fleet()
+    await case.rounds(0.3)
+    assert case.world.nomad.held != {}
+    assert case.world.faults.count("nomad.stop") == 0
+    assert "the fleet is paused" in {row.note for row in (await case.orphans.book()).rows}
+    case.world.store.pause_fleet(paused=False)
+    await case.rounds(0.3)
+    assert (case.world.nomad.held, case.world.nomad.variables) == ({}, {})
