@@ -41,7 +41,7 @@ class AppError(Exception):
 class DomainError(AppError):
     """The request cannot be granted as it stands."""
 
-    default_code = "invalid_request"
+    default_code = "bad_request"
 
 
 class NotFound(DomainError):

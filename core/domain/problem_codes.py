@@ -1,0 +1,151 @@
+"""Every `code` of the API's problems: its HTTP status, a sentence as people see it, and what a caller can do.
+
+The one source: answers take their status from here, examples their sentences, the catalogue in the docs all of it.
+A code that is raised somewhere and stands not here fails a test, and so does one that nobody raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+
+class ProblemKind(msgspec.Struct, frozen=True):
+    """One code.
+
+    Attributes:
+        status: HTTP status of every answer with this code.
+        detail: a sentence as it is shown, Brazilian Portuguese; where it holds figures, one example of it.
+        remedy: what a caller can do about it.
+    """
+
+    status: int
+    detail: str
+    remedy: str
+
+
+_TRY_LATER: Final = "Try again after `Retry-After` seconds."
+_LOG_IN: Final = "Log in again and send the new token."
+
+PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
+    {
+        # The request itself
+        "route_not_found": ProblemKind(
+            404, "Rota não encontrada.", "Check the path against `/schema`; credentials play no part."
+        ),
+        "method_not_allowed": ProblemKind(
+            405, "Método não permitido.", "Use one of the methods that `Allow` lists."
+        ),
+        "bad_request": ProblemKind(
+            400,
+            "A requisição não pôde ser entendida. Confira os dados enviados.",
+            "Check headers, path and query for what is no valid text.",
+        ),
+        "invalid_json": ProblemKind(
+            400,
+            "O corpo da requisição não é um JSON válido.",
+            "Send one JSON object in UTF-8, whatever the content type.",
+        ),
+        "body_too_large": ProblemKind(
+            413, "O corpo da requisição é grande demais.", "Send at most 64 KiB (webhooks: 1 MiB)."
+        ),
+        "invalid_input": ProblemKind(
+            422,
+            "Telefone: Telefone inválido. Use formato +5511999999999.",
+            "Correct each field that `errors` names; `detail` names them all.",
+        ),
+        # Who calls
+        "token_missing": ProblemKind(
+            401,
+            "Token de acesso não encontrado.",
+            "Send the access token as cookie or bearer, or an API key.",
+        ),
+        "invalid_token": ProblemKind(401, "Token inválido ou expirado.", _LOG_IN),
+        "token_without_subject": ProblemKind(401, "Token sem identificador de usuário.", _LOG_IN),
+        "invalid_user": ProblemKind(
+            401, "Usuário inválido ou inativo.", "The account is gone or inactive; ask who runs the service."
+        ),
+        "invalid_api_key": ProblemKind(
+            401, "API Key inválida.", "Check the key for cuts; make a new one if it was revoked."
+        ),
+        "wrong_login": ProblemKind(
+            401, "Email ou senha incorretos.", "Type both again; the answer never says which one is wrong."
+        ),
+        "bad_signature": ProblemKind(
+            401,
+            "Assinatura do webhook inválida.",
+            "Sign the raw body with the container's hook key (HMAC-SHA512, hex).",
+        ),
+        "account_suspended": ProblemKind(
+            403,
+            "Sua conta está suspensa. Entre em contato com o suporte.",
+            "An operator lifts the suspension.",
+        ),
+        "user_required": ProblemKind(
+            403,
+            "Esta rota pertence a um usuário. Entre com o token de um usuário.",
+            "The operator's token is nobody in particular; use a user's.",
+        ),
+        "operator_required": ProblemKind(
+            403, "Recurso disponível apenas para operadores.", "Use an operator's token or key."
+        ),
+        "service_required": ProblemKind(
+            403,
+            "Recurso disponível apenas para serviços autorizados.",
+            "Use the key of a trusted service or of an operator.",
+        ),
+        # Accounts
+        "email_taken": ProblemKind(400, "Este email já está cadastrado.", "Log in, or use another e-mail."),
+        "unknown_plan": ProblemKind(
+            400, "Plano selecionado é inválido.", "Use the slug of a plan that exists."
+        ),
+        # Chips and containers
+        "chip_not_found": ProblemKind(
+            404, "Chip não encontrado.", "List `/chips`: it is unknown, deleted, or somebody else's."
+        ),
+        "alias_taken": ProblemKind(
+            400, "Já existe um chip com esse apelido.", "Choose another alias; letter case does not count."
+        ),
+        "chip_limit": ProblemKind(
+            403, "Limite de chips do plano atingido.", "Delete a chip, or change the plan."
+        ),
+        "proxy_quota": ProblemKind(
+            402,
+            "Limite de proxy excedido (5/5 GB). Faça upgrade ou aguarde renovação mensal.",
+            "Change the plan, or wait for the next calendar month.",
+        ),
+        "container_not_found": ProblemKind(
+            404,
+            "Container não encontrado.",
+            "The user is unknown, or has no container: it comes with a chip.",
+        ),
+        "container_not_placed": ProblemKind(
+            409,
+            "O container ainda não tem porta. Tente novamente em instantes.",
+            "Wait until the container has a port; `reason` of the container says what it waits for.",
+        ),
+        # General, where nothing more particular fits
+        "not_found": ProblemKind(404, "Não encontrado.", "Check the id."),
+        "unauthenticated": ProblemKind(401, "Não autenticado.", _LOG_IN),
+        "forbidden": ProblemKind(403, "Não permitido.", "Use an account that may do it."),
+        "quota_exceeded": ProblemKind(403, "Cota excedida.", "Free something, or change the plan."),
+        "conflict": ProblemKind(
+            409, "Conflito com o estado atual.", "Read the present state and decide anew."
+        ),
+        "too_many_requests": ProblemKind(
+            429, "Muitas requisições. Tente novamente em 12 segundos.", _TRY_LATER
+        ),
+        # Ours
+        "internal_error": ProblemKind(
+            500,
+            "Ocorreu um erro inesperado. Tente novamente em instantes.",
+            "Try again; report it with `X-Request-ID` if it stays.",
+        ),
+        "service_unavailable": ProblemKind(
+            503, "Serviço temporariamente indisponível. Tente novamente em instantes.", _TRY_LATER
+        ),
+    }
+)
