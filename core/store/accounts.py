@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.errors import Conflict, InvalidInput
@@ -66,7 +66,7 @@ async def find(engine: AsyncEngine, user_id: str) -> Account | None:
     """One account by id. Raises Unavailable."""
     async with reading(engine) as connection:
         row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | None] | None:
@@ -74,7 +74,7 @@ async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | No
     query = _accounts().add_columns(users.c.password_hash).where(users.c.email == email)
     async with reading(engine) as connection:
         row = (await connection.execute(query)).one_or_none()
-    return None if row is None else (_account(row), row.password_hash)
+    return None if row is None else (account_of(row), row.password_hash)
 
 
 async def find_id(engine: AsyncEngine, email: str) -> str | None:
@@ -101,7 +101,7 @@ async def create(engine: AsyncEngine, new: NewAccount) -> Account:
         if error.constraint != "uq_users_email":
             raise
         raise Conflict("Este email já está cadastrado.", code=EMAIL_TAKEN) from error
-    return _account(row)
+    return account_of(row)
 
 
 async def change(engine: AsyncEngine, user_id: str, changes: Mapping[str, str | None]) -> Account | None:
@@ -115,7 +115,7 @@ async def change(engine: AsyncEngine, user_id: str, changes: Mapping[str, str | 
             update(users).where(users.c.id == user_id).values(**changes, updated_at=func.clock_timestamp())
         )
         row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 async def replace_hash(engine: AsyncEngine, user_id: str, old: str, new: str) -> None:
@@ -126,8 +126,9 @@ async def replace_hash(engine: AsyncEngine, user_id: str, old: str, new: str) ->
         )
 
 
-def _accounts() -> Select[Any]:
-    return select(
+def account_columns() -> tuple[ColumnElement[Any], ...]:
+    """What `account_of` reads, of `users` and `plans`."""
+    return (
         users.c.id,
         users.c.email,
         users.c.name,
@@ -144,10 +145,15 @@ def _accounts() -> Select[Any]:
         users.c.updated_at,
         plans.c.title,
         plans.c.api_access,
-    ).join_from(users, plans, users.c.plan_slug == plans.c.slug)
+    )
 
 
-def _account(row: Row[Any]) -> Account:
+def _accounts() -> Select[Any]:
+    return select(*account_columns()).join_from(users, plans, users.c.plan_slug == plans.c.slug)
+
+
+def account_of(row: Row[Any]) -> Account:
+    """An account from the columns of `account_columns`."""
     return Account(
         id=row.id,
         email=row.email,
