@@ -44,11 +44,12 @@ def _ask() -> str:
 
 async def _set(url: str, email: str, chosen: str) -> bool:
     from api.passwords import Passwords
+    from core.domain.actor import COMMAND_LINE
     from core.store.engine import engine_for
     from core.store.users_admin import set_password
 
     engine = engine_for(url, pool_size=2, application_name="wahafleet user")
     try:
-        return await set_password(engine, email, await Passwords().hash(chosen))
+        return await set_password(engine, email, await Passwords().hash(chosen), actor=COMMAND_LINE)
     finally:
         await engine.dispose()

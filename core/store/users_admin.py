@@ -9,8 +9,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from core.domain.actor import Actor
 from core.errors import InvalidInput
+from core.store.audit import record_change
 from core.store.engine import reading, transaction
+from core.store.refresh_families import end_all
 from core.store.tables import plans, users
 
 
@@ -48,15 +51,27 @@ async def ensure_user(
         return str(found.scalar_one())
 
 
-async def set_password(engine: AsyncEngine, email: str, password_hash: str) -> bool:
-    """Give the user another password; False when nobody has this e-mail."""
+async def set_password(engine: AsyncEngine, email: str, password_hash: str, *, actor: Actor) -> bool:
+    """Give the user another password and end every login; False when nobody has this e-mail.
+
+    Access tokens live on until they expire: nobody looks them up.
+    """
     changed = (
         update(users)
         .where(users.c.email == email.strip().lower())
         .values(password_hash=password_hash, updated_at=func.clock_timestamp())
+        .returning(users.c.id)
     )
-    async with reading(engine) as connection:
-        return bool((await connection.execute(changed)).rowcount)
+    async with transaction(engine) as connection:
+        user_id = await connection.scalar(changed)
+        if user_id is None:
+            return False
+        ended = await end_all(connection, user_id)
+        detail = {"logins_ended": ended}
+        await record_change(
+            connection, actor, "user.password", user_id=user_id, target=user_id, detail=detail
+        )
+    return True
 
 
 async def find_user_id(engine: AsyncEngine, id_or_email: str) -> str | None:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import SecretUnreadable
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
+from core.domain.actor import COMMAND_LINE
 from core.domain.facts import Endpoint
 from core.domain.names import is_namespace
 from core.domain.states import ContainerPhase
@@ -194,7 +195,7 @@ async def test_the_first_user_is_made_once_however_many_try(engine: AsyncEngine)
     assert await find_user_id(engine, ids[0].upper()) == ids[0]
     assert await find_user_id(engine, str(uuid.uuid4())) is None
     assert await find_user_id(engine, "nobody") is None
-    assert await set_password(engine, "A@x.com", "other")
-    assert not await set_password(engine, "b@x.com", "other")
+    assert await set_password(engine, "A@x.com", "other", actor=COMMAND_LINE)
+    assert not await set_password(engine, "b@x.com", "other", actor=COMMAND_LINE)
     with pytest.raises(InvalidInput):
         await ensure_user(engine, email="b@x.com", password_hash="", name="", phone="", plan_slug="gold")
