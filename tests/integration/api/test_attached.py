@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from core.domain.actor import COMMAND_LINE
 from core.domain.api_keys import KeyRole
@@ -423,3 +424,32 @@ async def test_it_is_shown_the_callers_token_and_nothing_else(start: Start, upst
         assert "x-api-key" not in head.lower()
         stored = json.dumps([str(row) for row in await running.sql("SELECT * FROM users")])
         assert person.token not in stored
+
+
+# RS256
+
+
+async def test_tokens_signed_with_a_published_key(start: Start, upstream: Upstream) -> None:
+    key, other = generate_private_key(65537, 2048), generate_private_key(65537, 2048)
+    more = {"JWT_SECRET_KEY": "", "WAHAFLEET_JWT_JWKS_URL": f"{upstream.url}/keys"}
+    async with attached(start, upstream, **more) as running:
+        person = somebody(running)
+        upstream.tells(person.id, "business")
+        now = datetime.now(UTC)
+        body = {"sub": person.id, "type": "access", "iat": now, "exp": now + timedelta(hours=1)}
+        person.token = jwt.encode(body, key, "RS256", headers={"kid": "2026"})
+        upstream.status = 500
+        answer = await chips(person)
+        assert (answer.status_code, answer.json()["detail"]) == (503, AWAY)
+        upstream.status = None
+        upstream.keys = [jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "2026"}]
+        await asyncio.sleep(1.05)
+        assert (await chips(person)).status_code == 200
+        assert await plan_of(running, person) == "business"
+        for forged in (
+            jwt.encode(body, other, "RS256", headers={"kid": "2026"}),
+            whago_token(person.id),
+        ):
+            answer = await chips(Person(person.id, "", forged, running.client))
+            assert (answer.status_code, answer.json()["detail"]) == (401, BAD)
+        assert upstream.keys_asked == 2
