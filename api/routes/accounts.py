@@ -182,9 +182,7 @@ async def _logged_in(
     request: Request[Any, Any, Any], services: Services, account: Account
 ) -> Response[Session]:
     pair = services.tokens.issue(account.id)
-    await in_time(
-        families.begin(services.engine, account.id, _stored(pair), actor=actor_for(request, account))
-    )
+    await in_time(families.begin(services.engine, account.id, _stored(pair)))
     return _session(request, services, account, pair)
 
 

@@ -31,8 +31,8 @@ class Token(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-async def begin(engine: AsyncEngine, user_id: str, token: Token, *, actor: Actor) -> None:
-    """Keep the family of a new login. Raises Unavailable."""
+async def begin(engine: AsyncEngine, user_id: str, token: Token) -> None:
+    """Keep the family of a new login, which is on record as such. Raises Unavailable."""
     over = (
         select(refresh_families.c.id)
         .where(refresh_families.c.expires_at < func.clock_timestamp())
@@ -50,7 +50,6 @@ async def begin(engine: AsyncEngine, user_id: str, token: Token, *, actor: Actor
                 expires_at=token.expires_at,
             )
         )
-        await record_change(connection, actor, "login.begin", user_id=user_id, target=token.family_id)
 
 
 async def refresh(
@@ -92,17 +91,12 @@ async def refresh(
                 )
             )
             await record_change(
-                connection, actor, "login.refresh", user_id=user_id, target=presented.family_id
+                connection, actor, "account.refresh", user_id=user_id, target=presented.family_id
             )
         elif verdict is Verdict.REUSED:
             await connection.execute(mine.values(ended_at=func.clock_timestamp()))
             await record_change(
-                connection,
-                actor,
-                "login.end",
-                user_id=user_id,
-                target=presented.family_id,
-                detail={"why": "reused"},
+                connection, actor, "account.token_reused", user_id=user_id, target=presented.family_id
             )
     return verdict
 
@@ -121,9 +115,7 @@ async def end(engine: AsyncEngine, user_id: str, family_id: str, *, actor: Actor
     async with transaction(engine) as connection:
         if not (await connection.execute(ended)).rowcount:
             return False
-        await record_change(
-            connection, actor, "login.end", user_id=user_id, target=family_id, detail={"why": "logout"}
-        )
+        await record_change(connection, actor, "account.logout", user_id=user_id, target=family_id)
     return True
 
 
