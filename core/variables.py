@@ -137,7 +137,12 @@ VARIABLES: Final = (
         "",
         "Comma list of addresses or networks whose X-Forwarded-For is believed.",
     ),
-    _v("WAHAFLEET_OPERATORS", "", "Comma list of user ids or e-mails that are operators."),
+    _v(
+        "WAHAFLEET_OPERATORS",
+        "",
+        "Comma list of user ids or e-mails that are operators; an e-mail counts for whoever registers it, so let its "
+        "owner register first.",
+    ),
     _v("WAHAFLEET_OPERATOR_TOKEN", "", "Bearer token of the operator's command line.", secret=True),
     _v("WAHAFLEET_BODY_LIMIT_BYTES", "65536", "Largest request body, webhooks aside."),
     _v(

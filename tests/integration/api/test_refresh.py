@@ -84,9 +84,8 @@ async def test_a_refresh_gives_what_a_login_gives(running: Running) -> None:
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b"not json"])
 async def test_a_body_is_not_read(running: Running, body: bytes) -> None:
     first = await logged_in(running)
-    more = {"content": body}
     headers = {"cookie": f"{NAME}={first['refresh_token']}", "content-type": "application/json"}
-    answer = await running.client.post("/api/v1/auth/refresh", headers=headers, **more)
+    answer = await running.client.post("/api/v1/auth/refresh", headers=headers, content=body)
     assert answer.status_code == 200
 
 
