@@ -51,7 +51,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
         plan_slug=data.plan_slug,
     )
     account = await in_time(accounts.create(services.engine, new))
-    return await _logged_in(request, services, account)
+    return await _logged_in(request, services, account, [new.password_hash])
 
 
 @post(
@@ -79,7 +79,8 @@ async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Respo
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     if stored is not None and verdict.better_hash is not None:
         await in_time(accounts.replace_hash(services.engine, account.id, stored, verdict.better_hash))
-    return await _logged_in(request, services, account)
+    proved = [known for known in (stored, verdict.better_hash) if known is not None]
+    return await _logged_in(request, services, account, proved)
 
 
 @post(
@@ -179,10 +180,13 @@ async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountC
 
 
 async def _logged_in(
-    request: Request[Any, Any, Any], services: Services, account: Account
+    request: Request[Any, Any, Any], services: Services, account: Account, password_hashes: list[str]
 ) -> Response[Session]:
+    """The answer to a proved password. Raises Unauthenticated when it was changed in this very moment."""
     pair = services.tokens.issue(account.id)
-    await in_time(families.begin(services.engine, account.id, _stored(pair)))
+    begun = families.begin(services.engine, account.id, _stored(pair), password_hashes=password_hashes)
+    if not await in_time(begun):
+        raise Unauthenticated("Email ou senha incorretos.", code="wrong_login")
     return _session(request, services, account, pair)
 
 

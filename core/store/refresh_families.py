@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
@@ -31,8 +32,12 @@ class Token(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-async def begin(engine: AsyncEngine, user_id: str, token: Token) -> None:
-    """Keep the family of a new login, which is on record as such. Raises Unavailable."""
+async def begin(engine: AsyncEngine, user_id: str, token: Token, *, password_hashes: Collection[str]) -> bool:
+    """Keep the family of a new login, which is on record as such. Raises Unavailable.
+
+    `password_hashes`: of the password that was just proved. False when the user has another one by now: whoever
+    changed it has ended all logins, and this one would outlive that.
+    """
     over = (
         select(refresh_families.c.id)
         .where(refresh_families.c.expires_at < func.clock_timestamp())
@@ -40,7 +45,11 @@ async def begin(engine: AsyncEngine, user_id: str, token: Token) -> None:
         .limit(_SWEPT)
         .with_for_update(skip_locked=True)
     )
+    # Held until the end, so a change of the password is either seen here or sees the row below.
+    proved = select(users.c.password_hash).where(users.c.id == user_id).with_for_update(read=True)
     async with transaction(engine) as connection:
+        if await connection.scalar(proved) not in password_hashes:
+            return False
         await connection.execute(delete(refresh_families).where(refresh_families.c.id.in_(over)))
         await connection.execute(
             insert(refresh_families).values(
@@ -50,6 +59,7 @@ async def begin(engine: AsyncEngine, user_id: str, token: Token) -> None:
                 expires_at=token.expires_at,
             )
         )
+    return True
 
 
 async def refresh(

@@ -199,6 +199,25 @@ async def test_a_new_password_ends_every_login(running: Running) -> None:
         assert refused(await refresh(running, login["refresh_token"]))
 
 
+async def test_no_login_outlives_a_password_that_is_changed_meanwhile(running: Running) -> None:
+    person = await running.person()
+    body = {"email": person.email, "password": PASSWORD}
+    url = "/api/v1/auth/login"
+    for _ in range(5):
+        old = await running.app.state.services.passwords.hash(PASSWORD)
+        await running.sql("UPDATE users SET password_hash = :old", old=old)
+        answers, changed = await asyncio.gather(
+            asyncio.gather(*(running.client.post(url, json=body) for _ in range(4))),
+            set_password(running.engine, person.email, "another", actor=COMMAND_LINE),
+        )
+        assert changed
+        assert {answer.status_code for answer in answers} <= {200, 401}
+        assert await running.sql("SELECT 1 FROM refresh_families WHERE ended_at IS NULL") == []
+        for answer in answers:
+            if answer.status_code == 200:
+                assert refused(await refresh(running, answer.json()["refresh_token"]))
+
+
 async def test_logging_out(running: Running) -> None:
     first = await logged_in(running)
     answer = await logout(

@@ -115,7 +115,10 @@ def begin_login(url: str, user_id: str) -> None:
         engine = engine_for(url)
         soon = (await PostgresHarness(engine).now()).replace(year=2100)
         token = refresh_families.Token(str(uuid.uuid4()), b"hash", soon)
-        await refresh_families.begin(engine, user_id, token)
+        async with engine.begin() as connection:
+            known = await connection.scalar(text("SELECT password_hash FROM users"))
+        assert not await refresh_families.begin(engine, user_id, token, password_hashes=["another"])
+        assert await refresh_families.begin(engine, user_id, token, password_hashes=[known])
         await engine.dispose()
 
     asyncio.run(begin())
