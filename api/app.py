@@ -174,7 +174,10 @@ async def _accounts(
     tokens = Tokens(settings.api, clock, keys, foreign_only=chosen.attached and keys is not None)
     if not chosen.attached:
         return tokens, None
-    return tokens, UpstreamAccounts(engine, cache, client, clock, chosen.profile_s)
+    upstream = UpstreamAccounts(
+        engine, cache, client, clock, profile_s=chosen.profile_s, timeout_s=chosen.upstream_timeout_s
+    )
+    return tokens, upstream
 
 
 async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:

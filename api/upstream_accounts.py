@@ -36,8 +36,8 @@ from core.store.upstream_accounts import KnownAccount
 _REFUSED_FOR_S: Final = 15.0
 # An upstream that was silent is left alone, so that those who are known wait for it once and not at each request.
 _AWAY_FOR_S: Final = 5.0
-# Longer than a call and a write: who waits for another's answer finds it in the store.
-_WAIT_S: Final = 4.0
+# Beyond the call itself, for the write: who waits for another's answer finds it in the store then.
+_WRITE_S: Final = 2.0
 _SETTLED_S: Final = 1.0
 _REFUSALS_LIMIT: Final = 10_000
 _TRIES: Final = 3
@@ -55,16 +55,25 @@ class _RefusedError(Exception):
 
 
 class UpstreamAccounts:
-    """Accounts of another backend. `profile_s`: how long what it told of a user holds."""
+    """Accounts of another backend."""
 
     def __init__(
-        self, engine: Engine, cache: Cache, client: UpstreamClient, clock: Clock, profile_s: float
+        self,
+        engine: Engine,
+        cache: Cache,
+        client: UpstreamClient,
+        clock: Clock,
+        *,
+        profile_s: float,
+        timeout_s: float,
     ) -> None:
+        """`profile_s`: how long what it told of a user holds. `timeout_s`: of one call of `client`."""
         self._engine = engine
         self._cache = cache
         self._client = client
         self._clock = clock
         self._profile_s = profile_s
+        self._wait_s = timeout_s + _WRITE_S
         self._away_until = 0.0
         self._refusals: dict[bytes, tuple[float, DomainError]] = {}
 
@@ -96,7 +105,7 @@ class UpstreamAccounts:
                     f"profile:{user_id}",
                     _SETTLED_S,
                     lambda: self._ask(user_id, claims, token, digest),
-                    _WAIT_S,
+                    self._wait_s,
                 )
             except _RefusedError as error:
                 if error.digest == digest:

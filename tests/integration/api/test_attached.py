@@ -367,6 +367,20 @@ async def test_an_e_mail_goes_with_its_user(start: Start, upstream: Upstream) ->
         assert (await chips(before)).status_code == 200
 
 
+async def test_two_new_users_of_one_e_mail_at_once(start: Start, upstream: Upstream) -> None:
+    async with attached(start, upstream) as running:
+        people = [somebody(running) for _ in range(4)]
+        for person in people:
+            upstream.tells(person.id, "free", email="ana@empresa.com.br")
+        answers = await asyncio.gather(*(chips(person) for person in people))
+        # Never a 401, and never a status that the route does not have.
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        for person in people:
+            assert (await chips(person)).status_code == 200
+        mails = await running.sql("SELECT email FROM users")
+        assert len({row.email for row in mails}) == 4
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
