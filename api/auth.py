@@ -34,12 +34,14 @@ class Principal(msgspec.Struct, frozen=True):
         operator: may use the operator's routes.
         service: a trusted service (campaigns, heat-up), known by its key.
         key_id: the API key that was shown, if one was.
+        expires_at: when the token does, as Unix time; None for what does not end by itself.
     """
 
     account: Account | None
     operator: bool
     service: bool = False
     key_id: str | None = None
+    expires_at: float | None = None
 
 
 async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -111,6 +113,17 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Princi
     Raises Unauthenticated with the reason of the API key if one was shown, else of the first token; Forbidden for a
     suspended account and for a key whose plan has none; Unavailable.
     """
+    key = connection.headers.get("x-api-key", "").strip()
+    try:
+        return await authenticate_by_token(connection)
+    except Unauthenticated:
+        if not key:
+            raise
+    return await _by_key(services_of(connection), key)
+
+
+async def authenticate_by_token(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    """As `authenticate`, for callers whose API key counts nothing."""
     services = services_of(connection)
     refused: Unauthenticated | None = None
     for token in _tokens(connection):
@@ -122,9 +135,6 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Princi
             refused = refused or error
             continue
         return _not_suspended(principal)
-    key = connection.headers.get("x-api-key", "").strip()
-    if key:
-        return await _by_key(services, key)
     raise refused or Unauthenticated("Token de acesso não encontrado.", code="token_missing")
 
 
@@ -161,7 +171,8 @@ async def _principal(services: Services, token: str) -> Principal:
         raise _nobody()
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
-    return Principal(account, operator=by_list or (claims.role or account.role) == _OPERATOR)
+    operator = by_list or (claims.role or account.role) == _OPERATOR
+    return Principal(account, operator=operator, expires_at=claims.expires_at)
 
 
 async def _by_key(services: Services, key: str) -> Principal:

@@ -23,6 +23,7 @@ _FOREIGN: Final = "RS256"
 _OPTIONS: Final[Any] = {"require": ["exp"], "verify_aud": False, "verify_iat": False, "verify_sub": False}
 # What the library raises, and what it lets through on claims of odd types.
 _INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+_NEVER: Final = 2**53
 _REFUSED: Final = "Token inválido ou expirado."
 _REFRESH_REFUSED: Final = "Refresh token inválido ou expirado."
 
@@ -32,10 +33,12 @@ class Claims(msgspec.Struct, frozen=True):
 
     Attributes:
         user_id: may belong to nobody; None when it cannot belong to anybody.
+        expires_at: Unix time.
     """
 
     user_id: str | None
     role: str | None
+    expires_at: float
     plan_slug: str | None = None
     name: str | None = None
     email: str | None = None
@@ -179,6 +182,8 @@ def _claims(claims: dict[str, Any]) -> Claims:
     return Claims(
         parse_id(str(subject)),
         _text(claims, "role"),
+        # Beyond what a float holds it does not matter how far.
+        float(min(int(claims["exp"]), _NEVER)),
         plan_slug=_text(claims, "plan_slug"),
         name=_text(claims, "name"),
         email=_text(claims, "email"),
