@@ -51,7 +51,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
         plan_slug=data.plan_slug,
     )
     account = await in_time(accounts.create(services.engine, new))
-    return await _logged_in(request, services, account, [new.password_hash])
+    return await _begun(request, services, account, new.password_hash)
 
 
 @post(
@@ -77,10 +77,10 @@ async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Respo
         raise Forbidden(SUSPENDED, code="account_suspended")
     if not account.is_active:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+    answer = await _begun(request, services, account, stored)
     if stored is not None and verdict.better_hash is not None:
         await in_time(accounts.replace_hash(services.engine, account.id, stored, verdict.better_hash))
-    proved = [known for known in (stored, verdict.better_hash) if known is not None]
-    return await _logged_in(request, services, account, proved)
+    return answer
 
 
 @post(
@@ -179,12 +179,12 @@ async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountC
     return _user(account)
 
 
-async def _logged_in(
-    request: Request[Any, Any, Any], services: Services, account: Account, password_hashes: list[str]
+async def _begun(
+    request: Request[Any, Any, Any], services: Services, account: Account, password_hash: str | None
 ) -> Response[Session]:
     """The answer to a proved password. Raises Unauthenticated when it was changed in this very moment."""
     pair = services.tokens.issue(account.id)
-    begun = families.begin(services.engine, account.id, _stored(pair), password_hashes=password_hashes)
+    begun = families.begin(services.engine, account.id, _stored(pair), password_hash=password_hash)
     if not await in_time(begun):
         raise Unauthenticated("Email ou senha incorretos.", code="wrong_login")
     return _session(request, services, account, pair)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
@@ -32,10 +31,10 @@ class Token(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-async def begin(engine: AsyncEngine, user_id: str, token: Token, *, password_hashes: Collection[str]) -> bool:
+async def begin(engine: AsyncEngine, user_id: str, token: Token, *, password_hash: str | None) -> bool:
     """Keep the family of a new login, which is on record as such. Raises Unavailable.
 
-    `password_hashes`: of the password that was just proved. False when the user has another one by now: whoever
+    `password_hash`: what the password was just proved against. False when the user has another one by now: whoever
     changed it has ended all logins, and this one would outlive that.
     """
     over = (
@@ -48,7 +47,7 @@ async def begin(engine: AsyncEngine, user_id: str, token: Token, *, password_has
     # Held until the end, so a change of the password is either seen here or sees the row below.
     proved = select(users.c.password_hash).where(users.c.id == user_id).with_for_update(read=True)
     async with transaction(engine) as connection:
-        if await connection.scalar(proved) not in password_hashes:
+        if password_hash is None or await connection.scalar(proved) != password_hash:
             return False
         await connection.execute(delete(refresh_families).where(refresh_families.c.id.in_(over)))
         await connection.execute(

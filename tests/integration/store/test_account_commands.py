@@ -117,8 +117,8 @@ def begin_login(url: str, user_id: str) -> None:
         token = refresh_families.Token(str(uuid.uuid4()), b"hash", soon)
         async with engine.begin() as connection:
             known = await connection.scalar(text("SELECT password_hash FROM users"))
-        assert not await refresh_families.begin(engine, user_id, token, password_hashes=["another"])
-        assert await refresh_families.begin(engine, user_id, token, password_hashes=[known])
+        assert not await refresh_families.begin(engine, user_id, token, password_hash="another")
+        assert await refresh_families.begin(engine, user_id, token, password_hash=known)
         await engine.dispose()
 
     asyncio.run(begin())
