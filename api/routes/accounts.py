@@ -10,7 +10,7 @@ from litestar import Request, Response, get, post, put
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
-from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_for, actor_of, requires_user
+from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_for, requires_user
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
@@ -111,7 +111,7 @@ async def refresh(request: Request[Any, Any, Any]) -> Response[Session]:
     presented = families.Token(claims.family_id, claims.jti_hash, pair.expires_at)
     verdict = await in_time(
         families.refresh(
-            services.engine, account.id, presented, _stored(pair), actor=actor_for(request, account)
+            services.engine, account.id, presented, _stored(pair), actor=actor_for(request, account.id)
         )
     )
     if verdict is Verdict.REUSED:
@@ -136,9 +136,8 @@ async def logout(request: Request[Any, Any, Any]) -> Response[LoggedOut]:
     cookies = [_cookie(name, "", 0, secure=secure) for name in (ACCESS_COOKIE, REFRESH_COOKIE)]
     try:
         claims = services.tokens.read_refresh(request.cookies.get(REFRESH_COOKIE, ""), expired_too=True)
-        await in_time(
-            families.end(services.engine, claims.user_id, claims.family_id, actor=actor_of(request))
-        )
+        actor = actor_for(request, claims.user_id)
+        await in_time(families.end(services.engine, claims.user_id, claims.family_id, actor=actor))
     except Unauthenticated:
         pass  # no login to end: what is left is to clear what the browser holds
     except Unavailable as error:
