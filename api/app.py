@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import structlog
 from argon2 import PasswordHasher
@@ -22,22 +23,38 @@ from api.openapi import config as openapi_config
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
-from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
+from api.routes import accounts, api_keys, chips, containers, explain, look_ins, service, webhooks
 from api.security_headers import SecurityHeaders
 from api.services import Services
+from api.signing_keys import FixedKey, PublishedKeys, SigningKeys
 from api.tokens import Tokens
+from api.upstream_accounts import UpstreamAccounts
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
+from core.clients.upstream import UpstreamClient
 from core.clients.waha import WahaClients
 from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.settings import Settings
-from core.store.engine import create_engine
+from core.store.engine import Engine, create_engine
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
 
 _log = structlog.get_logger("api")
+
+# Attached, these are WHAGO's: the reverse proxy sends them there, and here they are unknown paths.
+_ACCOUNT_ROUTES: Final = [
+    accounts.register,
+    accounts.login,
+    accounts.refresh,
+    accounts.logout,
+    accounts.get_me,
+    accounts.change_me,
+    api_keys.list_api_keys,
+    api_keys.create_api_key,
+    api_keys.revoke_api_key,
+]
 
 
 def create_app(
@@ -58,10 +75,7 @@ def create_app(
     v1 = Router(
         "/api/v1",
         route_handlers=[
-            accounts.register,
-            accounts.login,
-            accounts.get_me,
-            accounts.change_me,
+            *([] if settings.accounts.attached else _ACCOUNT_ROUTES),
             chips.list_chips,
             chips.create_chip,
             chips.get_chip,
@@ -121,6 +135,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
+        tokens, upstream = await _accounts(stack, settings, clock, engine, cache)
         observed, looked = ObservedHub(), ObservedHub()
         stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, looked, qr)))
         yield Services(
@@ -131,13 +146,36 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             vault=vault,
             passwords=Passwords(hasher),
             limits=limits,
-            tokens=Tokens(settings.api, clock),
+            tokens=tokens,
             proxies=TrustedProxies(settings.api.trusted_proxies),
             observed=observed,
             qr=qr,
             look_ins=PostgresLookIns(engine),
             looked=looked,
+            upstream=upstream,
         )
+
+
+async def _accounts(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, engine: Engine, cache: Cache
+) -> tuple[Tokens, UpstreamAccounts | None]:
+    """Who issues tokens and whose the accounts are."""
+    chosen = settings.accounts
+    client = await stack.enter_async_context(
+        UpstreamClient(chosen.upstream_url, keys_url=chosen.jwks_url, timeout_s=chosen.upstream_timeout_s)
+    )
+    keys: SigningKeys | None = None
+    if chosen.jwks_url:
+        keys = PublishedKeys(client, clock)
+    elif chosen.jwt_public_key:
+        keys = FixedKey(chosen.jwt_public_key)
+    tokens = Tokens(settings.api, clock, keys, foreign_only=chosen.attached and keys is not None)
+    if not chosen.attached:
+        return tokens, None
+    upstream = UpstreamAccounts(
+        engine, cache, client, clock, profile_s=chosen.profile_s, timeout_s=chosen.upstream_timeout_s
+    )
+    return tokens, upstream
 
 
 async def _listen(settings: Settings, observed: ObservedHub, looked: ObservedHub, qr: QrDesk) -> None:

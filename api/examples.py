@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api import examples_accounts
 from api.problems import problem
 
 _USER_ID: Final = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
@@ -77,6 +78,7 @@ _RESTART_EARLY: Final = (
 )
 
 BODIES: Final[Mapping[str, Any]] = {
+    **examples_accounts.BODIES,
     "register": {
         "name": "Ana Souza",
         "email": "ana@empresa.com.br",
@@ -100,6 +102,8 @@ BODIES: Final[Mapping[str, Any]] = {
 }
 
 ANSWERS: Final[Mapping[str, Any]] = {
+    **examples_accounts.ANSWERS,
+    "refresh": _SESSION,
     "register": _SESSION,
     "login": _SESSION,
     "getMe": _USER,
@@ -246,6 +250,7 @@ _COMMON: Final[Mapping[int, tuple[str, str]]] = {
     503: ("service_unavailable", "Serviço temporariamente indisponível. Tente novamente em instantes."),
 }
 _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
+    **examples_accounts.SPECIAL,
     ("register", 400): ("email_taken", "Este email já está cadastrado."),
     ("register", 422): ("invalid_input", "Telefone: Telefone inválido. Use formato +5511999999999."),
     ("login", 401): ("wrong_login", "Email ou senha incorretos."),
@@ -272,6 +277,7 @@ _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
     ("receiveWahaWebhook", 401): ("bad_signature", "Assinatura do webhook inválida."),
 }
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
+    **examples_accounts.FIELDS,
     "register": ("phone", "Telefone inválido. Use formato +5511999999999."),
     "login": ("password", "Campo obrigatório."),
     "changeMe": ("document", "CPF ou CNPJ inválido. Confira os números digitados."),

@@ -19,7 +19,7 @@ from api.examples import ANSWERS, BODIES, example_problem
 from api.openapi_common import with_common
 from api.problems import MEDIA_TYPE, Problem
 
-SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
+SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}, {"apiKey": []}]
 OPTIONAL_BODIES: Final = frozenset({"reconnectChip"})
 
 _MEANINGS: Final[Mapping[int, str]] = {
@@ -71,6 +71,12 @@ def config() -> OpenAPIConfig:
                     type="apiKey", name="whago_access_token", security_scheme_in="cookie"
                 ),
                 "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
+                "apiKey": SecurityScheme(
+                    type="apiKey",
+                    name="X-API-Key",
+                    security_scheme_in="header",
+                    description="`whago_<8 hex>_<64 hex>`, of a plan with API access",
+                ),
                 "operator": SecurityScheme(
                     type="http", scheme="bearer", description="The operator's token, or an operator's JWT"
                 ),

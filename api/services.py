@@ -13,6 +13,7 @@ from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.tokens import Tokens
+from api.upstream_accounts import UpstreamAccounts
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clock import Clock
@@ -26,6 +27,7 @@ class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
     `observed`: news of passes. `looked`: of samples of containers that somebody looks into.
+    `upstream`: whose the accounts are in attached mode.
     """
 
     settings: Settings
@@ -41,6 +43,7 @@ class Services:
     qr: QrDesk
     look_ins: PostgresLookIns
     looked: ObservedHub
+    upstream: UpstreamAccounts | None = None
 
     @property
     def proxy_enabled(self) -> bool:

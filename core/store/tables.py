@@ -28,7 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.store.schema import Id, Time
 from core.store.schema import metadata as metadata
+from core.store.tables_access import api_keys as api_keys
 from core.store.tables_access import audit_log as audit_log
+from core.store.tables_access import refresh_families as refresh_families
 from core.store.tables_http import idempotency_keys as idempotency_keys
 from core.store.tables_operations import container_logs as container_logs
 from core.store.tables_operations import container_stats as container_stats
@@ -74,6 +76,7 @@ users = Table(
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("is_verified", Boolean, nullable=False, server_default=text("false")),
     Column("suspended_at", Time),
+    Column("profile_at", Time),  # when the upstream last told of it; none: an account of our own
     _created(),
     Column("updated_at", Time, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("email = lower(email)", name="email_lower"),
