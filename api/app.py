@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import structlog
 from argon2 import PasswordHasher
@@ -26,6 +27,7 @@ from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.routes import (
     accounts,
+    api_keys,
     chip_annotations,
     chips,
     containers,
@@ -41,21 +43,37 @@ from api.routes import (
 )
 from api.security_headers import SecurityHeaders
 from api.services import Services
+from api.signing_keys import FixedKey, PublishedKeys, SigningKeys
 from api.streams import StreamLimits, Streams
 from api.tokens import Tokens
+from api.upstream_accounts import UpstreamAccounts
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
+from core.clients.upstream import UpstreamClient
 from core.clients.waha import WahaClients
 from core.clock import Clock, SystemClock
 from core.crypto import Sealer
 from core.settings import Settings
-from core.store.engine import create_engine
+from core.store.engine import Engine, create_engine
 from core.store.fleet_control import EVERYBODY
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import FLEET, INTENTS, LOOKED, OBSERVED, Item, Listener, News
 
 _log = structlog.get_logger("api")
+
+# Attached, these are WHAGO's: the reverse proxy sends them there, and here they are unknown paths.
+_ACCOUNT_ROUTES: Final = [
+    accounts.register,
+    accounts.login,
+    accounts.refresh,
+    accounts.logout,
+    accounts.get_me,
+    accounts.change_me,
+    api_keys.list_api_keys,
+    api_keys.create_api_key,
+    api_keys.revoke_api_key,
+]
 
 
 def create_app(
@@ -76,10 +94,7 @@ def create_app(
     v1 = Router(
         "/api/v1",
         route_handlers=[
-            accounts.register,
-            accounts.login,
-            accounts.get_me,
-            accounts.change_me,
+            *([] if settings.accounts.attached else _ACCOUNT_ROUTES),
             chips.list_chips,
             chips.create_chip,
             chips.get_chip,
@@ -158,6 +173,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
+        tokens, upstream = await _accounts(stack, settings, clock, engine, cache)
         observed, looked, watched = ObservedHub(), ObservedHub(), FleetHub()
         stack.push_async_callback(
             _ended, asyncio.create_task(_listen(settings, observed, looked, watched, qr))
@@ -170,7 +186,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             vault=vault,
             passwords=Passwords(hasher),
             limits=limits,
-            tokens=Tokens(settings.api, clock),
+            tokens=tokens,
             proxies=TrustedProxies(settings.api.trusted_proxies),
             observed=observed,
             qr=qr,
@@ -178,7 +194,30 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             looked=looked,
             streams=Streams(_stream_limits(settings), clock),
             fleet=watched,
+            upstream=upstream,
         )
+
+
+async def _accounts(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, engine: Engine, cache: Cache
+) -> tuple[Tokens, UpstreamAccounts | None]:
+    """Who issues tokens and whose the accounts are."""
+    chosen = settings.accounts
+    client = await stack.enter_async_context(
+        UpstreamClient(chosen.upstream_url, keys_url=chosen.jwks_url, timeout_s=chosen.upstream_timeout_s)
+    )
+    keys: SigningKeys | None = None
+    if chosen.jwks_url:
+        keys = PublishedKeys(client, clock)
+    elif chosen.jwt_public_key:
+        keys = FixedKey(chosen.jwt_public_key)
+    tokens = Tokens(settings.api, clock, keys, foreign_only=chosen.attached and keys is not None)
+    if not chosen.attached:
+        return tokens, None
+    upstream = UpstreamAccounts(
+        engine, cache, client, clock, profile_s=chosen.profile_s, timeout_s=chosen.upstream_timeout_s
+    )
+    return tokens, upstream
 
 
 async def _listen(

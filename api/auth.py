@@ -12,9 +12,11 @@ from litestar.handlers.base import BaseRouteHandler
 
 from api.deadline import in_time
 from api.services import Services, services_of
+from core.crypto import hashed_access_key
 from core.domain.actor import Actor, ActorKind
+from core.domain.api_keys import KeyRole, prefix_of
 from core.errors import Forbidden, Unauthenticated
-from core.store import accounts
+from core.store import accounts, api_keys
 from core.store.accounts import Account
 
 ACCESS_COOKIE: Final = "whago_access_token"
@@ -98,6 +100,11 @@ def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
     )
 
 
+def actor_for(connection: ASGIConnection[Any, Any, Any, Any], user_id: str) -> Actor:
+    """The user whose token was shown on a route without a guard."""
+    return msgspec.structs.replace(actor_of(connection), kind=ActorKind.USER, user_id=user_id)
+
+
 async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], principal: Principal) -> None:
     connection.scope["user"] = principal.account
     connection.scope["auth"] = principal
@@ -106,16 +113,18 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], principal: Pri
 
 
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
-    """The first credential that holds: cookie, then bearer. What does not hold is ignored while another does.
+    """The first credential that holds: cookie, bearer, API key. What does not hold is ignored while another does.
 
-    Raises Unauthenticated with the reason of the first that did not, Forbidden for a suspended account.
+    Raises Unauthenticated with the reason of the API key if one was shown, else of the first token; Forbidden for a
+    suspended account and for a key whose plan has none; Unavailable.
     """
+    key = connection.headers.get("x-api-key", "").strip()
     try:
         return await authenticate_by_token(connection)
     except Unauthenticated:
-        if connection.headers.get("x-api-key", "").strip():
-            raise Unauthenticated("API Key inválida.", code="invalid_api_key") from None
-        raise
+        if not key:
+            raise
+    return await _by_key(services_of(connection), key)
 
 
 async def authenticate_by_token(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
@@ -130,10 +139,14 @@ async def authenticate_by_token(connection: ASGIConnection[Any, Any, Any, Any]) 
         except Unauthenticated as error:
             refused = refused or error
             continue
-        if principal.account is not None and principal.account.suspended:
-            raise Forbidden(SUSPENDED, code="account_suspended")
-        return principal
+        return _not_suspended(principal)
     raise refused or Unauthenticated("Token de acesso não encontrado.", code="token_missing")
+
+
+def _not_suspended(principal: Principal) -> Principal:
+    if principal.account is not None and principal.account.suspended:
+        raise Forbidden(SUSPENDED, code="account_suspended")
+    return principal
 
 
 def _tokens(connection: ASGIConnection[Any, Any, Any, Any]) -> list[str]:
@@ -153,13 +166,53 @@ def _is_operator_token(services: Services, token: str) -> bool:
 
 
 async def _principal(services: Services, token: str) -> Principal:
-    claims = services.tokens.read_access(token)
-    account = (
-        None if claims.user_id is None else await in_time(accounts.find(services.engine, claims.user_id))
-    )
+    claims = await services.tokens.read(token)
+    account = None
+    if claims.user_id is not None and services.upstream is not None:
+        account = await services.upstream.account(claims.user_id, claims, token)
+    elif claims.user_id is not None:
+        account = await in_time(accounts.find(services.engine, claims.user_id))
     if account is None or not account.is_active:
-        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+        raise _nobody()
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
     operator = by_list or (claims.role or account.role) == _OPERATOR
     return Principal(account, operator=operator, expires_at=claims.expires_at)
+
+
+async def _by_key(services: Services, key: str) -> Principal:
+    prefix = prefix_of(key)
+    found = None if prefix is None else await in_time(api_keys.find_live(services.engine, prefix))
+    attached = services.upstream is not None
+    if (
+        found is None
+        or not hmac.compare_digest(found.key_hash, hashed_access_key(key))
+        # Keys of users are WHAGO's there, like all that is theirs.
+        or (attached and found.role == KeyRole.USER)
+    ):
+        raise Unauthenticated("API Key inválida.", code="invalid_api_key")
+    if found.role == KeyRole.USER:
+        account = found.account
+        if account is None or not account.is_active:
+            raise _nobody()
+        # Told before the plan: who is suspended has more to hear of than keys.
+        _not_suspended(Principal(account, operator=False))
+        requires_plan_with_api(account)
+    if found.use_is_old:
+        await in_time(api_keys.used(services.engine, found.id))
+    return Principal(
+        found.account,
+        operator=found.role == KeyRole.OPERATOR,
+        service=found.role == KeyRole.SERVICE,
+        key_id=found.id,
+    )
+
+
+def requires_plan_with_api(account: Account) -> None:
+    """Raises Forbidden for a plan without API access."""
+    if not account.api_access:
+        raise Forbidden("Recurso disponível apenas no plano Enterprise.", code="plan_without_api")
+
+
+def _nobody() -> Unauthenticated:
+    return Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")

@@ -19,8 +19,8 @@ from api.examples import ANSWERS, BODIES, example_problem
 from api.openapi_common import with_common
 from api.problems import MEDIA_TYPE, Problem
 
-SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}]
-SERVICE_SECURED: Final[list[dict[str, list[str]]]] = [{"api_key": []}, {"operator": []}]
+SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}, {"apiKey": []}]
+SERVICE_SECURED: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"operator": []}]
 OPTIONAL_BODIES: Final = frozenset({"reconnectChip", "pauseFleet", "resumeFleet"})
 
 _MEANINGS: Final[Mapping[int, str]] = {
@@ -79,7 +79,12 @@ def config() -> OpenAPIConfig:
                     type="apiKey", name="whago_access_token", security_scheme_in="cookie"
                 ),
                 "bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT"),
-                "api_key": SecurityScheme(type="apiKey", name="X-API-Key", security_scheme_in="header"),
+                "apiKey": SecurityScheme(
+                    type="apiKey",
+                    name="X-API-Key",
+                    security_scheme_in="header",
+                    description="`whago_<8 hex>_<64 hex>`, of a plan with API access",
+                ),
                 "operator": SecurityScheme(
                     type="http", scheme="bearer", description="The operator's token, or an operator's JWT"
                 ),

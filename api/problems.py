@@ -117,14 +117,13 @@ def refusal(error: DomainError, instance: str) -> Response[Problem]:
 def _app(request: Request[Any, Any, Any], error: AppError) -> Response[Problem]:
     if isinstance(error, Unavailable | StaleWrite | Throttled):
         _log.warning("dependency_away", system=error.system, error=error.message, path=request.url.path)
-        return problem(
-            503,
-            "service_unavailable",
-            STORE_AWAY,
-            request.url.path,
-            headers={"Retry-After": _RETRY_AFTER_S},
-        )
+        return unavailable(request.url.path)
     return _unexpected(request, error)
+
+
+def unavailable(instance: str) -> Response[Problem]:
+    """Something that we depend on is away, and comes back."""
+    return problem(503, "service_unavailable", STORE_AWAY, instance, headers={"Retry-After": _RETRY_AFTER_S})
 
 
 def _http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

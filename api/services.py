@@ -15,6 +15,7 @@ from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.streams import Streams
 from api.tokens import Tokens
+from api.upstream_accounts import UpstreamAccounts
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clock import Clock
@@ -28,6 +29,7 @@ class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
     `observed`: news of wishes and passes. `looked`: of samples of containers that somebody looks into.
+    `upstream`: whose the accounts are in attached mode.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Services:
     looked: ObservedHub
     streams: Streams
     fleet: FleetHub
+    upstream: UpstreamAccounts | None = None
 
     @property
     def proxy_enabled(self) -> bool:

@@ -15,9 +15,11 @@ from cli.explain import causes, explain
 from cli.fleet import fleet
 from cli.guard import guard
 from cli.jobspec import jobspec
+from cli.key import key
 from cli.orphans import orphans
 from cli.parts import api, daemon, migrate
 from cli.phone import phone
+from cli.plan import plan
 from cli.rollout import rollout
 from cli.settings import settings
 from cli.target import Target
@@ -37,7 +39,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
 
 
 _PARTS = (up, api, daemon, migrate, settings, jobspec)
-_VERBS = (user, chip, container, fleet, rollout, guard, orphans, audit, phone)
+_VERBS = (user, key, plan, chip, container, fleet, rollout, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)
 for verb in (explain, causes):

@@ -25,6 +25,20 @@ def new_api_key() -> str:
     return secrets.token_hex(32)
 
 
+def new_access_key() -> str:
+    """A key to this API: `whago_<8 hex>_<64 hex>`, 256 random bits in its last part."""
+    return f"whago_{secrets.token_hex(4)}_{secrets.token_hex(32)}"
+
+
+def hashed_access_key(plain: str) -> bytes:
+    """What the store keeps of a key to this API: SHA-256.
+
+    256 random bits cannot be guessed at any speed, so a slow hash as for passwords would protect nothing and cost
+    every request its time.
+    """
+    return hashlib.sha256(plain.encode()).digest()
+
+
 def new_hook_key() -> str:
     """The key that a container's webhooks are signed with: 256 random bits as 64 hex characters."""
     return secrets.token_hex(32)

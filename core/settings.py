@@ -14,7 +14,15 @@ from typing import Any
 
 import msgspec
 
-from core.settings_reader import Reader, database_url, egress, fernet_keys, listen_address, other_storages
+from core.settings_reader import (
+    Reader,
+    database_url,
+    egress,
+    fernet_keys,
+    listen_address,
+    other_storages,
+    public_key,
+)
 from core.settings_reader import Secret as Secret
 from core.settings_reader import SettingsError as SettingsError
 from core.variables import VARIABLES
@@ -107,6 +115,26 @@ class ApiSettings(msgspec.Struct, frozen=True):
     host_capacity: int = 100
 
 
+class AccountSettings(msgspec.Struct, frozen=True):
+    """Whose the accounts are, and who issues their tokens.
+
+    Attributes:
+        attached: the WHAGO backend's at `upstream_url`, which is asked for a profile again after `profile_s`.
+        jwks_url, jwt_public_key: of the issuer of RS256 tokens; "" = none.
+    """
+
+    attached: bool = False
+    upstream_url: str = ""
+    upstream_timeout_s: float = 2
+    profile_s: float = 300
+    jwks_url: str = ""
+    jwt_public_key: str = ""
+
+    @property
+    def has_foreign_keys(self) -> bool:
+        return bool(self.jwks_url or self.jwt_public_key)
+
+
 class LimitSettings(msgspec.Struct, frozen=True):
     """How many requests there may be a minute, and failed logins in `login_window_s`; 0 = no limit."""
 
@@ -164,6 +192,7 @@ class Settings(msgspec.Struct, frozen=True):
     api: ApiSettings
     loop: LoopSettings
     limits: LimitSettings
+    accounts: AccountSettings = AccountSettings()
 
 
 def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Settings:
@@ -183,7 +212,17 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
     for name in unknown:
         if not name.startswith(("WAHAFLEET_TEST_", "WAHAFLEET_BENCH_")):
             reader.problems.append(f"{name} is no setting of wahafleet: see docs/settings.md for the list.")
-    jwt = reader.secret("JWT_SECRET_KEY")
+    accounts = AccountSettings(
+        attached=reader.choice("WAHAFLEET_ACCOUNTS", ("standalone", "attached")) == "attached",
+        upstream_url=reader.optional_url("WAHAFLEET_UPSTREAM_URL"),
+        upstream_timeout_s=reader.number("WAHAFLEET_UPSTREAM_TIMEOUT_S", least=0.1, most=10),
+        profile_s=reader.number("WAHAFLEET_UPSTREAM_PROFILE_S", least=1, most=86_400),
+        jwks_url=reader.optional_url("WAHAFLEET_JWT_JWKS_URL"),
+        jwt_public_key=public_key(reader, "WAHAFLEET_JWT_PUBLIC_KEY"),
+    )
+    # Nobody signs with it then.
+    unsigned = accounts.attached and accounts.has_foreign_keys and not reader.env.get("JWT_SECRET_KEY")
+    jwt = Secret("") if unsigned else reader.secret("JWT_SECRET_KEY")
     if 0 < len(jwt.reveal()) < 32:
         reader.problems.append("JWT_SECRET_KEY is too short: use at least 32 random characters.")
     settings = Settings(
@@ -275,6 +314,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             start_burst_host=reader.whole("WAHAFLEET_START_BURST_HOST", least=1, most=10_000),
             start_burst_provider=reader.whole("WAHAFLEET_START_BURST_PROVIDER", least=1, most=10_000),
         ),
+        accounts=accounts,
         limits=LimitSettings(
             reads=_limit(reader, "READS"),
             writes=_limit(reader, "WRITES"),
@@ -308,6 +348,11 @@ def _contradictions(settings: Settings, part: str | None) -> list[str]:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")
     if renders_jobs and settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():
         found.append("WAHAFLEET_STORAGE_DSN is needed with WAHAFLEET_JOBSPEC=waha-plus.")
+    accounts = settings.accounts
+    if accounts.attached and not accounts.upstream_url:
+        found.append("WAHAFLEET_UPSTREAM_URL is needed with WAHAFLEET_ACCOUNTS=attached.")
+    if accounts.jwks_url and accounts.jwt_public_key:
+        found.append("WAHAFLEET_JWT_JWKS_URL and WAHAFLEET_JWT_PUBLIC_KEY exclude each other: set one.")
     if "*" in settings.api.cors_origins:
         found.append("WAHAFLEET_CORS_ORIGINS never takes *: name each origin.")
     return found

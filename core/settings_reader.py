@@ -9,11 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from core.variables import VARIABLES
 
 T = TypeVar("T")
+
+_RSA_BITS = 2048  # RFC 7518, 3.3
 
 
 class Secret:
@@ -114,6 +119,10 @@ class Reader:
 
         return self.parsed(name, parse, "an address such as http://host:port", "")
 
+    def optional_url(self, name: str) -> str:
+        """The address, or "" for none."""
+        return self.url(name) if self.text(name) else ""
+
     def items(self, name: str) -> tuple[str, ...]:
         return tuple(item.strip() for item in self.text(name).split(",") if item.strip())
 
@@ -163,6 +172,22 @@ def other_storages(reader: Reader) -> tuple[tuple[str, Secret], ...]:
 
     rule = "id=DSN pairs with blanks between, each id once and none that WAHAFLEET_STORAGE_ID names"
     return reader.parsed("WAHAFLEET_STORAGES", parse, rule, ())
+
+
+def public_key(reader: Reader, name: str) -> str:
+    """An RSA public key in PEM, "" for none. Line ends may be written as `\\n`, which fits into one line."""
+
+    def parse(text: str) -> str:
+        pem = text.replace("\\n", "\n")
+        try:
+            key = load_pem_public_key(pem.encode()) if pem else None
+        except UnsupportedAlgorithm as error:
+            raise ValueError(text) from error
+        if pem and not (isinstance(key, RSAPublicKey) and key.key_size >= _RSA_BITS):
+            raise ValueError(text)
+        return pem
+
+    return reader.parsed(name, parse, f"an RSA public key of {_RSA_BITS} bits or more, in PEM", "")
 
 
 def egress(reader: Reader) -> str | None:

@@ -95,9 +95,37 @@ VARIABLES: Final = (
     _v(
         "JWT_SECRET_KEY",
         None,
-        "HS256 secret of access tokens, at least 32 characters; the API's alone.",
+        "HS256 secret of access tokens, at least 32 characters; the API's alone. Attached, it is WHAGO's own; not "
+        "needed there with RS256.",
         secret=True,
         needed_by=("api",),
+    ),
+    _v(
+        "WAHAFLEET_ACCOUNTS",
+        "standalone",
+        "Whose the accounts are: standalone = ours, with login here; attached = the WHAGO backend's, whose tokens "
+        "are taken.",
+    ),
+    _v(
+        "WAHAFLEET_UPSTREAM_URL",
+        "",
+        "The WHAGO backend, attached: its /api/v1/users/me tells plan, name and whether a user is active.",
+    ),
+    _v("WAHAFLEET_UPSTREAM_TIMEOUT_S", "2", "Longest wait for one answer of it."),
+    _v(
+        "WAHAFLEET_UPSTREAM_PROFILE_S",
+        "300",
+        "How long what it told of a user holds before it is asked again.",
+    ),
+    _v(
+        "WAHAFLEET_JWT_JWKS_URL",
+        "",
+        "Where the issuer of RS256 access tokens publishes its keys; attached, only RS256 tokens are taken then.",
+    ),
+    _v(
+        "WAHAFLEET_JWT_PUBLIC_KEY",
+        "",
+        "The same as one RSA public key in PEM, \\n for its line ends; instead of the address.",
     ),
     _v("WAHAFLEET_ACCESS_TOKEN_S", "3600", "Life of an access token."),
     _v("WAHAFLEET_REFRESH_TOKEN_S", "604800", "Life of a refresh token."),
@@ -114,7 +142,12 @@ VARIABLES: Final = (
         "",
         "Comma list of addresses or networks whose X-Forwarded-For is believed.",
     ),
-    _v("WAHAFLEET_OPERATORS", "", "Comma list of user ids or e-mails that are operators."),
+    _v(
+        "WAHAFLEET_OPERATORS",
+        "",
+        "Comma list of user ids or e-mails that are operators; an e-mail counts for whoever registers it, so let its "
+        "owner register first.",
+    ),
     _v("WAHAFLEET_OPERATOR_TOKEN", "", "Bearer token of the operator's command line.", secret=True),
     _v("WAHAFLEET_LIMIT_READS", "600", "Reads a minute and user (GET); 0 here as below = no limit."),
     _v("WAHAFLEET_LIMIT_WRITES", "60", "Writes a minute and user (everything else)."),

@@ -1,26 +1,33 @@
-"""Register, log in, and one's own account."""
+"""Register, log in and out, refresh, and one's own account."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
+import structlog
 from litestar import Request, Response, get, post, put
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
-from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_of, requires_user
+from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_for, actor_of, requires_user
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
+from api.problems import unavailable
 from api.schemas import AccountChange, IssuedTokens, Login, PlanFeatures, Registration, Session, User
+from api.schemas_accounts import LoggedOut
 from api.services import Services, services_of
+from api.tokens import TokenPair
 from core.domain.accounts import FieldError, clean_email
-from core.errors import DomainError, Forbidden, Unauthenticated
+from core.domain.refresh import Verdict
+from core.errors import DomainError, Forbidden, Unauthenticated, Unavailable
 from core.store import accounts
+from core.store import refresh_families as families
 from core.store.accounts import Account, NewAccount
 
 TAGS = ["accounts"]
+_log = structlog.get_logger("api")
 
 
 @post(
@@ -45,7 +52,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
         plan_slug=data.plan_slug,
     )
     account = await in_time(accounts.create(services.engine, new, actor=actor_of(request)))
-    return _session(request, services, account)
+    return await _begun(request, services, account, new.password_hash)
 
 
 @post(
@@ -80,12 +87,13 @@ async def _logged_in(request: Request[Any, Any, Any], data: Login) -> Response[S
     if not account.is_active:
         inactive = Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
         raise await _refused(request, account, inactive)
+    answer = await _begun(request, services, account, stored)
     better = None
     if stored is not None and verdict.better_hash is not None:
         better = (stored, verdict.better_hash)
     login = accounts.record_login(services.engine, account.id, better_hash=better, actor=actor_of(request))
     await in_time(login)
-    return _session(request, services, account)
+    return answer
 
 
 async def _refused(
@@ -96,6 +104,71 @@ async def _refused(
     engine = services_of(request).engine
     await in_time(accounts.record_refused_login(engine, user_id, code=error.code, actor=actor_of(request)))
     return error
+
+
+@post(
+    "/auth/refresh",
+    status_code=200,
+    operation_id="refresh",
+    summary="Exchange the refresh token for a new pair",
+    description=(
+        "The token comes as cookie `whago_refresh_token`; a body is not read. Each token may be used once: one that "
+        "is used again ends every token that came of the same login. A repetition within ten seconds is answered "
+        "with the same new refresh token, for a page that asks twice at once."
+    ),
+    tags=TAGS,
+    responses=errors(401, 403, 503),
+)
+async def refresh(request: Request[Any, Any, Any]) -> Response[Session]:
+    services = services_of(request)
+    shown = request.cookies.get(REFRESH_COOKIE, "").strip()
+    if not shown:
+        raise Unauthenticated("Refresh token não encontrado.", code="refresh_token_missing")
+    claims = services.tokens.read_refresh(shown)
+    account = await in_time(accounts.find(services.engine, claims.user_id))
+    if account is None or not account.is_active:
+        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+    if account.suspended:
+        raise Forbidden(SUSPENDED, code="account_suspended")
+    pair = services.tokens.issue(account.id, claims)
+    presented = families.Token(claims.family_id, claims.jti_hash, pair.expires_at)
+    verdict = await in_time(
+        families.refresh(
+            services.engine, account.id, presented, _stored(pair), actor=actor_for(request, account.id)
+        )
+    )
+    if verdict is Verdict.REUSED:
+        _log.warning("refresh_token_reused", user_id=account.id, family_id=claims.family_id)
+    if verdict not in (Verdict.ROTATE, Verdict.REPEAT):
+        raise Unauthenticated("Refresh token inválido ou expirado.", code="invalid_refresh_token")
+    return _session(request, services, account, pair)
+
+
+@post(
+    "/auth/logout",
+    status_code=200,
+    operation_id="logout",
+    summary="Log out: ends the login and clears both cookies, whatever they are worth",
+    description="A body is not read. While the store is away the cookies are cleared all the same, with the 503.",
+    tags=TAGS,
+    responses=errors(503),
+)
+async def logout(request: Request[Any, Any, Any]) -> Response[LoggedOut]:
+    services = services_of(request)
+    secure = services.proxies.is_https(request)
+    cookies = [_cookie(name, "", 0, secure=secure) for name in (ACCESS_COOKIE, REFRESH_COOKIE)]
+    try:
+        claims = services.tokens.read_refresh(request.cookies.get(REFRESH_COOKIE, ""), expired_too=True)
+        actor = actor_for(request, claims.user_id)
+        await in_time(families.end(services.engine, claims.user_id, claims.family_id, actor=actor))
+    except Unauthenticated:
+        pass  # no login to end: what is left is to clear what the browser holds
+    except Unavailable as error:
+        _log.warning("dependency_away", system=error.system, error=error.message, path=request.url.path)
+        answer: Response[Any] = unavailable(request.url.path)
+        answer.cookies = cookies
+        return answer
+    return Response(LoggedOut("Sessão encerrada."), cookies=cookies)
 
 
 @get(
@@ -130,8 +203,24 @@ async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountC
     return _user(account)
 
 
-def _session(request: Request[Any, Any, Any], services: Services, account: Account) -> Response[Session]:
+async def _begun(
+    request: Request[Any, Any, Any], services: Services, account: Account, password_hash: str | None
+) -> Response[Session]:
+    """The answer to a proved password. Raises Unauthenticated when it was changed in this very moment."""
     pair = services.tokens.issue(account.id)
+    begun = families.begin(services.engine, account.id, _stored(pair), password_hash=password_hash)
+    if not await in_time(begun):
+        raise Unauthenticated("Email ou senha incorretos.", code="wrong_login")
+    return _session(request, services, account, pair)
+
+
+def _stored(pair: TokenPair) -> families.Token:
+    return families.Token(pair.family_id, pair.jti_hash, pair.expires_at)
+
+
+def _session(
+    request: Request[Any, Any, Any], services: Services, account: Account, pair: TokenPair
+) -> Response[Session]:
     session = Session(
         user=_user(account),
         tokens=IssuedTokens(pair.access_token, pair.refresh_token),

@@ -71,6 +71,12 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
         "invalid_api_key": ProblemKind(
             401, "API Key inválida.", "Check the key for cuts; make a new one if it was revoked."
         ),
+        "refresh_token_missing": ProblemKind(
+            401, "Refresh token não encontrado.", "Send the cookie `whago_refresh_token`, or log in again."
+        ),
+        "invalid_refresh_token": ProblemKind(
+            401, "Refresh token inválido ou expirado.", "Log in again; each refresh token may be used once."
+        ),
         "wrong_login": ProblemKind(
             401, "Email ou senha incorretos.", "Type both again; the answer never says which one is wrong."
         ),
@@ -97,7 +103,20 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
             "Recurso disponível apenas para serviços autorizados.",
             "Use the key of a trusted service or of an operator.",
         ),
+        "plan_without_api": ProblemKind(
+            403,
+            "Recurso disponível apenas no plano Enterprise.",
+            "Change to a plan with API access; keys work again then.",
+        ),
+        "plan_not_known": ProblemKind(
+            403,
+            "O plano desta conta ainda não está disponível neste serviço. Entre em contato com o suporte.",
+            "An operator makes the plan known with `wahafleet plan set`.",
+        ),
         # Accounts
+        "api_key_not_found": ProblemKind(
+            404, "API Key não encontrada.", "List `/api-keys`: it is unknown, or somebody else's."
+        ),
         "email_taken": ProblemKind(400, "Este email já está cadastrado.", "Log in, or use another e-mail."),
         "unknown_plan": ProblemKind(
             400, "Plano selecionado é inválido.", "Use the slug of a plan that exists."

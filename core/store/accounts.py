@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.domain.actor import Actor
@@ -68,7 +68,7 @@ async def find(engine: AsyncEngine, user_id: str) -> Account | None:
     """One account by id. Raises Unavailable."""
     async with reading(engine) as connection:
         row = (await connection.execute(_accounts().where(users.c.id == user_id))).one_or_none()
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | None] | None:
@@ -76,7 +76,7 @@ async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | No
     query = _accounts().add_columns(users.c.password_hash).where(users.c.email == email)
     async with reading(engine) as connection:
         row = (await connection.execute(query)).one_or_none()
-    return None if row is None else (_account(row), row.password_hash)
+    return None if row is None else (account_of(row), row.password_hash)
 
 
 async def find_id(engine: AsyncEngine, email: str) -> str | None:
@@ -105,7 +105,7 @@ async def create(engine: AsyncEngine, new: NewAccount, *, actor: Actor) -> Accou
         if error.constraint != "uq_users_email":
             raise
         raise Conflict("Este email já está cadastrado.", code=EMAIL_TAKEN) from error
-    return _account(row)
+    return account_of(row)
 
 
 async def change(
@@ -125,7 +125,7 @@ async def change(
             # Which fields, not what they hold: that is somebody's name and number.
             asked = {"fields": sorted(changes)}
             await record_change(connection, actor, "account.change", user_id=user_id, detail=asked)
-    return None if row is None else _account(row)
+    return None if row is None else account_of(row)
 
 
 async def record_login(
@@ -155,8 +155,9 @@ async def record_refused_login(engine: AsyncEngine, user_id: str | None, *, code
         )
 
 
-def _accounts() -> Select[Any]:
-    return select(
+def account_columns() -> tuple[ColumnElement[Any], ...]:
+    """What `account_of` reads, of `users` and `plans`."""
+    return (
         users.c.id,
         users.c.email,
         users.c.name,
@@ -173,10 +174,15 @@ def _accounts() -> Select[Any]:
         users.c.updated_at,
         plans.c.title,
         plans.c.api_access,
-    ).join_from(users, plans, users.c.plan_slug == plans.c.slug)
+    )
 
 
-def _account(row: Row[Any]) -> Account:
+def _accounts() -> Select[Any]:
+    return select(*account_columns()).join_from(users, plans, users.c.plan_slug == plans.c.slug)
+
+
+def account_of(row: Row[Any]) -> Account:
+    """An account from the columns of `account_columns`."""
     return Account(
         id=row.id,
         email=row.email,

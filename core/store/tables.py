@@ -28,7 +28,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from core.store.schema import Id, Time
 from core.store.schema import metadata as metadata
+from core.store.tables_access import api_keys as api_keys
 from core.store.tables_access import audit_log as audit_log
+from core.store.tables_access import refresh_families as refresh_families
 from core.store.tables_fleet import fleet_control as fleet_control
 from core.store.tables_fleet import hosts as hosts
 from core.store.tables_fleet import looks as looks
@@ -77,6 +79,7 @@ users = Table(
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("is_verified", Boolean, nullable=False, server_default=text("false")),
     Column("suspended_at", Time),
+    Column("profile_at", Time),  # when the upstream last told of it; none: an account of our own
     _created(),
     Column("updated_at", Time, nullable=False, server_default=func.clock_timestamp()),
     CheckConstraint("email = lower(email)", name="email_lower"),

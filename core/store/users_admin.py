@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+import msgspec
+from sqlalchemy import Row, Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
-from core.errors import InvalidInput
+from core.errors import Conflict, InvalidInput
+from core.store.accounts import EMAIL_TAKEN, NewAccount
 from core.store.audit import record_change
-from core.store.engine import reading, transaction
-from core.store.tables import plans, users
+from core.store.engine import AlreadyThere, reading, transaction
+from core.store.notify import INTENTS, notify
+from core.store.refresh_families import end_all
+from core.store.tables import chips, plans, users
 
 
 async def ensure_user(
@@ -57,7 +62,10 @@ async def ensure_user(
 
 
 async def set_password(engine: AsyncEngine, email: str, password_hash: str, *, actor: Actor) -> bool:
-    """Give the user another password; False when nobody has this e-mail."""
+    """Give the user another password and end every login; False when nobody has this e-mail.
+
+    Access tokens live on until they expire: nobody looks them up.
+    """
     changed = (
         update(users)
         .where(users.c.email == email.strip().lower())
@@ -68,8 +76,148 @@ async def set_password(engine: AsyncEngine, email: str, password_hash: str, *, a
         user_id = await connection.scalar(changed)
         if user_id is None:
             return False
-        await record_change(connection, actor, "account.password", user_id=user_id)
-        return True
+        ended = await end_all(connection, user_id)
+        detail = {"logins_ended": ended}
+        await record_change(
+            connection, actor, "account.password", user_id=user_id, target=user_id, detail=detail
+        )
+    return True
+
+
+async def create_user(engine: AsyncEngine, new: NewAccount, *, role: str, actor: Actor) -> str:
+    """Make an account for somebody; its id.
+
+    Raises InvalidInput (`unknown_plan`), Conflict (`email_taken`), Unavailable.
+    """
+    try:
+        async with transaction(engine) as connection:
+            await _known_plan(connection, new.plan_slug)
+            made = insert(users).values(**msgspec.structs.asdict(new), role=role, is_verified=True)
+            await connection.execute(made)
+            asked = {"plan_slug": new.plan_slug, "role": role}
+            await record_change(connection, actor, "account.create", user_id=new.id, detail=asked)
+    except AlreadyThere as error:
+        raise Conflict("Este email já está cadastrado.", code=EMAIL_TAKEN) from error
+    return new.id
+
+
+async def set_suspended(engine: AsyncEngine, user_id: str, *, suspended: bool, actor: Actor) -> bool:
+    """Shut a user out of the API, or let them in again; False when it is so already. Chips go on as they are.
+
+    A suspension ends every login as well.
+    """
+    standing = users.c.suspended_at.is_(None) if suspended else users.c.suspended_at.is_not(None)
+    changed = (
+        update(users)
+        .where(users.c.id == user_id, standing)
+        .values(suspended_at=func.clock_timestamp() if suspended else None, updated_at=func.clock_timestamp())
+    )
+    async with transaction(engine) as connection:
+        if not (await connection.execute(changed)).rowcount:
+            return False
+        if suspended:
+            await end_all(connection, user_id)
+        action = "account.suspend" if suspended else "account.unsuspend"
+        await record_change(connection, actor, action, user_id=user_id)
+    return True
+
+
+async def set_plan_of(engine: AsyncEngine, user_id: str, plan_slug: str, *, actor: Actor) -> bool:
+    """Put a user on another plan, and have a daemon look; False when it is so already.
+
+    Raises InvalidInput (`unknown_plan`), Unavailable.
+    """
+    changed = (
+        update(users)
+        .where(users.c.id == user_id, users.c.plan_slug != plan_slug)
+        .values(plan_slug=plan_slug, updated_at=func.clock_timestamp())
+    )
+    async with transaction(engine) as connection:
+        await _known_plan(connection, plan_slug)
+        if not (await connection.execute(changed)).rowcount:
+            return False
+        await record_change(
+            connection, actor, "account.plan", user_id=user_id, detail={"plan_slug": plan_slug}
+        )
+        await notify(connection, INTENTS, user_id)
+    return True
+
+
+async def set_role(engine: AsyncEngine, user_id: str, role: str, *, actor: Actor) -> bool:
+    """Make a user an operator (`operator`) or no operator (`user`); False when it is so already."""
+    changed = (
+        update(users)
+        .where(users.c.id == user_id, users.c.role != role)
+        .values(role=role, updated_at=func.clock_timestamp())
+    )
+    async with transaction(engine) as connection:
+        if not (await connection.execute(changed)).rowcount:
+            return False
+        await record_change(connection, actor, "account.role", user_id=user_id, detail={"role": role})
+    return True
+
+
+class UserRow(msgspec.Struct, frozen=True):
+    """A user as operators see one. `chips`: how many there are, tombstones not counted."""
+
+    id: str
+    email: str
+    name: str
+    phone: str
+    company_name: str | None
+    document: str | None
+    plan_slug: str
+    role: str
+    is_active: bool
+    suspended_at: datetime | None
+    profile_at: datetime | None
+    created_at: datetime
+    chips: int
+
+
+async def list_users(
+    engine: AsyncEngine, *, plan_slug: str | None = None, text: str = "", limit: int = 100
+) -> tuple[UserRow, ...]:
+    """Users by e-mail, at most `limit`; those whose e-mail or name contains `text`, in any letter case."""
+    query = _rows().order_by(users.c.email).limit(limit)
+    if plan_slug is not None:
+        query = query.where(users.c.plan_slug == plan_slug)
+    if text:
+        wanted = text.lower()
+        query = query.where(
+            or_(
+                users.c.email.contains(wanted, autoescape=True),
+                func.lower(users.c.name).contains(wanted, autoescape=True),
+            )
+        )
+    async with reading(engine) as connection:
+        return tuple(_row(row) for row in await connection.execute(query))
+
+
+async def read_user(engine: AsyncEngine, user_id: str) -> UserRow | None:
+    """One user; None when there is none. Raises Unavailable."""
+    async with reading(engine) as connection:
+        row = (await connection.execute(_rows().where(users.c.id == user_id))).one_or_none()
+    return None if row is None else _row(row)
+
+
+def _rows() -> Select[Any]:
+    alive = (
+        select(func.count())
+        .select_from(chips)
+        .where(chips.c.user_id == users.c.id, chips.c.deleted_at.is_(None))
+        .scalar_subquery()
+    )
+    return select(users, alive.label("chips"))
+
+
+def _row(row: Row[Any]) -> UserRow:
+    return UserRow(**{name: getattr(row, name) for name in UserRow.__struct_fields__})
+
+
+async def _known_plan(connection: AsyncConnection, plan_slug: str) -> None:
+    if await connection.scalar(select(plans.c.slug).where(plans.c.slug == plan_slug)) is None:
+        raise InvalidInput("Plano selecionado é inválido.", code="unknown_plan")
 
 
 async def find_user_id(engine: AsyncEngine, id_or_email: str) -> str | None:

@@ -43,10 +43,40 @@ async def reconnect(walk: Walk) -> httpx.Response:
     return await walk.send("POST", f"/chips/{walk.chip_id}/reconnect", {"fresh": True})
 
 
+async def logged_in(walk: Walk) -> dict[str, str]:
+    """The cookie of a login that nothing has used yet; the line that it left is taken away."""
+    token = (await login(walk)).json()["refresh_token"]
+    walk.running.client.cookies.clear()
+    await walk.running.sql("DELETE FROM audit_log")
+    return {"cookie": f"whago_refresh_token={token}"}
+
+
+async def refresh(walk: Walk) -> httpx.Response:
+    return await walk.send("POST", "/auth/refresh", headers=await logged_in(walk))
+
+
+async def logout(walk: Walk) -> httpx.Response:
+    return await walk.send("POST", "/auth/logout", headers=await logged_in(walk))
+
+
+async def create_key(walk: Walk) -> httpx.Response:
+    return await walk.send("POST", "/api-keys", {"name": "CRM"})
+
+
+async def revoke_key(walk: Walk) -> httpx.Response:
+    made = await create_key(walk)
+    await walk.running.sql("DELETE FROM audit_log")
+    return await walk.send("DELETE", f"/api-keys/{made.json().get('id')}")
+
+
 # operationId -> the action on record, and a request that succeeds and changes something.
 WALK: Final[dict[str, tuple[str, Callable[[Walk], Awaitable[httpx.Response]]]]] = {
     "register": ("account.register", register),
     "login": ("account.login", login),
+    "refresh": ("account.refresh", refresh),
+    "logout": ("account.logout", logout),
+    "createApiKey": ("api_key.create", create_key),
+    "revokeApiKey": ("api_key.revoke", revoke_key),
     "changeMe": ("account.change", lambda walk: walk.send("PUT", "/users/me", {"name": "Bia Lima"})),
     "createChip": ("chip.create", lambda walk: walk.send("POST", "/chips", {"alias": "suporte"})),
     "disconnectChip": (
@@ -111,7 +141,7 @@ async def test_a_success_is_one_line(running: Running, walk: Walk, operation: st
         assert str(line.user_id) == walk.person.id
 
 
-@pytest.mark.parametrize("operation", sorted(WALK.keys() - {"register", "login"}))
+@pytest.mark.parametrize("operation", sorted(WALK.keys() - {"register", "login", "refresh", "logout"}))
 async def test_a_refusal_is_no_line(running: Running, walk: Walk, operation: str) -> None:
     walk.person.token = "not-a-token"
     await running.sql("DELETE FROM audit_log")

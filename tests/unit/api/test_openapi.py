@@ -29,6 +29,11 @@ def operations(document: dict[str, Any]) -> dict[str, tuple[str, str, dict[str, 
 ROUTES = {
     "register": ("POST", "/api/v1/auth/register"),
     "login": ("POST", "/api/v1/auth/login"),
+    "refresh": ("POST", "/api/v1/auth/refresh"),
+    "logout": ("POST", "/api/v1/auth/logout"),
+    "listApiKeys": ("GET", "/api/v1/api-keys"),
+    "createApiKey": ("POST", "/api/v1/api-keys"),
+    "revokeApiKey": ("DELETE", "/api/v1/api-keys/{key_id}"),
     "getMe": ("GET", "/api/v1/users/me"),
     "changeMe": ("PUT", "/api/v1/users/me"),
     "listChips": ("GET", "/api/v1/chips"),
@@ -100,7 +105,8 @@ def test_a_chip_is_documented_as_it_is_rendered() -> None:
 
 
 def test_every_route_of_a_user_says_that_it_needs_a_token(document: dict[str, Any]) -> None:
-    open_to_all = {"register", "login", "health", "live", "ready", "metrics", "receiveWahaWebhook"}
+    accounts = {"register", "login", "refresh", "logout"}
+    open_to_all = accounts | {"health", "live", "ready", "metrics", "receiveWahaWebhook"}
     for name, (_, _, operation) in operations(document).items():
         assert bool(operation.get("security")) is (name not in open_to_all)
         if name not in open_to_all:

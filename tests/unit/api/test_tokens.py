@@ -29,13 +29,14 @@ def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str
 def test_a_pair_of_tokens(tokens: Tokens) -> None:
     pair = tokens.issue(USER_ID)
     read = tokens.read_access(pair.access_token)
-    assert read == Claims(USER_ID, None, read.expires_at)
+    assert (read.user_id, read.role) == (USER_ID, None)
     with pytest.raises(Unauthenticated, match=BAD):
         tokens.read_access(pair.refresh_token)
     claims = [jwt.decode(t, SECRET, ["HS256"]) for t in (pair.access_token, pair.refresh_token)]
     assert [c["type"] for c in claims] == ["access", "refresh"]
     assert read.expires_at == claims[0]["exp"]
     assert [c["exp"] - c["iat"] for c in claims] == [3600, 604800]
+    assert read == Claims(USER_ID, None, claims[0]["exp"])
     assert claims[0]["jti"] != claims[1]["jti"]
     assert "eyJ" not in repr(pair)
 
@@ -76,7 +77,7 @@ def test_a_subject_that_can_be_nobody(tokens: Tokens, subject: Any) -> None:
 
 def test_claims_that_the_platforms_tokens_carry_do_no_harm(tokens: Tokens) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
-    token = signed(iat=later, jti="1", aud="whago", role="operator")
-    claims = tokens.read_access(token)
-    assert (claims.user_id, claims.role) == (USER_ID, "operator")
+    token = signed(iat=later, jti="1", aud="whago", role="operator", exp=9999999999)
+    assert tokens.read_access(token) == Claims(USER_ID, "operator", 9999999999)
+    assert tokens.read_access(signed(exp=10**400)).expires_at == 2**53
     assert tokens.read_access(signed(role=5)).role is None
