@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak lock clean
+.PHONY: help setup demo test check format bench soak lock types typescript clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +12,7 @@ SOAK ?= 50
 SEEDS ?= 1000
 
 help: ## Print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(MARK) ## Put everything into .venv
 
@@ -27,7 +27,14 @@ $(MARK): requirements/dev.lock pyproject.toml
 demo: setup ## Run everything on this machine (ARGS="--port 8001"); Ctrl-C ends it
 	@exec $(BIN)/wahafleet up $(ARGS)
 
+typescript: setup ## Put the TypeScript tools into .venv (tests that need them are skipped without)
+	@$(BIN)/python tools/typescript.py install
+
+types: typescript ## Write docs/api/wahafleet.d.ts anew
+	$(BIN)/python tools/typescript.py generate
+
 test: setup ## All tests, end to end included (ARGS="-k ports")
+	@$(BIN)/python tools/typescript.py install || true
 	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
 
 check: setup ## Formatting, lint, types, import rules, jobspecs
@@ -47,6 +54,7 @@ bench: setup ## A chip's way to port and QR, then fleets of 100 and 1,000, as JS
 
 soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
+	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/integration/api/test_schema.py $(ARGS)
 	WAHAFLEET_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/test_simulation.py $(ARGS)
 
 lock: ## Pin all dependencies anew (needs uv on PATH)

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 from argon2 import PasswordHasher
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.datastructures import State
 
 from api import idempotency, problems
@@ -22,6 +22,7 @@ from api.limits import RequestLimits
 from api.metrics import Metrics
 from api.observed import ObservedHub, stand_in
 from api.openapi import config as openapi_config
+from api.options import OptionsRouter
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
@@ -91,7 +92,7 @@ def create_app(
             app.state.services = services
             yield
 
-    v1 = Router(
+    v1 = OptionsRouter(
         "/api/v1",
         route_handlers=[
             *([] if settings.accounts.attached else _ACCOUNT_ROUTES),

@@ -1,8 +1,9 @@
 """JSON bodies: read strictly, and refused with every bad field named at once.
 
 A body is a `Body` struct. Its annotations give the JSON types, `LABELS` what people call a field, `RULES`
-what each trimmed value must satisfy. `StrictBody[Model]` puts this in the place of the framework's own
-decoding, which stops at the first problem and says it in English.
+what each trimmed value must satisfy, `SHAPES` what the OpenAPI document says of it (api/shapes.py).
+`StrictBody[Model]` puts this in the place of the framework's own decoding, which stops at the first problem
+and says it in English.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     LABELS: ClassVar[Mapping[str, str]] = {}
     RULES: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+    SHAPES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
 
 def read_body(raw: bytes, model: type[T]) -> T:

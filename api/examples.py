@@ -226,6 +226,10 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "ready": {"status": "ok", "service": "wahafleet-api", "dependencies": {"store": "ok", "cache": "ok"}},
 }
 
+STREAMS: Final[Mapping[str, str]] = {
+    "getContainerLogs": "id: 2\r\ndata: X-Api-Key: ***\r\n\r\n",
+}
+
 _COMMON: Final[Mapping[int, tuple[str, str]]] = {
     400: ("invalid_json", "O corpo da requisição não é um JSON válido."),
     401: ("token_missing", "Token de acesso não encontrado."),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Request, Router
@@ -15,33 +14,20 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
 from litestar.types import ControllerRouterHandler
 
-from api.examples import ANSWERS, BODIES, example_problem
-from api.openapi_common import with_common
+from api.document import MEANINGS, completed
 from api.problems import MEDIA_TYPE, Problem
 
+# The framework's list has no name for it.
+_JAVASCRIPT: Final = cast(MediaType, "text/javascript")
 SECURED: Final[list[dict[str, list[str]]]] = [{"cookie": []}, {"bearer": []}, {"apiKey": []}]
 SERVICE_SECURED: Final[list[dict[str, list[str]]]] = [{"apiKey": []}, {"operator": []}]
-OPTIONAL_BODIES: Final = frozenset({"reconnectChip", "pauseFleet", "resumeFleet"})
-
-_MEANINGS: Final[Mapping[int, str]] = {
-    400: "Not JSON, or a rule of the service was broken",
-    401: "No credential that holds",
-    402: "The plan's proxy quota is used up",
-    403: "Not allowed for this account",
-    404: "Unknown, deleted, malformed, or somebody else's",
-    409: "It cannot be had in the present state",
-    413: "The body is too large",
-    422: "One or more fields are not valid",
-    429: "Too many at a time; try again after `Retry-After` seconds",
-    503: "The store is away; try again after `Retry-After` seconds",
-}
 
 
 def errors(*statuses: int) -> dict[int, ResponseSpec]:
     """What a route may answer besides success."""
     return {
         status: ResponseSpec(
-            Problem, description=_MEANINGS[status], media_type=MEDIA_TYPE, generate_examples=False
+            Problem, description=MEANINGS[status], media_type=MEDIA_TYPE, generate_examples=False
         )
         for status in statuses
     }
@@ -65,7 +51,13 @@ def config() -> OpenAPIConfig:
         ),
         tags=[
             Tag("accounts", "Register, log in, one's own account"),
-            Tag("chips", "WhatsApp numbers: wishes and what became of them"),
+            Tag(
+                "chips",
+                "WhatsApp numbers: wishes and what became of them. The WebSocket `/api/v1/chips/ws/{chip_id}/qr` "
+                "(cookie or bearer, `Origin` of ours) pushes what `getChipQr` answers, on every change and at least "
+                "every 5 s; it closes with 1008 without a valid token, 1003 on a malformed id, 1011 after "
+                '`{"error": ...}` on an unknown chip.',
+            ),
             Tag("containers", "For operators"),
             Tag("fleet", "For operators: all users at once"),
             Tag("me", "What belongs to the caller"),
@@ -91,7 +83,12 @@ def config() -> OpenAPIConfig:
             }
         ),
         openapi_router=_SchemaRouter("/schema", route_handlers=[], include_in_schema=False),
-        render_plugins=[_Document(), _Page()],
+        render_plugins=[
+            _Document(),
+            _File("/docs", "docs.html", MediaType.HTML),
+            _File("/docs.js", "docs.js", _JAVASCRIPT),
+            _File("/docs.css", "docs.css", MediaType.CSS),
+        ],
     )
 
 
@@ -117,42 +114,17 @@ class _Document(OpenAPIRenderPlugin):
         return self._body
 
 
-class _Page(OpenAPIRenderPlugin):
-    def __init__(self) -> None:
-        super().__init__(path="/docs", media_type=MediaType.HTML)
-        self._page = (files("api") / "docs.html").read_bytes()
+class _File(OpenAPIRenderPlugin):
+    """A part of the page. Script and style are files of their own: the page's policy allows none within it."""
+
+    def __init__(self, path: str, name: str, media_type: MediaType) -> None:
+        super().__init__(path=path, media_type=media_type)
+        self._content = (files("api") / name).read_bytes()
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
-        return self._page
+        return self._content
 
 
 def with_examples(document: dict[str, Any]) -> dict[str, Any]:
-    """Put an example on every body and every answer, and take out answers that are never given.
-
-    The framework adds a 400 of its own shape to every route with a parameter. Changes and returns
-    `document`.
-    """
-    for path, methods in with_common(document)["paths"].items():
-        for operation in methods.values():
-            if not isinstance(operation, dict) or "operationId" not in operation:
-                continue
-            name = operation["operationId"]
-            operation["responses"] = {
-                status: answer
-                for status, answer in operation["responses"].items()
-                if int(status) < 400 or MEDIA_TYPE in answer.get("content", {})
-            }
-            if name in OPTIONAL_BODIES:
-                operation["requestBody"]["required"] = False
-            for content in operation.get("requestBody", {}).get("content", {}).values():
-                if name in BODIES:
-                    content["example"] = BODIES[name]
-            for status, answer in operation["responses"].items():
-                for content in answer.get("content", {}).values():
-                    if "example" in content:
-                        continue
-                    if int(status) >= 400:
-                        content["example"] = example_problem(name, int(status), path)
-                    elif name in ANSWERS:
-                        content["example"] = ANSWERS[name]
-    return document
+    """The document as it is served. Changes and returns `document`."""
+    return completed(document)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from api import shapes
 from api.bodies import Body
 from core.domain import accounts as rules
 from core.domain.accounts import FieldError
@@ -58,6 +59,13 @@ class Registration(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
         "document": _unless_empty(rules.clean_document),
         "plan_slug": _bounded,
     }
+    SHAPES: ClassVar[Mapping[str, shapes.Shape]] = {
+        "name": shapes.NAME,
+        "email": shapes.EMAIL,
+        "password": shapes.PASSWORD,
+        "phone": shapes.PHONE,
+        "document": shapes.DOCUMENT,
+    }
 
 
 class Login(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,6 +92,11 @@ class AccountChange(Body, frozen=True, forbid_unknown_fields=True, kw_only=True)
         "company_name": rules.clean_company_name,
         "document": _unless_empty(rules.clean_document),
     }
+    SHAPES: ClassVar[Mapping[str, shapes.Shape]] = {
+        "name": shapes.or_empty(shapes.NAME),
+        "phone": shapes.or_empty(shapes.PHONE),
+        "document": shapes.DOCUMENT,
+    }
 
     def changes(self) -> dict[str, str | None]:
         """The columns to write."""
@@ -98,6 +111,7 @@ class NewChip(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     LABELS: ClassVar[Mapping[str, str]] = _LABELS
     RULES: ClassVar[Mapping[str, Callable[[str], Any]]] = {"alias": clean_alias}
+    SHAPES: ClassVar[Mapping[str, shapes.Shape]] = {"alias": shapes.ALIAS}
 
 
 class Reconnect(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):

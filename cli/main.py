@@ -11,6 +11,7 @@ from cli import failures
 from cli.audit import audit
 from cli.chip import chip
 from cli.container import container
+from cli.document import openapi, problems
 from cli.explain import causes, explain
 from cli.fleet import fleet
 from cli.guard import guard
@@ -38,7 +39,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-_PARTS = (up, api, daemon, migrate, settings, jobspec)
+_PARTS = (up, api, daemon, migrate, settings, jobspec, openapi, problems)
 _VERBS = (user, key, plan, chip, container, fleet, rollout, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)

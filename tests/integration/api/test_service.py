@@ -52,7 +52,8 @@ async def test_the_document_and_its_page(running: Running) -> None:
     # Nothing from elsewhere: the only addresses are our own.
     assert "http://" not in page.text
     assert "https://" not in page.text
-    assert "fetch('/schema')" in page.text
+    script = await running.client.get("/schema/docs.js")
+    assert "fetch('/schema')" in script.text
 
 
 # Containers, for operators
