@@ -15,6 +15,8 @@ from litestar.datastructures import State
 
 from api import problems
 from api.access_log import AccessLog
+from api.account_cache import AccountCache
+from api.chip_cache import ChipCache
 from api.observed import ObservedHub
 from api.openapi import config as openapi_config
 from api.passwords import Passwords
@@ -22,6 +24,7 @@ from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
 from api.services import Services
+from api.standings import Standings
 from api.tokens import Tokens
 from api.vault import Vault
 from core.clients.cache import Cache
@@ -125,6 +128,8 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
+        standings = Standings(engine)
+        stack.push_async_callback(standings.close)
         observed, looked = ObservedHub(), ObservedHub()
         stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, looked, qr)))
         yield Services(
@@ -139,6 +144,8 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             observed=observed,
             qr=qr,
             look_ins=PostgresLookIns(engine),
+            accounts=AccountCache(engine, standings),
+            chips=ChipCache(engine, standings),
             looked=looked,
         )
 

@@ -14,8 +14,8 @@ from api.deadline import in_time
 from api.services import Services, services_of
 from core.domain.actor import Actor, ActorKind
 from core.errors import Forbidden, Unauthenticated
-from core.store import accounts
 from core.store.accounts import Account
+from core.store.standings import Standing
 
 ACCESS_COOKIE: Final = "whago_access_token"
 REFRESH_COOKIE: Final = "whago_refresh_token"
@@ -32,12 +32,14 @@ class Principal(msgspec.Struct, frozen=True):
         operator: may use the operator's routes.
         service: a trusted service (campaigns, heat-up), known by its key.
         key_id: the API key that was shown, if one was.
+        standing: of the account's user, as it was read for this request; None when it was not.
     """
 
     account: Account | None
     operator: bool
     service: bool = False
     key_id: str | None = None
+    standing: Standing | None = None
 
 
 async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -71,6 +73,12 @@ async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: B
     if not principal.operator:
         raise Forbidden("Recurso disponível apenas para operadores.", code="operator_required")
     _let_in(connection, principal)
+
+
+def standing_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Standing | None:
+    """What a guard read on its way, for handlers that would read it again."""
+    principal: Principal | None = connection.scope.get("auth")
+    return None if principal is None else principal.standing
 
 
 def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
@@ -138,11 +146,11 @@ def _is_operator_token(services: Services, token: str) -> bool:
 
 async def _principal(services: Services, token: str) -> Principal:
     claims = services.tokens.read_access(token)
-    account = (
-        None if claims.user_id is None else await in_time(accounts.find(services.engine, claims.user_id))
-    )
+    found = None if claims.user_id is None else await in_time(services.accounts.find(claims.user_id))
+    account, standing = found or (None, None)
     if account is None or not account.is_active:
         raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
-    return Principal(account, operator=by_list or (claims.role or account.role) == _OPERATOR)
+    operator = by_list or (claims.role or account.role) == _OPERATOR
+    return Principal(account, operator=operator, standing=standing)

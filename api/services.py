@@ -7,6 +7,8 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
+from api.account_cache import AccountCache
+from api.chip_cache import ChipCache
 from api.observed import ObservedHub
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
@@ -38,6 +40,8 @@ class Services:
     observed: ObservedHub
     qr: QrDesk
     look_ins: PostgresLookIns
+    accounts: AccountCache
+    chips: ChipCache
     looked: ObservedHub
 
     @property
