@@ -16,6 +16,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from api.problems import MEDIA_TYPE, internal_error
+from core.logging import direct
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Asked every few seconds by machines; a line each would bury the rest.
@@ -62,7 +63,7 @@ class AccessLog:
             finally:
                 if scope["path"] not in _QUIET or status >= 400:
                     user = scope.get("user")
-                    _log.info(
+                    direct().info(
                         "request",
                         method=scope["method"],
                         path=scope["path"],

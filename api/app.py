@@ -24,7 +24,7 @@ from api.proxies import TrustedProxies
 from api.qr import QrDesk
 from api.routes import accounts, chips, containers, explain, look_ins, service, webhooks
 from api.services import Services
-from api.standings import Standings
+from api.standings import AT_ONCE, Standings
 from api.tokens import Tokens
 from api.vault import Vault
 from core.clients.cache import Cache
@@ -36,6 +36,7 @@ from core.settings import Settings
 from core.store.engine import create_engine
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import LOOKED, OBSERVED, Item, Listener, News
+from core.store.standings import StandingReader
 
 CORS_HEADERS: Final = [
     "Authorization",
@@ -128,7 +129,10 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             clock=clock,
         )
         stack.push_async_callback(qr.close)
-        standings = Standings(engine)
+        reader = StandingReader.opened(
+            settings.store, connections=AT_ONCE, application_name="wahafleet api standings"
+        )
+        standings = Standings(await stack.enter_async_context(reader))
         stack.push_async_callback(standings.close)
         observed, looked = ObservedHub(), ObservedHub()
         stack.push_async_callback(_ended, asyncio.create_task(_listen(settings, observed, looked, qr)))

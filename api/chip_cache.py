@@ -38,6 +38,10 @@ class ChipCache:
         self._standings = standings
         self._kept: Kept[UserChips] = Kept(_LIMIT)
 
+    def kept(self, user_id: str, standing: Standing | None) -> UserChips | None:
+        """What is at hand for this very standing."""
+        return None if standing is None else self._kept.get(user_id, standing.chips)
+
     async def of(self, user_id: str, standing: Standing | None) -> UserChips:
         """The user's chips. `standing`: as this very request read it, None when it read none.
 
@@ -46,7 +50,7 @@ class ChipCache:
         standing = standing or await self._standings.of(user_id)
         if standing is None:
             return UserChips(())
-        found = self._kept.get(user_id, standing.chips)
+        found = self.kept(user_id, standing)
         if found is None:
             found = UserChips(await queries.list_chips(self._engine, user_id))
             self._kept.put(user_id, standing.chips, found)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from core.store.engine import Engine
-from core.store.standings import Standing, read_standings
+from core.store.standings import Standing, StandingReader
 
 # Two, so that one slow answer does not hold up everybody else.
-_AT_ONCE: Final = 2
+AT_ONCE: Final = 2
 
 
 class Standings:
-    """Reads standings of users, many with one statement."""
+    """Reads standings of users, many with one statement, at most `AT_ONCE` at a time."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, reader: StandingReader) -> None:
+        self._reader = reader
         self._waiting: dict[str, list[asyncio.Future[Standing | None]]] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._due = False
@@ -45,7 +44,7 @@ class Standings:
 
     def _begin_soon(self) -> None:
         # Not at once: what the same turn of the loop still brings goes along.
-        if not self._due and len(self._reads) < _AT_ONCE:
+        if not self._due and len(self._reads) < AT_ONCE:
             self._due = True
             asyncio.get_running_loop().call_soon(self._begin)
 
@@ -63,7 +62,7 @@ class Standings:
 
     async def _read(self, waiting: dict[str, list[asyncio.Future[Standing | None]]]) -> None:
         try:
-            found = await read_standings(self._engine, tuple(waiting))
+            found = await self._reader.read(tuple(waiting))
         except asyncio.CancelledError:
             for future in _all(waiting):
                 future.cancel()

@@ -25,8 +25,9 @@ UserRequest = Request[Account, Any, Any]
 
 async def chips_of(request: UserRequest) -> UserChips:
     """The caller's chips, as they stood when the guard let the request in, or later."""
-    services = services_of(request)
-    return await in_time(services.chips.of(request.user.id, standing_of(request)))
+    chips, user_id, standing = services_of(request).chips, request.user.id, standing_of(request)
+    kept = chips.kept(user_id, standing)
+    return kept if kept is not None else await in_time(chips.of(user_id, standing))
 
 
 @get(

@@ -8,14 +8,15 @@ a failover, so the server's start is part of every version: both come with a ser
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Self
 
+import asyncpg
 import msgspec
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.store.engine import reading
+from core.settings import StoreSettings
+from core.store.engine import Timeouts, connect_arguments, parse_url, translated
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -30,11 +31,10 @@ class Standing(msgspec.Struct, frozen=True):
     chips: str
 
 
-_STANDINGS: Final = text(
-    """
-    SELECT u.id,
-           concat_ws(' ', s.started, u.xmin, p.xmin) AS account,
-           concat_ws(' ', s.started, k.xmin, c.versions) AS chips
+_STANDINGS: Final = """
+    SELECT u.id::text,
+           concat_ws(' ', s.started, u.xmin, p.xmin),
+           concat_ws(' ', s.started, k.xmin, c.versions)
       FROM (SELECT extract(epoch FROM pg_postmaster_start_time())::text AS started) AS s
            CROSS JOIN users AS u
            JOIN plans AS p ON p.slug = u.plan_slug
@@ -43,13 +43,50 @@ _STANDINGS: Final = text(
                SELECT string_agg(concat_ws(':', id, xmin), ' ' ORDER BY id) AS versions
                  FROM chips WHERE user_id = u.id AND deleted_at IS NULL
            ) AS c
-     WHERE u.id = ANY(CAST(:user_ids AS uuid[]))
+     WHERE u.id = ANY($1::uuid[])
+"""
+
+
+class StandingReader:
+    """Reads standings on `connections` connections of its own: this is the statement of every request.
+
+    Straight through the driver, where it takes a third of the time that it takes through SQLAlchemy, and
+    planned once: for a list of users PostgreSQL would plan anew each time, which takes longer than to answer.
     """
-)
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, settings: StoreSettings, *, connections: int, application_name: str
+    ) -> AsyncIterator[Self]:
+        """Connects with the first read; at the end connections are cut. Raises Rejected on an unreadable URL."""
+        url = parse_url(settings.database_url.reveal())
+        _, address = url.get_dialect()().create_connect_args(url)
+        arguments = connect_arguments(application_name, Timeouts())
+        arguments["server_settings"]["plan_cache_mode"] = "force_generic_plan"
+        pool = await asyncpg.create_pool(
+            **address, **arguments, min_size=0, max_size=connections, reset=_as_it_is
+        )
+        try:
+            yield cls(pool)
+        finally:
+            pool.terminate()
+
+    async def read(self, user_ids: Sequence[str]) -> dict[str, Standing]:
+        """The standing of each user there is, as of one moment after the call. Raises Unavailable."""
+        with translated():
+            async with self._pool.acquire() as connection:
+                try:
+                    rows = await connection.fetch(_STANDINGS, user_ids)
+                except TimeoutError:
+                    # A server that says nothing would be waited for once more when we say goodbye to it.
+                    connection.terminate()
+                    raise
+        return {id_: Standing(account, chips) for id_, account, chips in rows}
 
 
-async def read_standings(engine: AsyncEngine, user_ids: Sequence[str]) -> dict[str, Standing]:
-    """The standing of each user there is, as of one moment after the call. Raises Unavailable."""
-    async with reading(engine) as connection:
-        rows = await connection.execute(_STANDINGS, {"user_ids": list(user_ids)})
-        return {str(id_): Standing(account, chips) for id_, account, chips in rows}
+async def _as_it_is(_connection: object) -> None:
+    """Nothing was changed that would have to be set back, at the cost of a round trip."""
