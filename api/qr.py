@@ -18,16 +18,26 @@ from api.schemas import QrCode
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
-from core.clients.qr_cache import CachedQr, QrCache
+from core.clients.qr_cache import CachedQr, QrCache, Turn
 from core.clients.waha import KEY_REJECTED, WahaClients, WrongState
 from core.clock import Clock
 from core.domain.facts import Endpoint, WahaStatus
-from core.domain.names import session_name
-from core.domain.qr_view import SCAN, UNREACHABLE, qr_expires_at, qr_set_began_at, qr_state, told_by_waha
+from core.domain.names import chip_of_session, session_name
+from core.domain.qr_view import (
+    SCAN,
+    UNREACHABLE,
+    qr_expires_at,
+    qr_lasts,
+    qr_set_began_at,
+    qr_state,
+    status_told,
+    told_by_waha,
+)
 from core.domain.views import StoredChip
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from core.store import queries
 from core.store.engine import Engine
+from core.store.webhooks import SESSION_STATUS, InboxEvent
 
 # A poll's answer is due within 2 s; what is left is for the store and the network.
 _PATIENCE_S: Final = 1.4
@@ -36,6 +46,8 @@ _CALL_TIMEOUT_S: Final = 16.0
 # How long those who waited for a flight elsewhere may pick up what it brought.
 _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
+_VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
+_VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
 
 _log = structlog.get_logger("api.qr")
@@ -71,16 +83,18 @@ class QrDesk:
         self._vault = vault
         self._clock = clock
         self._keys: dict[str, str] = {}
+        self._viewed: dict[str, float] = {}
         self._flights: dict[str, asyncio.Task[CachedQr | None]] = {}
         self._errands: set[asyncio.Task[None]] = set()
 
     async def answer(self, chip: StoredChip) -> QrCode:
         """What the route gives for a chip as the store holds it now."""
-        self._run(self._cache.set(f"viewer:{chip.id}", b"1", _VIEWER_TTL_S))
+        self._mark_viewer(chip.id)
         state = qr_state(chip, self._clock.now())
         if not state.ask:
             return _said(state.status, state.message)
-        found = await self._within_patience(chip)
+        found, _ = await self._codes.look(chip.user_id, chip.id)
+        found = found or await self._within_patience(chip)
         if found is None:
             return _said(None, state.message)
         if found.png_base64 is None:
@@ -108,11 +122,31 @@ class QrDesk:
         await self._codes.drop(chip_id)
         await self._cache.delete(_flight_key(chip_id))
 
+    async def heard(self, user_id: str, event: InboxEvent) -> None:
+        """A webhook of the user's container that was not there before: a session may show another code now."""
+        chip_id = chip_of_session(event.session)
+        if event.event != SESSION_STATUS or chip_id is None:
+            return
+        turn = None
+        told = status_told(event.body.get("payload"))
+        if told and told[-1] == WahaStatus.SCAN_QR_CODE:
+            turn = Turn(event.id, self._clock.now() + qr_lasts(told))
+        await self._codes.turned(user_id, chip_id, turn)
+
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    def _mark_viewer(self, chip_id: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._viewed.get(chip_id, -_VIEWER_RENEWED_S) < _VIEWER_RENEWED_S:
+            return
+        if len(self._viewed) >= _VIEWED_LIMIT:
+            self._viewed.clear()
+        self._viewed[chip_id] = now
+        self._run(self._cache.set(f"viewer:{chip_id}", b"1", _VIEWER_TTL_S))
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(errand)
@@ -130,9 +164,6 @@ class QrDesk:
     async def _fly(self, chip: StoredChip) -> CachedQr | None:
         """Never raises: what went wrong is in the log, and in the answer as a sentence."""
         try:
-            cached = await self._codes.get(chip.id)
-            if cached is not None:
-                return cached
             body = await self._cache.single_flight(
                 _flight_key(chip.id), _LANDED_TTL_S, lambda: self._produced(chip), wait_s=_PATIENCE_S
             )
@@ -144,9 +175,12 @@ class QrDesk:
         return None
 
     async def _produced(self, chip: StoredChip) -> bytes:
+        _, turn = await self._codes.look(chip.user_id, chip.id)
         found = await self._fetch(chip)
         if found.png_base64 is not None:
-            await self._codes.put(chip.id, found)
+            if turn is not None:
+                found = msgspec.structs.replace(found, expires_at=turn.ends_at)
+            await self._codes.put(chip.id, found, turn)
         return msgspec.json.encode(found)
 
     async def _fetch(self, chip: StoredChip) -> CachedQr:

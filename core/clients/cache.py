@@ -97,6 +97,15 @@ class Cache:
             return None
         return value
 
+    async def get_many(self, *keys: str) -> list[bytes | None]:
+        """As `get`, each of them in one round trip."""
+        names = [self._prefix + key for key in keys]
+        try:
+            values: list[bytes | None] = await self._ask(lambda client: client.mget(names))
+        except _AwayError:
+            return [None] * len(keys)
+        return values
+
     async def set(self, key: str, value: bytes, ttl_s: float) -> None:
         """Keep `value` for `ttl_s` seconds; a time that is over already drops the key instead."""
         ttl_ms = round(ttl_s * 1000)

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 import asyncpg
 import msgspec
+from asyncpg.exceptions import InternalClientError
 
 from core.settings import StoreSettings
 from core.store.engine import Timeouts, connect_arguments, parse_url, translated
@@ -85,6 +86,10 @@ class StandingReader:
                     # A server that says nothing would be waited for once more when we say goodbye to it.
                     connection.terminate()
                     raise
+                except InternalClientError as error:
+                    # What the driver makes of a goodbye of the server's that it has read only half of.
+                    connection.terminate()
+                    raise ConnectionError("the server ended the connection") from error
         return {id_: Standing(account, chips) for id_, account, chips in rows}
 
 
