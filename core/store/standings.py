@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import asyncpg
 import msgspec
-from asyncpg.exceptions import InternalClientError
+from asyncpg.exceptions import InternalClientError  # type: ignore[import-untyped]
 
 from core.settings import StoreSettings
 from core.store.engine import Timeouts, connect_arguments, parse_url, translated
