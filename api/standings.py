@@ -23,6 +23,7 @@ class Standings:
         self._waiting: dict[str, list[asyncio.Future[Standing | None]]] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._due = False
+        self._closed = False
 
     async def of(self, user_id: str) -> Standing | None:
         """The user's standing at a moment after the call; None when there is no such user.
@@ -36,6 +37,7 @@ class Standings:
 
     async def close(self) -> None:
         """End what is under way; whoever waits is cancelled."""
+        self._closed = True
         for read in tuple(self._reads):
             read.cancel()
         await asyncio.gather(*self._reads, return_exceptions=True)
@@ -44,12 +46,14 @@ class Standings:
 
     def _begin_soon(self) -> None:
         # Not at once: what the same turn of the loop still brings goes along.
-        if not self._due and len(self._reads) < AT_ONCE:
+        if not self._due and not self._closed and len(self._reads) < AT_ONCE:
             self._due = True
             asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
         self._due = False
+        if self._closed:
+            return
         waiting, self._waiting = self._waiting, {}
         read = asyncio.create_task(self._read(waiting))
         self._reads.add(read)

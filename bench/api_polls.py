@@ -6,11 +6,13 @@ import asyncio
 import os
 import shutil
 import uuid
+from collections import Counter
 from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import uvloop
 from cryptography.fernet import Fernet
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -100,6 +102,12 @@ async def _measure(users: int, chips: int, warm_up_s: float, seconds: float) -> 
         before = {name: fleet.cpu_s(pid) for name, pid in watched.items()}
         routes = await poll(pages, warm_up_s, seconds)
         used = {name: fleet.cpu_s(pid) - before[name] for name, pid in watched.items()}
+        warnings = Counter(
+            msgspec.json.decode(line).get("message", "")
+            for log in folder.glob("api-*.log")
+            for line in log.read_bytes().splitlines()
+            if b'"level":"warning"' in line
+        )
         codes = {name: n for name, n in found.counts().items() if name.startswith("code ")}
     shutil.rmtree(folder, ignore_errors=True)
     return {
@@ -113,6 +121,7 @@ async def _measure(users: int, chips: int, warm_up_s: float, seconds: float) -> 
         "codes_asked_for": len(codes),
         "most_requests_for_one_code": max(codes.values(), default=0),
         "codes_asked_for_again": sum(n > 1 for n in codes.values()),
+        "warnings_of_the_api": dict(warnings),
         "cpu_percent": {name: round(100 * spent / (warm_up_s + seconds), 1) for name, spent in used.items()},
         "load_average": os.getloadavg()[0],
     }
