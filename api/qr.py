@@ -47,6 +47,7 @@ _CALL_TIMEOUT_S: Final = 16.0
 _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
 _VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
+_TELL_AGAIN_S: Final = 1.0
 _VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
 
@@ -85,7 +86,7 @@ class QrDesk:
         self._keys: dict[str, str] = {}
         self._viewed: dict[str, float] = {}
         self._flights: dict[str, asyncio.Task[CachedQr | None]] = {}
-        self._errands: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[object]] = set()
 
     async def answer(self, chip: StoredChip) -> QrCode:
         """What the route gives for a chip as the store holds it now."""
@@ -131,7 +132,16 @@ class QrDesk:
         told = status_told(event.body.get("payload"))
         if told and told[-1] == WahaStatus.SCAN_QR_CODE:
             turn = Turn(event.id, self._clock.now() + qr_lasts(told))
-        await self._codes.turned(user_id, chip_id, turn)
+        if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
+            self._run(self._tell_again(user_id, chip_id, turn))
+
+    async def _tell_again(self, user_id: str, chip_id: str, turn: Turn) -> None:
+        """Until Redis knows of the turn: without it the code would be asked for every few seconds."""
+        while self._clock.now() < turn.ends_at and self._cache.configured:
+            await self._clock.sleep(_TELL_AGAIN_S)
+            _, known = await self._codes.look(user_id, chip_id)
+            if known is not None or await self._codes.turned(user_id, chip_id, turn):
+                return
 
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]
@@ -148,7 +158,7 @@ class QrDesk:
         self._viewed[chip_id] = now
         self._run(self._cache.set(f"viewer:{chip_id}", b"1", _VIEWER_TTL_S))
 
-    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+    def _run(self, errand: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)

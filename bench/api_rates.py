@@ -66,8 +66,8 @@ def environment(database_url: str, redis_url: str, key: str) -> dict[str, str]:
     return {
         "WAHAFLEET_DATABASE_URL": database_url,
         "WAHAFLEET_REDIS_URL": redis_url,
-        "WAHAFLEETSECRET_KEYS": key,
-        "JWTSECRET_KEY": SECRET,
+        "WAHAFLEET_SECRET_KEYS": key,
+        "JWT_SECRET_KEY": SECRET,
         "WAHAFLEET_EGRESS": "direct",
         **NO_LIMITS,
     }

@@ -75,13 +75,16 @@ class QrCache:
         ttl_s = left_s if turn is not None else min(self._ttl_s, left_s)
         await self._cache.set(_key(chip_id), msgspec.json.encode(kept), ttl_s)
 
-    async def turned(self, user_id: str, chip_id: str, turn: Turn | None) -> None:
-        """The container of this user said that the chip shows a new code, or none any more."""
+    async def turned(self, user_id: str, chip_id: str, turn: Turn | None) -> bool:
+        """The container of this user said that the chip shows a new code, or none any more.
+
+        False when Redis is away and does not know of it.
+        """
         if turn is None:
             await self._cache.delete(_turn_key(user_id, chip_id), _key(chip_id))
-            return
+            return True
         left_s = (turn.ends_at + LATE - self._clock.now()).total_seconds()
-        await self._cache.set(_turn_key(user_id, chip_id), msgspec.json.encode(turn), left_s)
+        return await self._cache.set(_turn_key(user_id, chip_id), msgspec.json.encode(turn), left_s)
 
     async def drop(self, *chip_ids: str) -> None:
         """Forget them: the chip's phase changed, or a new QR was asked for."""
