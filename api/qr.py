@@ -134,6 +134,7 @@ class QrDesk:
             turn = Turn(event.id, self._clock.now() + qr_lasts(told))
         if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
             self._run(self._tell_again(user_id, chip_id, turn))
+        await self._cache.delete(_flight_key(chip_id))
 
     async def _tell_again(self, user_id: str, chip_id: str, turn: Turn) -> None:
         """Until Redis knows of the turn: without it the code would be asked for every few seconds."""

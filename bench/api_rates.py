@@ -164,7 +164,7 @@ def targets() -> Iterator[dict[str, Target]]:
                 ("cli.main", "api", "--port", ours.rpartition(":")[2]),
                 env,
                 folder / "api.log",
-                f"{ours}/health",
+                partial(answers, f"{ours}/health"),
             )
         )
         argv = (
