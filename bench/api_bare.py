@@ -38,11 +38,12 @@ def create(database_url: str, redis_url: str, secret: str) -> Litestar:
         url = parse_url(database_url)
         _, address = url.get_dialect()().create_connect_args(url)
         # No reset: what is given back was not changed, and a second round trip would flatter the other side.
-        async with asyncpg.create_pool(**address, min_size=10, max_size=10, reset=_as_it_is) as pool:
-            app.state.pool = pool
-            app.state.redis = redis.asyncio.Redis.from_url(redis_url)
-            yield
-            await app.state.redis.aclose()
+        pool = await asyncpg.create_pool(**address, min_size=10, max_size=10, reset=_as_it_is)
+        app.state.pool = pool
+        app.state.redis = redis.asyncio.Redis.from_url(redis_url)
+        yield
+        await app.state.redis.aclose()
+        await pool.close()
 
     @get("/row/{user:str}")
     async def row(request: Request[Any, Any, Any], user: FromPath[str]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def measure(rounds: int, seconds: float, connections: int, say: Callable[[str], 
 
 
 def _median(samples: list[Sample], field: str) -> float:
-    return statistics.median(getattr(sample, field) for sample in samples)
+    return float(statistics.median(getattr(sample, field) for sample in samples))
 
 
 def _ratio(taken: Mapping[str, list[Sample]], ours: str, bare: str) -> dict[str, float]:
