@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -94,8 +95,7 @@ class QrDesk:
         state = qr_state(chip, self._clock.now())
         if not state.ask:
             return _said(state.status, state.message)
-        found, _ = await self._codes.look(chip.user_id, chip.id)
-        found = found or await self._within_patience(chip)
+        found = await self._within_patience(chip)
         if found is None:
             return _said(None, state.message)
         if found.png_base64 is None:
@@ -141,7 +141,8 @@ class QrDesk:
         while self._clock.now() < turn.ends_at and self._cache.configured:
             await self._clock.sleep(_TELL_AGAIN_S)
             _, known = await self._codes.look(user_id, chip_id)
-            if known is not None or await self._codes.turned(user_id, chip_id, turn):
+            newer = known is not None and known.ends_at >= turn.ends_at
+            if newer or await self._codes.turned(user_id, chip_id, turn):
                 return
 
     async def close(self) -> None:
@@ -165,11 +166,21 @@ class QrDesk:
         task.add_done_callback(self._errands.discard)
 
     async def _within_patience(self, chip: StoredChip) -> CachedQr | None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + _PATIENCE_S
         flight = self._flights.get(chip.id)
+        if flight is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S / 2):
+                    found, _ = await self._codes.look(chip.user_id, chip.id)
+                if found is not None:
+                    return found
+            # Somebody else may have begun meanwhile.
+            flight = self._flights.get(chip.id)
         if flight is None:
             flight = self._flights[chip.id] = asyncio.create_task(self._fly(chip))
             flight.add_done_callback(lambda _: self._flights.pop(chip.id, None))
-        done, _ = await asyncio.wait((flight,), timeout=_PATIENCE_S)
+        done, _ = await asyncio.wait((flight,), timeout=ends_at - loop.time())
         return flight.result() if done and not flight.cancelled() else None
 
     async def _fly(self, chip: StoredChip) -> CachedQr | None:
