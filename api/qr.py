@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import Coroutine
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +50,7 @@ _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
 _VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
 _TELL_AGAIN_S: Final = 1.0
+_RETRIED_S: Final = 60.0  # a webhook that is older than that, or from tomorrow, has a wrong clock
 _VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
 
@@ -123,25 +125,40 @@ class QrDesk:
         await self._codes.drop(chip_id)
         await self._cache.delete(_flight_key(chip_id))
 
-    async def heard(self, user_id: str, event: InboxEvent) -> None:
-        """A webhook of the user's container that was not there before: a session may show another code now."""
+    async def heard(self, user_id: str, event: InboxEvent, *, new: bool) -> None:
+        """A webhook of the user's container: a session may show another code now.
+
+        `new`: False for one that was stored before, by a request that may have ended before it came here.
+        """
         chip_id = chip_of_session(event.session)
         if event.event != SESSION_STATUS or chip_id is None:
             return
         turn = None
         told = status_told(event.body.get("payload"))
         if told and told[-1] == WahaStatus.SCAN_QR_CODE:
-            turn = Turn(event.id, self._clock.now() + qr_lasts(told))
+            began_at = self._sent_at(event)
+            turn = Turn(event.id, began_at, began_at + qr_lasts(told))
+            _, known = await self._codes.look(user_id, chip_id)
+            if known is not None and (known.id == turn.id or known.began_at > began_at):
+                return  # the same again, or an older one
+        elif not new:
+            return
         if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
             self._run(self._tell_again(user_id, chip_id, turn))
         await self._cache.delete(_flight_key(chip_id))
+
+    def _sent_at(self, event: InboxEvent) -> datetime:
+        """When the container sent it, as far as its clock can be believed; now otherwise."""
+        now, stamp = self._clock.now(), event.body.get("timestamp")
+        age_s = now.timestamp() - stamp / 1000 if isinstance(stamp, int) else 0.0
+        return now - timedelta(seconds=age_s) if 0 <= age_s <= _RETRIED_S else now
 
     async def _tell_again(self, user_id: str, chip_id: str, turn: Turn) -> None:
         """Until Redis knows of the turn: without it the code would be asked for every few seconds."""
         while self._clock.now() < turn.ends_at and self._cache.configured:
             await self._clock.sleep(_TELL_AGAIN_S)
             _, known = await self._codes.look(user_id, chip_id)
-            newer = known is not None and known.ends_at >= turn.ends_at
+            newer = known is not None and known.began_at >= turn.began_at
             if newer or await self._codes.turned(user_id, chip_id, turn):
                 return
 

@@ -61,8 +61,7 @@ async def receive_waha_webhook(request: Request[Any, Any, Any], user_id: FromPat
         raise _unsigned()
     event = inbox_event(raw)
     new = await in_time(webhooks.record(services.engine, known, event))
-    if new:
-        await services.qr.heard(known, event)
+    await services.qr.heard(known, event, new=new)
     return Stored("stored" if new else "duplicate")
 
 

@@ -39,9 +39,15 @@ class CachedQr(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """The container said that it shows a new code. `ends_at`: aware; when the next one is due."""
+    """The container said that it shows a new code. Times are aware.
+
+    Attributes:
+        began_at: when it said so, by its own clock if that can be believed.
+        ends_at: when the next code is due.
+    """
 
     id: str
+    began_at: datetime
     ends_at: datetime
 
 

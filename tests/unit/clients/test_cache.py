@@ -301,7 +301,7 @@ async def test_a_qr_lives_until_it_expires(cache: Cache, clock: FakeClock, monke
 
 async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, server: FakeRedis) -> None:
     codes = QrCache(cache, ttl_s=5, clock=clock)
-    first = Turn("evt_1", clock.now() + timedelta(seconds=60))
+    first = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
     await codes.turned("u1", "c1", first)
     assert await codes.look("u1", "c1") == (None, first)
     qr = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at)
@@ -309,7 +309,7 @@ async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, se
     kept = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at, turn="evt_1")
     assert await codes.look("u1", "c1") == (kept, first)
     # Asked for in the turn before: whatever it shows is the old code, though it came later.
-    second = Turn("evt_2", first.ends_at + timedelta(seconds=20))
+    second = Turn("evt_2", first.ends_at, first.ends_at + timedelta(seconds=20))
     await codes.turned("u1", "c1", second)
     await codes.put("c1", qr, first)
     assert await codes.look("u1", "c1") == (None, second)
@@ -317,7 +317,7 @@ async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, se
     assert await codes.look("u1", "c1") == (None, second)
     # Another user's container names the same session.
     await codes.put("c1", qr, second)
-    await codes.turned("u2", "c1", Turn("evt_9", second.ends_at))
+    await codes.turned("u2", "c1", Turn("evt_9", second.began_at, second.ends_at))
     found, turn = await codes.look("u1", "c1")
     assert found is not None
     assert turn == second
