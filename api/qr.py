@@ -133,16 +133,15 @@ class QrDesk:
         chip_id = chip_of_session(event.session)
         if event.event != SESSION_STATUS or chip_id is None:
             return
+        told, began_at = status_told(event.body.get("payload")), self._sent_at(event)
+        _, known = await self._codes.look(user_id, chip_id)
         turn = None
-        told = status_told(event.body.get("payload"))
         if told and told[-1] == WahaStatus.SCAN_QR_CODE:
-            began_at = self._sent_at(event)
             turn = Turn(event.id, began_at, began_at + qr_lasts(told))
-            _, known = await self._codes.look(user_id, chip_id)
             if known is not None and (known.id == turn.id or known.began_at > began_at):
                 return  # the same again, or an older one
-        elif not new:
-            return
+        elif not new or known is None or known.began_at >= began_at:
+            return  # STARTING and the first code are sent together, and may come in either order
         if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
             self._run(self._tell_again(user_id, chip_id, turn))
         await self._cache.delete(_flight_key(chip_id))
