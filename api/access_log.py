@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from api.metrics import Metrics
 from api.problems import internal_error, send_problem
+from core.logging import direct
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Asked every few seconds by machines; a line each would bury the rest.
@@ -66,7 +67,7 @@ class AccessLog:
                 self._metrics.count(scope, status, took_s, streamed=streamed)
                 if scope["path"] not in _QUIET or status >= 400:
                     user = scope.get("user")
-                    _log.info(
+                    direct().info(
                         "request",
                         method=scope["method"],
                         path=scope["path"],

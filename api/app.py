@@ -14,7 +14,9 @@ from litestar.datastructures import State
 
 from api import idempotency, problems
 from api.access_log import AccessLog
+from api.account_cache import AccountCache
 from api.address_limit import AddressLimit
+from api.chip_cache import ChipCache
 from api.cors import Cors
 from api.fleet_hub import FleetHub
 from api.idempotency import KeptAnswers
@@ -45,6 +47,7 @@ from api.routes import (
 from api.security_headers import SecurityHeaders
 from api.services import Services
 from api.signing_keys import FixedKey, PublishedKeys, SigningKeys
+from api.standings import AT_ONCE, Standings
 from api.streams import StreamLimits, Streams
 from api.tokens import Tokens
 from api.upstream_accounts import UpstreamAccounts
@@ -60,6 +63,7 @@ from core.store.engine import Engine, create_engine
 from core.store.fleet_control import EVERYBODY
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import FLEET, INTENTS, LOOKED, OBSERVED, Item, Listener, News
+from core.store.standings import StandingReader
 
 _log = structlog.get_logger("api")
 
@@ -175,6 +179,11 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
         )
         stack.push_async_callback(qr.close)
         tokens, upstream = await _accounts(stack, settings, clock, engine, cache)
+        reader = StandingReader.opened(
+            settings.store, connections=AT_ONCE, application_name="wahafleet api standings"
+        )
+        standings = Standings(await stack.enter_async_context(reader))
+        stack.push_async_callback(standings.close)
         observed, looked, watched = ObservedHub(), ObservedHub(), FleetHub()
         stack.push_async_callback(
             _ended, asyncio.create_task(_listen(settings, observed, looked, watched, qr))
@@ -192,6 +201,8 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             observed=observed,
             qr=qr,
             look_ins=PostgresLookIns(engine),
+            accounts=AccountCache(engine, standings),
+            chips=ChipCache(engine, standings),
             looked=looked,
             streams=Streams(_stream_limits(settings), clock),
             fleet=watched,

@@ -16,8 +16,9 @@ from core.crypto import hashed_access_key
 from core.domain.actor import Actor, ActorKind
 from core.domain.api_keys import KeyRole, prefix_of
 from core.errors import Forbidden, Unauthenticated
-from core.store import accounts, api_keys
+from core.store import api_keys
 from core.store.accounts import Account
+from core.store.standings import Standing
 
 ACCESS_COOKIE: Final = "whago_access_token"
 REFRESH_COOKIE: Final = "whago_refresh_token"
@@ -37,6 +38,7 @@ class Principal(msgspec.Struct, frozen=True):
         service: a trusted service (campaigns, heat-up), known by its key.
         key_id: the API key that was shown, if one was.
         expires_at: when the token does, as Unix time; None for what does not end by itself.
+        standing: of the account's user, as it was read for this request; None when it was not.
     """
 
     account: Account | None
@@ -44,6 +46,7 @@ class Principal(msgspec.Struct, frozen=True):
     service: bool = False
     key_id: str | None = None
     expires_at: float | None = None
+    standing: Standing | None = None
 
 
 async def requires_user(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -77,6 +80,12 @@ async def requires_operator(connection: ASGIConnection[Any, Any, Any, Any], _: B
     if not principal.operator:
         raise Forbidden("Recurso disponível apenas para operadores.", code="operator_required")
     await _let_in(connection, principal)
+
+
+def standing_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Standing | None:
+    """What a guard read on its way, for handlers that would read it again."""
+    principal: Principal | None = connection.scope.get("auth")
+    return None if principal is None else principal.standing
 
 
 def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
@@ -167,17 +176,18 @@ def _is_operator_token(services: Services, token: str) -> bool:
 
 async def _principal(services: Services, token: str) -> Principal:
     claims = await services.tokens.read(token)
-    account = None
+    account, standing = None, None
     if claims.user_id is not None and services.upstream is not None:
         account = await services.upstream.account(claims.user_id, claims, token)
     elif claims.user_id is not None:
-        account = await in_time(accounts.find(services.engine, claims.user_id))
+        found = await in_time(services.accounts.find(claims.user_id))
+        account, standing = found or (None, None)
     if account is None or not account.is_active:
         raise _nobody()
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
     operator = by_list or (claims.role or account.role) == _OPERATOR
-    return Principal(account, operator=operator, expires_at=claims.expires_at)
+    return Principal(account, operator=operator, expires_at=claims.expires_at, standing=standing)
 
 
 async def _by_key(services: Services, key: str) -> Principal:

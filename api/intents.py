@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from api.chip_cache import UserChips
 from api.deadline import in_time
 from api.observed import looks
 from api.preferences import Preference
@@ -88,9 +89,9 @@ async def reconnect(
     return chip
 
 
-async def find(services: Services, user_id: str, chip_id: str) -> StoredChip:
-    """Raises NotFound for an unknown, a malformed and another user's id alike."""
-    chip = await in_time(queries.read_chip(services.engine, user_id, known_id(chip_id)))
+def chosen(chips: UserChips, chip_id: str) -> StoredChip:
+    """One of a user's chips. Raises NotFound for an unknown, a malformed and another user's id alike."""
+    chip = chips.by_id.get(known_id(chip_id))
     if chip is None:
         raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
     return chip

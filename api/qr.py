@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,16 +20,26 @@ from api.schemas import QrCode
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
-from core.clients.qr_cache import CachedQr, QrCache
+from core.clients.qr_cache import CachedQr, QrCache, Turn
 from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
 from core.clock import Clock
 from core.domain.facts import Endpoint, WahaStatus
-from core.domain.names import session_name
-from core.domain.qr_view import SCAN, UNREACHABLE, qr_expires_at, qr_set_began_at, qr_state, told_by_waha
+from core.domain.names import chip_of_session, session_name
+from core.domain.qr_view import (
+    SCAN,
+    UNREACHABLE,
+    qr_expires_at,
+    qr_lasts,
+    qr_set_began_at,
+    qr_state,
+    status_told,
+    told_by_waha,
+)
 from core.domain.views import StoredChip
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from core.store import queries
 from core.store.engine import Engine
+from core.store.webhooks import SESSION_STATUS, InboxEvent
 
 T = TypeVar("T")
 
@@ -38,6 +50,10 @@ _CALL_TIMEOUT_S: Final = 16.0
 # How long those who waited for a flight elsewhere may pick up what it brought.
 _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
+_VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
+_TELL_AGAIN_S: Final = 1.0
+_RETRIED_S: Final = 60.0  # a webhook that is older than that, or from tomorrow, has a wrong clock
+_VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
 
 _log = structlog.get_logger("api.qr")
@@ -74,12 +90,13 @@ class QrDesk:
         self._vault = vault
         self._clock = clock
         self._keys: dict[str, str] = {}
+        self._viewed: dict[str, float] = {}
         self._flights: dict[str, asyncio.Task[CachedQr | None]] = {}
-        self._errands: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[object]] = set()
 
     async def answer(self, chip: StoredChip) -> QrCode:
         """What the route gives for a chip as the store holds it now."""
-        self._run(self._cache.set(f"viewer:{chip.id}", b"1", _VIEWER_TTL_S))
+        self._mark_viewer(chip.id)
         state = qr_state(chip, self._clock.now())
         if not state.ask:
             return _said(state.status, state.message)
@@ -116,33 +133,84 @@ class QrDesk:
         """How many codes stood in the cache, and how many had to be fetched, since the process began."""
         return self._hits, self._misses
 
+    async def heard(self, user_id: str, event: InboxEvent, *, new: bool) -> None:
+        """A webhook of the user's container: a session may show another code now.
+
+        `new`: False for one that was stored before, by a request that may have ended before it came here.
+        """
+        chip_id = chip_of_session(event.session)
+        if event.event != SESSION_STATUS or chip_id is None:
+            return
+        told, began_at = status_told(event.body.get("payload")), self._sent_at(event)
+        _, known = await self._codes.look(user_id, chip_id)
+        turn = None
+        if told and told[-1] == WahaStatus.SCAN_QR_CODE:
+            turn = Turn(event.id, began_at, began_at + qr_lasts(told))
+            if known is not None and (known.id == turn.id or known.began_at > began_at):
+                return  # the same again, or an older one
+        elif not new or known is None or known.began_at >= began_at:
+            return  # STARTING and the first code are sent together, and may come in either order
+        if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
+            self._run(self._tell_again(user_id, chip_id, turn))
+        await self._cache.delete(_flight_key(chip_id))
+
+    def _sent_at(self, event: InboxEvent) -> datetime:
+        """When the container sent it, as far as its clock can be believed; now otherwise."""
+        now, stamp = self._clock.now(), event.body.get("timestamp")
+        age_s = now.timestamp() - stamp / 1000 if isinstance(stamp, int) else 0.0
+        return now - timedelta(seconds=age_s) if 0 <= age_s <= _RETRIED_S else now
+
+    async def _tell_again(self, user_id: str, chip_id: str, turn: Turn) -> None:
+        """Until Redis knows of the turn: without it the code would be asked for every few seconds."""
+        while self._clock.now() < turn.ends_at and self._cache.configured:
+            await self._clock.sleep(_TELL_AGAIN_S)
+            _, known = await self._codes.look(user_id, chip_id)
+            newer = known is not None and known.began_at >= turn.began_at
+            if newer or await self._codes.turned(user_id, chip_id, turn):
+                return
+
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _run(self, errand: Coroutine[Any, Any, None]) -> None:
+    def _mark_viewer(self, chip_id: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._viewed.get(chip_id, -_VIEWER_RENEWED_S) < _VIEWER_RENEWED_S:
+            return
+        if len(self._viewed) >= _VIEWED_LIMIT:
+            self._viewed.clear()
+        self._viewed[chip_id] = now
+        self._run(self._cache.set(f"viewer:{chip_id}", b"1", _VIEWER_TTL_S))
+
+    def _run(self, errand: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(errand)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
     async def _within_patience(self, chip: StoredChip) -> CachedQr | None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + _PATIENCE_S
         flight = self._flights.get(chip.id)
+        if flight is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S / 2):
+                    found, _ = await self._codes.look(chip.user_id, chip.id)
+                if found is not None:
+                    self._hits += 1
+                    return found
+            # Somebody else may have begun meanwhile.
+            flight = self._flights.get(chip.id)
         if flight is None:
             flight = self._flights[chip.id] = asyncio.create_task(self._fly(chip))
             flight.add_done_callback(lambda _: self._flights.pop(chip.id, None))
-        done, _ = await asyncio.wait((flight,), timeout=_PATIENCE_S)
+        done, _ = await asyncio.wait((flight,), timeout=ends_at - loop.time())
         return flight.result() if done and not flight.cancelled() else None
 
     async def _fly(self, chip: StoredChip) -> CachedQr | None:
         """Never raises: what went wrong is in the log, and in the answer as a sentence."""
         try:
-            cached = await self._codes.get(chip.id)
-            if cached is not None:
-                self._hits += 1
-                return cached
-            self._misses += 1
             body = await self._cache.single_flight(
                 _flight_key(chip.id), _LANDED_TTL_S, lambda: self._produced(chip), wait_s=_PATIENCE_S
             )
@@ -154,9 +222,13 @@ class QrDesk:
         return None
 
     async def _produced(self, chip: StoredChip) -> bytes:
+        _, turn = await self._codes.look(chip.user_id, chip.id)
+        self._misses += 1
         found = await self._fetch(chip)
         if found.png_base64 is not None:
-            await self._codes.put(chip.id, found)
+            if turn is not None:
+                found = msgspec.structs.replace(found, expires_at=turn.ends_at)
+            await self._codes.put(chip.id, found, turn)
         return msgspec.json.encode(found)
 
     async def pairing_code(self, chip: StoredChip, phone: str, timeout_s: float) -> str:

@@ -1,19 +1,18 @@
-"""Chips as bytes: letter case, ETag, caching headers."""
+"""Chips as bytes, in the letter case that the caller reads."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response
 
+from api.answers import Body, Prepared
 from api.auth import ACCESS_COOKIE
+from api.chip_cache import UserChips
 from api.services import services_of
 from core.domain.views import ChipView, StoredChip, chip_view
 
-_VARY: Final = "Cookie, Authorization, Sec-Fetch-Mode"
 _encoder = msgspec.json.Encoder()
 
 
@@ -38,26 +37,18 @@ def rendered(
 
 
 def cached(
-    request: Request[Any, Any, Any], user_id: str, chips: StoredChip | Sequence[StoredChip]
+    request: Request[Any, Any, Any], chips: UserChips, user_id: str, chip: StoredChip | None = None
 ) -> Response[Any]:
-    """200 with an ETag, or 304 when the caller has these very bytes.
-
-    The tag is a hash over user and body, so it changes with every column that is shown, the container's
-    too, and one user's tag never fits another's chips.
-    """
-    if isinstance(chips, StoredChip):
-        body = _encoder.encode(view(request, chips))
-    else:
-        body = _encoder.encode([view(request, chip) for chip in chips])
-    digest = hashlib.blake2b(user_id.encode() + b"\0" + body, digest_size=16).hexdigest()
-    tag = f'W/"{digest}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": _VARY}
-    if _matches(request.headers.get("if-none-match", ""), tag):
-        return Response(None, status_code=304, headers=headers, media_type=MediaType.TEXT)
-    return Response(msgspec.Raw(body), headers=headers, media_type=MediaType.JSON)
-
-
-def _matches(if_none_match: str, tag: str) -> bool:
-    """Weak comparison (RFC 9110, 8.8.3.2)."""
-    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
-    return "*" in candidates or tag.removeprefix("W/") in candidates
+    """All of `chips`, or one of them: 200 with an ETag, or 304 when the caller has these very bytes."""
+    lower_case = wants_lower_case(request)
+    key = (None if chip is None else chip.id, lower_case)
+    body = chips.bodies.get(key)
+    if body is None:
+        proxy_enabled = services_of(request).proxy_enabled
+        views = [
+            chip_view(one, proxy_enabled=proxy_enabled, lower_case=lower_case)
+            for one in (chips.all if chip is None else (chip,))
+        ]
+        content = _encoder.encode(views if chip is None else views[0])
+        body = chips.bodies[key] = Body(user_id, content)
+    return Prepared(body, request.headers.get("if-none-match", ""))

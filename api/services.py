@@ -7,6 +7,8 @@ from typing import Any
 
 from litestar.connection import ASGIConnection
 
+from api.account_cache import AccountCache
+from api.chip_cache import ChipCache
 from api.fleet_hub import FleetHub
 from api.limits import RequestLimits
 from api.observed import ObservedHub
@@ -44,6 +46,8 @@ class Services:
     observed: ObservedHub
     qr: QrDesk
     look_ins: PostgresLookIns
+    accounts: AccountCache
+    chips: ChipCache
     looked: ObservedHub
     streams: Streams
     fleet: FleetHub

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,6 +27,11 @@ _INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, Recursi
 _NEVER: Final = 2**53
 _REFUSED: Final = "Token inválido ou expirado."
 _REFRESH_REFUSED: Final = "Refresh token inválido ou expirado."
+
+# A page shows the same token every second: its signature need not be checked each time. By digest, so that
+# nothing in memory is worth stealing.
+_REMEMBERED: Final = 10_000
+_REMEMBERED_S: Final = 60.0
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -90,6 +96,7 @@ class Tokens:
         self._clock = clock
         self._keys = keys
         self._foreign_only = foreign_only
+        self._verified: dict[bytes, tuple[float, Claims]] = {}
 
     def issue(self, user_id: str, replaced: RefreshClaims | None = None) -> TokenPair:
         """A pair for a new login, or the one that follows `replaced` in its family.
@@ -128,7 +135,15 @@ class Tokens:
         """
         if self._foreign_only:
             raise Unauthenticated(_REFUSED, code="invalid_token")
-        return _claims(_decoded(token, self._secret, _ALGORITHM))
+        key = hashlib.blake2b(token.encode(), digest_size=16).digest()
+        known = self._verified.get(key)
+        if known is not None and time.time() < known[0]:
+            return known[1]
+        claims = _claims(_decoded(token, self._secret, _ALGORITHM))
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        self._verified[key] = (min(claims.expires_at, time.time() + _REMEMBERED_S), claims)
+        return claims
 
     def read_refresh(self, token: str, *, expired_too: bool = False) -> RefreshClaims:
         """Raises Unauthenticated with the sentence that the page shows. `expired_too`: enough to end a login."""

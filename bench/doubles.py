@@ -54,23 +54,24 @@ class _Config(uvicorn.Config):
         super().__init__(_Counting(app), **options)
 
 
-async def _run(hosts: int, first: int, last: int, data: Path) -> None:
+async def _run(hosts: int, first: int, last: int, data: Path, clock_speed: float) -> None:
     uvicorn.Config = _Config  # type: ignore[misc,assignment]  # both doubles take it from there
     handle = Api.handle
 
     def counted(self: Api, request: Any, answer: Any) -> None:
         _counts[f"waha {request.method} {_ID.sub(':id', request.path)}"] += 1
+        if request.path.endswith("/auth/qr"):
+            _count_code(self, request.path.split("/")[2])
         handle(self, request, answer)
 
     Api.handle = counted  # type: ignore[method-assign]
     settings = DoubleSettings(
         hosts=simulated_hosts(hosts, min_dynamic_port=first, max_dynamic_port=last), delays=Delays.none()
     )
-    # A QR code lives long enough for the last user to be there too, and then to be scanned.
     os.environ |= {
         "WAHA_SIM_START_DELAY_S": "0",
         "WAHA_SIM_PAIR_DELAY_S": "0",
-        "WAHA_SIM_CLOCK_SPEED": "0.05",
+        "WAHA_SIM_CLOCK_SPEED": str(clock_speed),
     }
     with InlineSimulators() as simulators:
 
@@ -99,6 +100,13 @@ async def _run(hosts: int, first: int, last: int, data: Path) -> None:
                 _counts.clear()
 
 
+def _count_code(api: Api, session: str) -> None:
+    """Each code that is asked for by its own, whichever session's it is."""
+    shown = api._simulator.find_running(session)
+    if shown is not None and shown.qr_value is not None:
+        _counts[f"code {hash(shown.qr_value)}"] += 1
+
+
 def _say(value: Any) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
     sys.stdout.flush()
@@ -109,9 +117,10 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, required=True)
     parser.add_argument("--ports", type=int, nargs=2, required=True)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--clock-speed", type=float, required=True, help="of the simulators' clock")
     given = parser.parse_args()
     first, last = given.ports
-    asyncio.run(_run(given.hosts, first, last, given.data))
+    asyncio.run(_run(given.hosts, first, last, given.data, given.clock_speed))
 
 
 if __name__ == "__main__":

@@ -81,11 +81,13 @@ class Doubles:
 
 
 @contextmanager
-def doubles(folder: Path, count: int) -> Iterator[Doubles]:
+def doubles(folder: Path, count: int, *, clock_speed: float = 0.05) -> Iterator[Doubles]:
+    """The doubles for `count` users. By default a QR code lives until the last user is there, and is scanned."""
     hosts = -(-count // USERS_A_HOST)
     command = [
         *(sys.executable, "-m", "bench.doubles", "--hosts", str(hosts)),
         *("--ports", "21000", str(21000 + USERS_A_HOST - 1), "--data", str(folder)),
+        *("--clock-speed", str(clock_speed)),
     ]
     with (folder / "doubles.log").open("w") as log:
         process = subprocess.Popen(

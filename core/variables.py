@@ -39,7 +39,11 @@ VARIABLES: Final = (
         "PostgreSQL, as postgresql+asyncpg://user:password@host/database.",
         secret=True,
     ),
-    _v("WAHAFLEET_DATABASE_POOL", "10", "Connections that one process keeps at most."),
+    _v(
+        "WAHAFLEET_DATABASE_POOL",
+        "10",
+        "Connections that one process keeps at most; the API has two more to see changes, and each part one to listen.",
+    ),
     _v(
         "WAHAFLEET_SECRET_KEYS",
         None,
@@ -51,7 +55,11 @@ VARIABLES: Final = (
         "WAHAFLEET_REDIS_TIMEOUT_S", "0.25", "Longest wait for one answer of it; what takes longer is a miss."
     ),
     _v("WAHAFLEET_ENDPOINT_TTL_S", "30", "How long a cached endpoint may be used."),
-    _v("WAHAFLEET_QR_TTL_S", "5", "How long a cached QR may be shown without asking WAHA again."),
+    _v(
+        "WAHAFLEET_QR_TTL_S",
+        "5",
+        "How long a QR may be shown again while WAHA does not tell when it changes; else until it does.",
+    ),
     _v("NOMAD_ADDR", "http://127.0.0.1:4646", "Nomad's HTTP API."),
     _v("NOMAD_TOKEN", "", "Nomad ACL token of the daemon; the API needs none.", secret=True),
     _v("NOMAD_NAMESPACE", "default", "Nomad namespace of all containers."),

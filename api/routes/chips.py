@@ -8,19 +8,26 @@ from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from api import intents
-from api.auth import actor_of, requires_user
+from api.auth import actor_of, requires_user, standing_of
 from api.bodies import StrictBody
+from api.chip_cache import UserChips
 from api.deadline import in_time
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
 from api.preferences import preference
 from api.rendering import cached, rendered
 from api.schemas import Chip, NewChip, QrCode, Reconnect
 from api.services import services_of
-from core.store import queries
 from core.store.accounts import Account
 
 TAGS = ["chips"]
 UserRequest = Request[Account, Any, Any]
+
+
+async def chips_of(request: UserRequest) -> UserChips:
+    """The caller's chips, as they stood when the guard let the request in, or later."""
+    chips, user_id, standing = services_of(request).chips, request.user.id, standing_of(request)
+    kept = chips.kept(user_id, standing)
+    return kept if kept is not None else await in_time(chips.of(user_id, standing))
 
 
 @get(
@@ -33,9 +40,7 @@ UserRequest = Request[Account, Any, Any]
     responses=USER_ERRORS,
 )
 async def list_chips(request: UserRequest) -> Response[list[Chip]]:
-    services = services_of(request)
-    chips = await in_time(queries.list_chips(services.engine, request.user.id))
-    return cached(request, request.user.id, chips)
+    return cached(request, await chips_of(request), request.user.id)
 
 
 @post(
@@ -72,8 +77,8 @@ async def create_chip(request: UserRequest, data: JSONBody[NewChip]) -> Response
     responses=CHIP_ERRORS,
 )
 async def get_chip(request: UserRequest, chip_id: FromPath[str]) -> Response[Chip]:
-    chip = await intents.find(services_of(request), request.user.id, chip_id)
-    return cached(request, request.user.id, chip)
+    chips = await chips_of(request)
+    return cached(request, chips, request.user.id, intents.chosen(chips, chip_id))
 
 
 @delete(
@@ -99,8 +104,8 @@ async def delete_chip(request: UserRequest, chip_id: FromPath[str]) -> None:
     responses=CHIP_ERRORS,
 )
 async def get_qr(request: UserRequest, chip_id: FromPath[str]) -> QrCode:
-    services = services_of(request)
-    return await services.qr.answer(await intents.find(services, request.user.id, chip_id))
+    chip = intents.chosen(await chips_of(request), chip_id)
+    return await services_of(request).qr.answer(chip)
 
 
 @post(

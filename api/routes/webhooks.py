@@ -20,13 +20,12 @@ from core.crypto import signature_matches
 from core.domain.names import parse_id
 from core.errors import InvalidInput, Unauthenticated
 from core.store import webhooks
-from core.store.webhooks import InboxEvent
+from core.store.webhooks import SESSION_STATUS, InboxEvent
 
 BODY_LIMIT_BYTES: Final = 1024 * 1024
 _ID_LIMIT: Final = 80
 _EVENT_LIMIT: Final = 60
 _SESSION_LIMIT: Final = 80
-_STATUS_EVENT: Final = "session.status"
 # What a hint needs of the envelope. `me` and `payload` may name people and hold what they wrote.
 _KEPT: Final = ("id", "timestamp", "event", "session", "metadata", "engine", "environment")
 
@@ -62,7 +61,9 @@ async def receive_waha_webhook(request: Request[Any, Any, Any], user_id: FromPat
         raise await _unsigned(request)
     if not signature_matches(services.vault.open(known, sealed), raw, claimed):
         raise await _unsigned(request)
-    new = await in_time(webhooks.record(services.engine, known, inbox_event(raw)))
+    event = inbox_event(raw)
+    new = await in_time(webhooks.record(services.engine, known, event))
+    await services.qr.heard(known, event, new=new)
     return Stored("stored" if new else "duplicate")
 
 
@@ -78,7 +79,7 @@ def inbox_event(raw: bytes) -> InboxEvent:
     if not (isinstance(id_, str) and id_ and isinstance(event, str) and event and isinstance(session, str)):
         raise InvalidInput("O webhook precisa de id, event e session.", code="invalid_json")
     kept = {name: envelope[name] for name in _KEPT if name in envelope}
-    if event == _STATUS_EVENT:
+    if event == SESSION_STATUS:
         kept.update((name, envelope[name]) for name in ("me", "payload") if name in envelope)
     return InboxEvent(
         id=_short(id_, _ID_LIMIT),

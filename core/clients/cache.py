@@ -68,6 +68,11 @@ class Cache:
         self._owed: set[str] = set()
 
     @property
+    def configured(self) -> bool:
+        """False when this process runs without Redis."""
+        return self._client is not None
+
+    @property
     def healthy(self) -> bool:
         """True while Redis is configured and its last operation worked."""
         return self._client is not None and self._away_until is None
@@ -89,17 +94,30 @@ class Cache:
             return None
         return value
 
-    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
-        """Keep `value` for `ttl_s` seconds; a time that is over already drops the key instead."""
+    async def get_many(self, *keys: str) -> list[bytes | None]:
+        """As `get`, each of them in one round trip."""
+        names = [self._prefix + key for key in keys]
+        try:
+            values: list[bytes | None] = await self._ask(lambda client: client.mget(names))
+        except _AwayError:
+            return [None] * len(keys)
+        return values
+
+    async def set(self, key: str, value: bytes, ttl_s: float) -> bool:
+        """Keep `value` for `ttl_s` seconds; a time that is over already drops the key instead.
+
+        False when Redis is away and it was not kept.
+        """
         ttl_ms = round(ttl_s * 1000)
         if ttl_ms <= 0:
             await self.delete(key)
-            return
+            return True
         name = self._prefix + key
         try:
             await self._ask(lambda client: client.set(name, value, px=ttl_ms))
         except _AwayError:
-            return
+            return False
+        return True
 
     async def delete(self, *keys: str) -> None:
         """Forget the values. What cannot be deleted now is deleted before Redis is believed again."""

@@ -1,13 +1,25 @@
-"""Chip id -> the last QR, so that many pollers of one chip cost its container one call."""
+"""Chip id -> the QR that its session shows, so that many pollers of one chip cost its container one call.
+
+A container tells by webhook that it shows a new code, and that news is kept beside the code as its turn. A
+code that was asked for in the turn that still stands is the one that is shown, for as long as a turn lasts;
+without such news nobody knows when it changes, and it is kept for a few seconds.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
 
 import msgspec
 
 from core.clients.cache import Cache
 from core.clock import Clock, SystemClock
+
+T = TypeVar("T")
+
+# News of the next code may be late. Until then the old one is shown, which costs a scan that fails; asking
+# too early costs a call that brings the same code again.
+LATE: Final = timedelta(seconds=5)
 
 
 class CachedQr(msgspec.Struct, frozen=True):
@@ -17,43 +29,91 @@ class CachedQr(msgspec.Struct, frozen=True):
         png_base64: the picture, base 64, None when the session has none to show in this status.
         waha_status: the session's status in the same answer.
         expires_at: aware; when the code on the picture is no longer good.
+        turn: the turn in which it was asked for, None when none was known.
     """
 
     png_base64: str | None
     waha_status: str
     expires_at: datetime
+    turn: str | None = None
 
 
-_decoder = msgspec.json.Decoder(CachedQr)
+class Turn(msgspec.Struct, frozen=True):
+    """The container said that it shows a new code. Times are aware.
+
+    Attributes:
+        began_at: when it said so, by its own clock if that can be believed.
+        ends_at: when the next code is due.
+    """
+
+    id: str
+    began_at: datetime
+    ends_at: datetime
+
+
+_codes: Final = msgspec.json.Decoder(CachedQr)
+_turns: Final = msgspec.json.Decoder(Turn)
 
 
 class QrCache:
-    """QR codes, each kept until it expires but for `ttl_s` at most."""
+    """QR codes, each kept until its turn ends; without a turn until it expires but for `ttl_s` at most."""
 
     def __init__(self, cache: Cache, ttl_s: float, *, clock: Clock | None = None) -> None:
         self._cache = cache
         self._ttl_s = ttl_s
         self._clock = clock or SystemClock()
 
-    async def get(self, chip_id: str) -> CachedQr | None:
-        body = await self._cache.get(_key(chip_id))
-        if body is None:
-            return None
-        try:
-            qr = _decoder.decode(body)
-        except msgspec.MsgspecError:
-            await self._cache.delete(_key(chip_id))
-            return None
-        return qr if qr.expires_at > self._clock.now() else None
+    async def look(self, user_id: str, chip_id: str) -> tuple[CachedQr | None, Turn | None]:
+        """The code that may be shown, and the turn that a new one would be asked for in."""
+        names = (_key(chip_id), _turn_key(user_id, chip_id))
+        written = await self._cache.get_many(*names)
+        qr = await self._read(names[0], written[0], _codes)
+        turn = await self._read(names[1], written[1], _turns)
+        if qr is not None and (qr.turn != (turn.id if turn else None) or not self._good(qr, turn)):
+            qr = None
+        return qr, turn
 
-    async def put(self, chip_id: str, qr: CachedQr) -> None:
-        left_s = (qr.expires_at - self._clock.now()).total_seconds()
-        await self._cache.set(_key(chip_id), msgspec.json.encode(qr), min(self._ttl_s, left_s))
+    async def put(self, chip_id: str, qr: CachedQr, turn: Turn | None = None) -> None:
+        """Keep the code. `turn`: as it was before the container was asked."""
+        ends_at = qr.expires_at if turn is None else turn.ends_at + LATE
+        left_s = (ends_at - self._clock.now()).total_seconds()
+        kept = msgspec.structs.replace(qr, turn=None if turn is None else turn.id)
+        ttl_s = left_s if turn is not None else min(self._ttl_s, left_s)
+        await self._cache.set(_key(chip_id), msgspec.json.encode(kept), ttl_s)
+
+    async def turned(self, user_id: str, chip_id: str, turn: Turn | None) -> bool:
+        """The container of this user said that the chip shows a new code, or none any more.
+
+        False when Redis is away and does not know of it.
+        """
+        if turn is None:
+            await self._cache.delete(_turn_key(user_id, chip_id), _key(chip_id))
+            return True
+        left_s = (turn.ends_at + LATE - self._clock.now()).total_seconds()
+        return await self._cache.set(_turn_key(user_id, chip_id), msgspec.json.encode(turn), left_s)
 
     async def drop(self, *chip_ids: str) -> None:
         """Forget them: the chip's phase changed, or a new QR was asked for."""
         await self._cache.delete(*(_key(chip_id) for chip_id in chip_ids))
 
+    def _good(self, qr: CachedQr, turn: Turn | None) -> bool:
+        return turn is not None or qr.expires_at > self._clock.now()
+
+    async def _read(self, key: str, written: bytes | None, decoder: msgspec.json.Decoder[T]) -> T | None:
+        if written is None:
+            return None
+        try:
+            return decoder.decode(written)
+        except msgspec.MsgspecError:
+            # Written by another release. It may not be read again before its time is over.
+            await self._cache.delete(key)
+            return None
+
 
 def _key(chip_id: str) -> str:
     return f"qr:{chip_id}"
+
+
+def _turn_key(user_id: str, chip_id: str) -> str:
+    # With the user: a container may name any session, and speaks for those of its own user alone.
+    return f"qr-turn:{user_id}:{chip_id}"

@@ -7,6 +7,7 @@ read our sentence instead, `status` is null. The sentence is never empty while t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -107,6 +108,30 @@ def qr_expires_at(set_began_at: datetime, now: datetime) -> datetime:
     if now < first_ends:
         return first_ends
     return first_ends + _NEXT_QR * ((now - first_ends) // _NEXT_QR + 1)
+
+
+def status_told(payload: object) -> tuple[str, ...]:
+    """The statuses in the payload of a `session.status` webhook, oldest first; empty when it tells none."""
+    if not isinstance(payload, Mapping):
+        return ()
+    newest = payload.get("status")
+    listed = payload.get("statuses")
+    told = (
+        [one.get("status") for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    )
+    # Older versions send no list, or one that ends before the status itself.
+    if isinstance(newest, str) and (not told or told[-1] != newest):
+        told.append(newest)
+    return tuple(status for status in told if isinstance(status, str))
+
+
+def qr_lasts(statuses: Sequence[str]) -> timedelta:
+    """How long the code lasts that a session has just shown. `statuses`: its newest ones, oldest first.
+
+    One of unknown place in its set counts as a later one: asking too early costs a call, too late a scan.
+    """
+    first = len(statuses) > 1 and statuses[-2] != WahaStatus.SCAN_QR_CODE
+    return _FIRST_QR if first else _NEXT_QR
 
 
 def qr_set_began_at(chip: StoredChip) -> datetime:

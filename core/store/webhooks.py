@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import select
@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from core.store.engine import reading, transaction
 from core.store.notify import INBOX, notify
 from core.store.tables import containers, webhook_inbox
+
+SESSION_STATUS: Final = "session.status"
 
 
 class InboxEvent(msgspec.Struct, frozen=True):

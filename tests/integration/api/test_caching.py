@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from sqlalchemy import event
 
-from api.services import Services
 from tests.integration.api.conftest import Running
 from tests.integration.api.fleet import QR, WORKING
 
@@ -82,23 +78,3 @@ async def test_everything_else_is_kept_nowhere(running: Running) -> None:
     ):
         assert answer.headers["cache-control"] == "no-store"
         assert "etag" not in answer.headers
-
-
-@pytest.mark.parametrize("path", ["/chips", "/chips/{id}"])
-async def test_a_poll_costs_two_single_statements(running: Running, path: str) -> None:
-    """One for the account, one for the chips; no transaction around either."""
-    person = await running.person()
-    path = path.replace("{id}", (await person.chip())["id"])
-    services: Services = running.app.state.services
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    begun: list[Any] = []
-    event.listen(services.engine.sync_engine, "before_cursor_execute", note)
-    event.listen(services.engine.sync_engine, "commit", begun.append)
-    await person.get(path)
-    assert len(statements) == 2, statements
-    assert "FROM users" in statements[0]
-    assert "FROM chips" in statements[1]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import redis
 
 from core.clients.waha import WahaClient
 from core.clients.waha_models import Qr
-from core.crypto import Sealer, hashed_api_key
+from core.crypto import Sealer, hashed_api_key, webhook_signature
 from core.store.containers import container_secrets
 from sandbox.waha.inline import InlineContainer, InlineSimulators
 from sandbox.waha.qr import png as draw
@@ -347,6 +348,52 @@ async def test_replicas_share_one_flight_and_the_viewers_mark(
             client.close()
         assert 0 < ttl <= 15
         assert cached == [f"wahafleet:endpoint:{stage.person.id}".encode()]
+        end(stage)
+
+
+async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
+    start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    # Without news of the container a code would be good for this long.
+    more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5", "WAHAFLEET_QR_TTL_S": "1"}
+    async with start(**more) as one, start(**more) as two:
+        stage = await staged(one, simulators, tmp_path)
+        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
+        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        sealer = Sealer(tuple(key.reveal() for key in one.settings.store.secret_keys))
+        secrets = await container_secrets(one.engine, stage.person.id, sealer)
+        assert secrets is not None
+
+        async def says(number: int, *statuses: str) -> None:
+            payload = {"status": statuses[-1], "statuses": [{"status": status} for status in statuses]}
+            event = {"id": f"evt_{number}", "event": "session.status", "session": f"chip_{stage.chip_id}"}
+            raw = msgspec.json.encode(event | {"payload": payload})
+            answer = await (one, two)[number % 2].client.post(
+                f"/api/v1/webhooks/waha/{stage.person.id}",
+                content=raw,
+                headers={"X-Webhook-Hmac": webhook_signature(secrets.hook_key, raw)},
+            )
+            assert answer.json() == {"status": "stored"}
+
+        await says(0, "STARTING", "SCAN_QR_CODE")
+        first = await stage.poll()
+        left_s = (datetime.fromisoformat(first["expires_at"]) - datetime.now(UTC)).total_seconds()
+        assert 40 < left_s <= 60
+        await asyncio.sleep(1.5)
+        for side in (stage, there, stage):
+            assert (await side.poll())["qr"] == first["qr"]
+        assert len(calls) == 1
+        for number in (1, 2):
+            await says(number, "SCAN_QR_CODE", "SCAN_QR_CODE")
+            bodies = await asyncio.gather(*(side.poll() for side in (stage, there) for _ in range(3)))
+            assert {body["status"] for body in bodies} == {"SCAN_QR_CODE"}
+            left_s = (datetime.fromisoformat(bodies[0]["expires_at"]) - datetime.now(UTC)).total_seconds()
+            assert 0 < left_s <= 20
+            assert len(calls) == 1 + number
+        # It shows none any more: its own word is asked for, and not the old code given.
+        await says(3, "SCAN_QR_CODE", "WORKING")
+        await there.poll()
+        assert len(calls) == 4
         end(stage)
 
 

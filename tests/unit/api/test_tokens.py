@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -81,3 +82,27 @@ def test_claims_that_the_platforms_tokens_carry_do_no_harm(tokens: Tokens) -> No
     assert tokens.read_access(token) == Claims(USER_ID, "operator", 9999999999)
     assert tokens.read_access(signed(exp=10**400)).expires_at == 2**53
     assert tokens.read_access(signed(role=5)).role is None
+
+
+def test_a_token_that_was_believed_is_believed_no_longer_than_it_lives(tokens: Tokens) -> None:
+    ends_at = int(time.time()) + 2
+    token = signed(exp=ends_at)
+    for _ in range(2):
+        assert tokens.read_access(token) == Claims(USER_ID, None, ends_at)
+    time.sleep(max(0.0, ends_at + 0.1 - time.time()))
+    with pytest.raises(Unauthenticated, match=BAD):
+        tokens.read_access(token)
+
+
+def test_one_changed_letter_is_another_token(tokens: Tokens) -> None:
+    token = signed()
+    assert tokens.read_access(token).user_id == USER_ID
+    head, body, signature = token.split(".")
+    forged = jwt.encode({"sub": USER_ID, "type": "access", "exp": 4102444800}, "x" * 64, "HS256")
+    for other in (
+        f"{head}.{body}.{signature[::-1]}",
+        f"{head}.{forged.split('.')[1]}.{signature}",
+        token[:-2],
+    ):
+        with pytest.raises(Unauthenticated):
+            tokens.read_access(other)

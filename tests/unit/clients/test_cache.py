@@ -13,7 +13,7 @@ import redis.exceptions
 from core.clients import cache as subject
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
-from core.clients.qr_cache import CachedQr, QrCache
+from core.clients.qr_cache import CachedQr, QrCache, Turn
 from core.domain.facts import Endpoint
 
 
@@ -54,6 +54,10 @@ class FakeRedis:
     async def get(self, key: str) -> bytes | None:
         self._called("get")
         return self.values.get(key)
+
+    async def mget(self, keys: list[str]) -> list[bytes | None]:
+        self._called("mget")
+        return [self.values.get(key) for key in keys]
 
     async def set(self, key: str, value: bytes, *, px: int, nx: bool = False) -> bool | None:
         self._called("set")
@@ -253,7 +257,7 @@ async def test_what_another_release_wrote_is_a_miss_and_goes(
     await cache.set("endpoint:u1", written, 60)
     await cache.set("qr:c1", written, 60)
     assert await EndpointCache(cache, 30).get("u1") is None
-    assert await QrCache(cache, 30).get("c1") is None
+    assert await QrCache(cache, 30).look("u1", "c1") == (None, None)
     assert server.values == {}
 
 
@@ -269,18 +273,45 @@ async def test_a_qr_lives_until_it_expires(cache: Cache, clock: FakeClock, monke
     codes = QrCache(cache, ttl_s=5, clock=clock)
     qr = CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=3))
     await codes.put("c1", qr)
-    assert await codes.get("c1") == qr
+    assert await codes.look("u1", "c1") == (qr, None)
     await codes.put("c2", CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=20)))
     assert kept == [3, 5]
     clock.t += 3
-    assert await codes.get("c1") is None
+    assert await codes.look("u1", "c1") == (None, None)
     await codes.put("c2", CachedQr("aGk=", "SCAN_QR_CODE", clock.now()))
-    assert await codes.get("c2") is None
+    assert await codes.look("u1", "c2") == (None, None)
     await codes.drop("c1")
+
+
+async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, server: FakeRedis) -> None:
+    codes = QrCache(cache, ttl_s=5, clock=clock)
+    first = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
+    await codes.turned("u1", "c1", first)
+    assert await codes.look("u1", "c1") == (None, first)
+    qr = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at)
+    await codes.put("c1", qr, first)
+    kept = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at, turn="evt_1")
+    assert await codes.look("u1", "c1") == (kept, first)
+    # Asked for in the turn before: whatever it shows is the old code, though it came later.
+    second = Turn("evt_2", first.ends_at, first.ends_at + timedelta(seconds=20))
+    await codes.turned("u1", "c1", second)
+    await codes.put("c1", qr, first)
+    assert await codes.look("u1", "c1") == (None, second)
+    await codes.put("c1", qr, None)
+    assert await codes.look("u1", "c1") == (None, second)
+    # Another user's container names the same session.
+    await codes.put("c1", qr, second)
+    await codes.turned("u2", "c1", Turn("evt_9", second.began_at, second.ends_at))
+    found, turn = await codes.look("u1", "c1")
+    assert found is not None
+    assert turn == second
+    # The session shows none any more.
+    await codes.turned("u1", "c1", None)
+    assert await codes.look("u1", "c1") == (None, None)
 
 
 async def test_the_typed_caches_miss_while_redis_is_off(off: Cache) -> None:
     await EndpointCache(off, 30).put("u1", ENDPOINT)
     assert await EndpointCache(off, 30).get("u1") is None
     await QrCache(off, 30).put("c1", CachedQr(None, "STARTING", datetime.now(UTC) + timedelta(seconds=9)))
-    assert await QrCache(off, 30).get("c1") is None
+    assert await QrCache(off, 30).look("u1", "c1") == (None, None)

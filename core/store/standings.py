@@ -1,0 +1,97 @@
+"""Whether anything that a user sees has changed: one cheap statement for many users, instead of their rows.
+
+A row's version is its `xmin`, the transaction that wrote it as it is now: every write changes it, whoever
+made it and whichever columns it changed, and no writer has to remember to count. What two versions have in
+common is that nothing was written between them. Transaction numbers begin anew behind a restored backup or
+a failover, so the server's start is part of every version: both come with a server that was started later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, Self
+
+import asyncpg
+import msgspec
+from asyncpg.exceptions import InternalClientError  # type: ignore[import-untyped]
+
+from core.settings import StoreSettings
+from core.store.engine import Timeouts, connect_arguments, parse_url, translated
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Versions of what is stored of one user. Equal ones stand for equal rows, and say nothing else.
+
+    Attributes:
+        account: of the account and its plan.
+        chips: of all chips that are not deleted, and of what their container shows in them.
+    """
+
+    account: str
+    chips: str
+
+
+_STANDINGS: Final = """
+    SELECT u.id::text,
+           concat_ws(' ', s.started, u.xmin, p.xmin),
+           concat_ws(' ', s.started, k.xmin, c.versions)
+      FROM (SELECT extract(epoch FROM pg_postmaster_start_time())::text AS started) AS s
+           CROSS JOIN users AS u
+           JOIN plans AS p ON p.slug = u.plan_slug
+           LEFT JOIN containers AS k ON k.user_id = u.id
+           CROSS JOIN LATERAL (
+               SELECT string_agg(concat_ws(':', id, xmin), ' ' ORDER BY id) AS versions
+                 FROM chips WHERE user_id = u.id AND deleted_at IS NULL
+           ) AS c
+     WHERE u.id = ANY($1::uuid[])
+"""
+
+
+class StandingReader:
+    """Reads standings on `connections` connections of its own: this is the statement of every request.
+
+    Straight through the driver, where it takes a third of the time that it takes through SQLAlchemy, and
+    planned once: for a list of users PostgreSQL would plan anew each time, which takes longer than to answer.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(
+        cls, settings: StoreSettings, *, connections: int, application_name: str
+    ) -> AsyncIterator[Self]:
+        """Connects with the first read; at the end connections are cut. Raises Rejected on an unreadable URL."""
+        url = parse_url(settings.database_url.reveal())
+        _, address = url.get_dialect()().create_connect_args(url)
+        arguments = connect_arguments(application_name, Timeouts())
+        arguments["server_settings"]["plan_cache_mode"] = "force_generic_plan"
+        pool = await asyncpg.create_pool(
+            **address, **arguments, min_size=0, max_size=connections, reset=_as_it_is
+        )
+        try:
+            yield cls(pool)
+        finally:
+            pool.terminate()
+
+    async def read(self, user_ids: Sequence[str]) -> dict[str, Standing]:
+        """The standing of each user there is, as of one moment after the call. Raises Unavailable."""
+        with translated():
+            async with self._pool.acquire() as connection:
+                try:
+                    rows = await connection.fetch(_STANDINGS, user_ids)
+                except TimeoutError:
+                    # A server that says nothing would be waited for once more when we say goodbye to it.
+                    connection.terminate()
+                    raise
+                except InternalClientError as error:
+                    # What the driver makes of a goodbye of the server's that it has read only half of.
+                    connection.terminate()
+                    raise ConnectionError("the server ended the connection") from error
+        return {id_: Standing(account, chips) for id_, account, chips in rows}
+
+
+async def _as_it_is(_connection: object) -> None:
+    """Nothing was changed that would have to be set back, at the cost of a round trip."""

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from core.domain.qr_view import qr_lasts, status_told
+
+SCAN, STARTING = "SCAN_QR_CODE", "STARTING"
+
+
+def listed(*statuses: Any) -> dict[str, Any]:
+    return {"status": statuses[-1], "statuses": [{"status": status, "timestamp": 1} for status in statuses]}
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [
+        (listed(STARTING, SCAN), (STARTING, SCAN)),
+        ({"status": SCAN}, (SCAN,)),  # before 2025.9.4
+        ({"status": SCAN, "statuses": [{"status": STARTING}]}, (STARTING, SCAN)),
+        ({"status": SCAN, "statuses": "x"}, (SCAN,)),
+        ({"status": SCAN, "statuses": [7, {"status": None}, {}]}, (SCAN,)),
+        ({"status": 7}, ()),
+        ({}, ()),
+        (None, ()),
+        ([SCAN], ()),
+        (SCAN, ()),
+    ],
+)
+def test_what_a_webhook_tells_of_a_session(payload: object, told: tuple[str, ...]) -> None:
+    assert status_told(payload) == told
+
+
+@pytest.mark.parametrize(
+    ("statuses", "lasts_s"),
+    [
+        ((STARTING, SCAN), 60),
+        (("STOPPED", STARTING, SCAN), 60),
+        ((SCAN, SCAN), 20),
+        ((STARTING, SCAN, SCAN), 20),
+        ((SCAN,), 20),  # of unknown place
+    ],
+)
+def test_how_long_a_code_lasts(statuses: tuple[str, ...], lasts_s: int) -> None:
+    assert qr_lasts(statuses) == timedelta(seconds=lasts_s)
