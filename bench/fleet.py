@@ -227,11 +227,11 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
             async with daemon(env, folder / "daemon.log") as process:
                 before, doubles_before = cpu_s(process.pid), cpu_s(found.pid)
                 took_s = await until_all(engine, "qr", count, 600)
-                doubles_s = cpu_s(found.pid) - doubles_before
+                daemon_s, doubles_s = cpu_s(process.pid) - before, cpu_s(found.pid) - doubles_before
                 calls = Counter(found.counts())
                 report["converge"] = {
                     "seconds": round(took_s, 2),
-                    "daemon_cpu_s": round(cpu_s(process.pid) - before, 2),
+                    "daemon_cpu_s": round(daemon_s, 2),
                     "doubles_cpu_s": round(doubles_s, 2),
                     "calls_a_user": {kind: round(n / count, 2) for kind, n in sorted(calls.items())},
                 }
@@ -242,11 +242,16 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
                 report["at_rest"] = await rest(found, process.pid, rest_s)
         with doubles(folder / "b", count) as found:
             env = environment(found, url, key, folder / "b")
+            plain_before, doubles_before = cpu_s(os.getpid()), cpu_s(found.pid)
             plain_s, looks = await plain(env, count, calls)
+            plain_cpu_s = cpu_s(os.getpid()) - plain_before
             report["converge"] |= {
                 "plain_seconds": round(plain_s, 2),
+                "plain_cpu_s": round(plain_cpu_s, 2),
+                "plain_doubles_cpu_s": round(cpu_s(found.pid) - doubles_before, 2),
                 "plain_looks_more": looks,
                 "ratio": round(took_s / plain_s, 2),
+                "cpu_ratio": round(daemon_s / plain_cpu_s, 2),
             }
         await engine.dispose()
     shutil.rmtree(folder, ignore_errors=True)

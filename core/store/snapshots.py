@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, and_, bindparam, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Select, and_, bindparam, select
 
 from core.crypto import Sealer
 from core.domain.desired import Consent, Memory, Registered, Resources, SpecHashes, Tries, Wanted
+from core.store.direct import Direct, Prepared
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 from core.store.rollouts import newest_release, seat_of
 from core.store.tables import chips, containers, placements, plans, rollout_seats, users
@@ -17,9 +17,9 @@ from core.store.tables import chips, containers, placements, plans, rollout_seat
 _NOTHING = Memory()
 
 
-async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
+async def load(direct: Direct, user_id: str, sealer: Sealer) -> UserSnapshot | None:
     """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
-    rows = (await connection.execute(_SNAPSHOT, {"user_id": user_id})).all()
+    rows = (await direct.execute(_SNAPSHOT, {"user_id": user_id})).all()
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
@@ -83,10 +83,10 @@ _CHIP_COLUMNS = (
 )
 
 
-_SNAPSHOT = _snapshot()  # built once: that takes longer than running it
+_SNAPSHOT = Prepared(_snapshot())
 
 
-def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
+def _container(row: Any, sealer: Sealer) -> ContainerRow:
     registered = None
     if row.job_modify_index is not None:
         registered = Registered(
@@ -123,7 +123,7 @@ def _container(row: Row[Any], sealer: Sealer) -> ContainerRow:
     )
 
 
-def _chip(row: Row[Any]) -> ChipRow:
+def _chip(row: Any) -> ChipRow:
     return ChipRow(
         id=row.chip_id,
         wanted=Wanted(row.chip_wanted),
