@@ -14,8 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import JSON, Uuid
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ARRAY, JSON, Uuid
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.base import Executable
@@ -178,7 +177,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[Direct]:
 @asynccontextmanager
 async def _driver_of(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
     with translated():
-        proxied: Any = await engine.raw_connection()
+        proxied = await _checked_out(engine)
         try:
             yield proxied.driver_connection
         except BaseException as error:
@@ -186,6 +185,14 @@ async def _driver_of(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
             raise
         finally:
             proxied.close()
+
+
+async def _checked_out(engine: AsyncEngine) -> Any:
+    try:
+        return await engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:
+        # SQLAlchemy's copy of what the driver raised when it could not connect.
+        raise (error.__cause__ or error) from error
 
 
 def _drop_unanswered(engine: AsyncEngine, proxied: Any, error: BaseException) -> None:

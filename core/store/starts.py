@@ -109,7 +109,10 @@ async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pac
         waited = await _leave(connection, admission.granted) if line else {}
         if admission.buckets:
             await connection.execute_each(_WRITE_BUCKET, _bucket_values(admission.buckets))
-            await connection.execute(_FORGET_BUCKETS)
+            if any(
+                (now - bucket.refilled_at).total_seconds() > _FORGOTTEN_AFTER_S for bucket in buckets.values()
+            ):
+                await connection.execute(_FORGET_BUCKETS)
         waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
         waits: Mapping[str, Waits] = {}
         if waiting:
