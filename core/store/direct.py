@@ -141,6 +141,19 @@ class Direct:
         await self._driver.executemany(prepared.sql, [prepared.arguments(values) for values in each])
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Read committed: committed at the end of the block, rolled back on any error."""
+        await self._driver.execute("BEGIN")
+        try:
+            yield
+        except Exception as error:
+            # Whoever does not answer would not answer this either, and its connection is dropped anyway.
+            if not isinstance(error, TimeoutError) and not self._driver.is_closed():
+                await self._driver.execute("ROLLBACK")
+            raise
+        await self._driver.execute("COMMIT")
+
+    @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Inside a transaction: what is done in the block is undone when it raises, and the transaction goes on."""
         await self._driver.execute("SAVEPOINT inner_part")
@@ -153,33 +166,19 @@ class Direct:
 
 
 @asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[Direct]:
+    """One transaction on a connection of its own. Raises as `statements`."""
+    async with statements(engine) as direct, direct.transaction():
+        yield direct
+
+
+@asynccontextmanager
 async def statements(engine: AsyncEngine) -> AsyncIterator[Direct]:
     """A connection on which each statement stands for itself. Raises as `engine.transaction` does."""
-    async with _driver_of(engine) as driver:
-        yield Direct(driver)
-
-
-@asynccontextmanager
-async def transaction(engine: AsyncEngine) -> AsyncIterator[Direct]:
-    """One transaction (read committed): committed at the end, rolled back on any error. Raises as `statements`."""
-    async with _driver_of(engine) as driver:
-        await driver.execute("BEGIN")
-        try:
-            yield Direct(driver)
-        except Exception as error:
-            # Whoever does not answer would not answer this either, and its connection is dropped anyway.
-            if not isinstance(error, TimeoutError) and not driver.is_closed():
-                await driver.execute("ROLLBACK")
-            raise
-        await driver.execute("COMMIT")
-
-
-@asynccontextmanager
-async def _driver_of(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
     with translated():
         proxied = await _checked_out(engine)
         try:
-            yield proxied.driver_connection
+            yield Direct(proxied.driver_connection)
         except BaseException as error:
             _drop_unanswered(engine, proxied, error)
             raise

@@ -109,23 +109,23 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
     wishes, and each of those raises the container's generation: so the write asks for lease and generation
     in its first statement, and only when a wish came in between is it all planned again under locks.
     """
-    async with direct.statements(engine) as connection:
-        plan = await _planned(connection, lease, seen)
-    if isinstance(plan, PortTaken):
-        return plan
-    if plan.is_empty:
-        return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
     try:
-        try:
-            async with direct.transaction(engine) as connection:
-                return await _apply(connection, lease, seen, plan)
-        except _WishCame:
-            async with direct.transaction(engine) as connection:
-                await _lock(connection, lease, seen)
-                again = await _planned(connection, lease, seen)
-                if isinstance(again, PortTaken):
-                    return again
-                return await _apply(connection, lease, seen, again)
+        async with direct.statements(engine) as connection:
+            plan = await _planned(connection, lease, seen)
+            if isinstance(plan, PortTaken):
+                return plan
+            if plan.is_empty:
+                return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
+            try:
+                async with connection.transaction():
+                    return await _apply(connection, lease, seen, plan)
+            except _WishCame:
+                async with connection.transaction():
+                    await _lock(connection, lease, seen)
+                    again = await _planned(connection, lease, seen)
+                    if isinstance(again, PortTaken):
+                        return again
+                    return await _apply(connection, lease, seen, again)
     except port_ledger.Held as held:
         return held.taken
     except _WishCame:
