@@ -47,6 +47,7 @@ from sandbox.postgres import EmbeddedPostgres, scratch_folder
 from sandbox.waha import phone
 
 USERS_A_HOST: Final = 100
+FIRST_PORT: Final = 21000
 SCANS: Final = 3
 TICK: Final = os.sysconf("SC_CLK_TCK")
 # What the sweep reads for all users at once; watches are the sources'.
@@ -81,12 +82,14 @@ class Doubles:
 
 
 @contextmanager
-def doubles(folder: Path, count: int, *, clock_speed: float = 0.05) -> Iterator[Doubles]:
+def doubles(
+    folder: Path, count: int, first_port: int = FIRST_PORT, *, clock_speed: float = 0.05
+) -> Iterator[Doubles]:
     """The doubles for `count` users. By default a QR code lives until the last user is there, and is scanned."""
     hosts = -(-count // USERS_A_HOST)
     command = [
         *(sys.executable, "-m", "bench.doubles", "--hosts", str(hosts)),
-        *("--ports", "21000", str(21000 + USERS_A_HOST - 1), "--data", str(folder)),
+        *("--ports", str(first_port), str(first_port + USERS_A_HOST - 1), "--data", str(folder)),
         *("--clock-speed", str(clock_speed)),
     ]
     with (folder / "doubles.log").open("w") as log:
@@ -214,7 +217,7 @@ def told(counts: dict[str, int], seconds: float) -> dict[str, float]:
     return {kind: round(number * 60 / seconds, 1) for kind, number in sorted(counts.items())}
 
 
-async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
+async def measure(count: int, rest_s: float, look_s: float, first_port: int) -> dict[str, Any]:
     """One fleet of `count` users: converge, come to rest, rest."""
     folder = scratch_folder()  # left in place when it fails: the daemon's log is in it
     key = Fernet.generate_key().decode()
@@ -225,18 +228,18 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
         engine, sealer = engine_for(url, pool_size=10), Sealer((key,))
         (folder / "a").mkdir()
         (folder / "b").mkdir()
-        with doubles(folder / "a", count) as found:
+        with doubles(folder / "a", count, first_port) as found:
             env = environment(found, url, key, folder / "a") | {"WAHAFLEET_WAHA_LOOK_S": str(look_s)}
             made = await people(engine, sealer, count)
             found.counts()
             async with daemon(env, folder / "daemon.log") as process:
                 before, doubles_before = cpu_s(process.pid), cpu_s(found.pid)
                 took_s = await until_all(engine, "qr", count, 600)
-                doubles_s = cpu_s(found.pid) - doubles_before
+                daemon_s, doubles_s = cpu_s(process.pid) - before, cpu_s(found.pid) - doubles_before
                 calls = Counter(found.counts())
                 report["converge"] = {
                     "seconds": round(took_s, 2),
-                    "daemon_cpu_s": round(cpu_s(process.pid) - before, 2),
+                    "daemon_cpu_s": round(daemon_s, 2),
                     "doubles_cpu_s": round(doubles_s, 2),
                     "calls_a_user": {kind: round(n / count, 2) for kind, n in sorted(calls.items())},
                 }
@@ -245,13 +248,18 @@ async def measure(count: int, rest_s: float, look_s: float) -> dict[str, Any]:
                 await until_all(engine, "connected", count, 300)
                 await asyncio.sleep(20)
                 report["at_rest"] = await rest(found, process.pid, rest_s)
-        with doubles(folder / "b", count) as found:
+        with doubles(folder / "b", count, first_port) as found:
             env = environment(found, url, key, folder / "b")
+            plain_before, doubles_before = cpu_s(os.getpid()), cpu_s(found.pid)
             plain_s, looks = await plain(env, count, calls)
+            plain_cpu_s = cpu_s(os.getpid()) - plain_before
             report["converge"] |= {
                 "plain_seconds": round(plain_s, 2),
+                "plain_cpu_s": round(plain_cpu_s, 2),
+                "plain_doubles_cpu_s": round(cpu_s(found.pid) - doubles_before, 2),
                 "plain_looks_more": looks,
                 "ratio": round(took_s / plain_s, 2),
+                "cpu_ratio": round(daemon_s / plain_cpu_s, 2),
             }
         await engine.dispose()
     shutil.rmtree(folder, ignore_errors=True)
@@ -287,8 +295,9 @@ def main() -> int:
     parser.add_argument(
         "--looks", type=float, default=86400.0, help="WAHAFLEET_WAHA_LOOK_S; the default leaves looks out"
     )
+    parser.add_argument("--first-port", type=int, default=FIRST_PORT, help="of the containers on each host")
     given = parser.parse_args()
-    fleets = [asyncio.run(measure(count, given.rest, given.looks)) for count in given.users]
+    fleets = [asyncio.run(measure(count, given.rest, given.looks, given.first_port)) for count in given.users]
     report = {
         "benchmark": "fleet",
         "machine": {"python": platform.python_version(), "processors": os.cpu_count()},

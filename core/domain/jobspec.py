@@ -135,12 +135,12 @@ def build(template: Mapping[str, Any], slots: JobSlots) -> Built:
     problems = _slot_problems(slots, asked)
     if problems:
         raise JobspecError(*problems)
-    bare = fill(template, slots.values())
+    bare = fill(template, slots.values(), asked)
     problems = [*environment_problems(bare, slots.image), *secret_problems(bare)]
     if problems:
         raise JobspecError(*problems)
     found = SpecHashes(spec=_digest(bare), restart=_digest(_without_in_place(bare)))
-    job = fill(template, slots.values(found.spec)) if _SPEC_SLOT in asked else bare
+    job = fill(template, slots.values(found.spec), asked) if _SPEC_SLOT in asked else bare
     return Built(job=job, hashes=found)
 
 

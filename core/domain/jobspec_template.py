@@ -138,13 +138,17 @@ def slots_in(template: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(match[1] for text in texts(template) for match in _MARKER.finditer(text))
 
 
-def fill(template: Mapping[str, Any], values: Mapping[str, SlotValue]) -> dict[str, Any]:
+def fill(
+    template: Mapping[str, Any], values: Mapping[str, SlotValue], asked: frozenset[str] | None = None
+) -> dict[str, Any]:
     """A new job with every marker replaced. Values are never looked at again for markers.
+
+    `asked`: the template's `slots_in`, from who knows them: finding them takes as long as filling them.
 
     Raises JobspecError when the template asks for a slot that has no value, or has one of a type that does
     not fit the place.
     """
-    unknown = sorted(slots_in(template) - values.keys())
+    unknown = sorted((slots_in(template) if asked is None else asked) - values.keys())
     if unknown:
         raise JobspecError(
             f"the jobspec asks for {', '.join(unknown)}, which this release does not know: "

@@ -176,6 +176,7 @@ def translated() -> Iterator[None]:
         _forget_row(error.driver_exception)
         raise translate(error.driver_exception) from error
     except (exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        _forget_row(error)
         raise translate(error) from error  # TimeoutError is an OSError
 
 

@@ -11,7 +11,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
+from core.store import direct
 from core.store.audit import record_change
+from core.store.direct import Prepared
 from core.store.engine import reading, transaction
 from core.store.notify import FLEET, INTENTS, notify
 from core.store.tables import fleet_control
@@ -37,6 +39,9 @@ def is_paused() -> ColumnElement[bool]:
     return func.coalesce(select(fleet_control.c.paused).scalar_subquery(), False)
 
 
+_PAUSED: Final = Prepared(select(is_paused()))
+
+
 def resumed_at() -> ColumnElement[Any]:
     """Part of a statement: when the newest pause ended, null while one lasts or before any."""
     since = case((fleet_control.c.paused, null()), else_=fleet_control.c.since)
@@ -59,8 +64,8 @@ async def read_on(connection: AsyncConnection) -> FleetControl:
 
 async def paused_now(engine: AsyncEngine) -> bool:
     """Whether the fleet is paused at this moment. Raises Unavailable."""
-    async with reading(engine) as connection:
-        return bool(await connection.scalar(select(is_paused())))
+    async with direct.statements(engine) as connection:
+        return bool((await connection.execute(_PAUSED)).one()[0])
 
 
 async def set_paused(

@@ -115,12 +115,13 @@ class PostgresHousekeeping:
             if not ids:
                 return ()
             # Before the entries, as passes do.
-            await lock_containers(connection, None, ids)
+            await lock_containers(connection, ids)
             rows = (await connection.execute(closed, {"chosen": ids})).all()
             if rows:
                 # The port is free for others from now on: nobody may be sent there any more.
                 released = [row.allocation_id for row in rows]
-                await connection.execute(WITHDRAW, {"whose": None, "released": released, "channel": OBSERVED})
+                values = {"whose": None, "released": released, "channel": OBSERVED}
+                await connection.execute(WITHDRAW.statement, values)
         found = (ClosedEntry(row.user_id, row.allocation_id, row.address, row.port) for row in rows)
         return tuple(sorted(found, key=lambda entry: entry.allocation_id))
 

@@ -28,6 +28,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.errors import StaleWrite
+from core.store.direct import Direct, Prepared
 from core.store.engine import SYSTEM
 from core.store.interface import Answered, Busy, Lease
 from core.store.tables import leases
@@ -68,12 +69,14 @@ def _answered(owner: Any) -> Any:
     return func.coalesce(and_(others, leases.c.looked_at >= _CLOCK - age), false())
 
 
-_CLAIM: Final = _claim()
-_LEFT: Final = select(
-    func.extract("epoch", leases.c.expires_at - _CLOCK),
-    _answered(bindparam("owner", type_=String)),
-    leases.c.owner,
-).where(leases.c.key == bindparam("key"))
+_CLAIM: Final = Prepared(_claim())
+_LEFT: Final = Prepared(
+    select(
+        func.extract("epoch", leases.c.expires_at - _CLOCK).label("left_s"),
+        _answered(bindparam("owner", type_=String)).label("answered"),
+        leases.c.owner,
+    ).where(leases.c.key == bindparam("key"))
+)
 
 _MATCHES: Final = (
     leases.c.key == bindparam("lease_key"),
@@ -81,65 +84,70 @@ _MATCHES: Final = (
     leases.c.owner == bindparam("lease_owner"),
 )
 _GUARD: Final = select(leases.c.key).where(*_MATCHES).with_for_update(read=True)
+_GUARD_DIRECTLY: Final = Prepared(_GUARD)
+_EXTEND: Final = Prepared(
+    update(leases)
+    .where(*_MATCHES)
+    .values(expires_at=_CLOCK + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s", type_=Float)))
+    .returning(leases.c.key)
+)
 
 
 async def claim(
-    connection: AsyncConnection, key: str, owner: str, ttl_s: float, news_age_s: float | None = None
+    direct: Direct, key: str, owner: str, ttl_s: float, news_age_s: float | None = None
 ) -> int | Busy | Answered:
     """The new token, or why there is none.
 
     One statement inserts the row, takes an expired one or renews the owner's own.
     """
     values = {"key": key, "owner": owner, "ttl_s": ttl_s, "news_age_s": news_age_s}
-    token = (await connection.execute(_CLAIM, values)).scalar_one_or_none()
-    if token is not None:
-        return int(token)
-    seen = {"key": key, "owner": owner, "news_age_s": news_age_s}
-    row = (await connection.execute(_LEFT, seen)).one_or_none()
+    claimed = (await direct.execute(_CLAIM, values)).first()
+    if claimed is not None:
+        return int(claimed.token)
+    row = (await direct.execute(_LEFT, values)).first()
     if row is None:
         return Busy(retry_after_s=0.0)
-    left, answered, holder = row
-    return Answered() if answered else Busy(retry_after_s=max(0.0, float(left)), owner=holder)
+    return Answered() if row.answered else Busy(retry_after_s=max(0.0, float(row.left_s)), owner=row.owner)
 
 
-async def extend(connection: AsyncConnection, lease: Lease) -> bool:
+async def extend(direct: Direct, lease: Lease) -> bool:
     """Give the lease its full life again.
 
     An expired lease that nobody claimed meanwhile is still its owner's: the token proves it.
     """
-    ends = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, lease.ttl_s)
-    done = await connection.execute(update(leases).where(*_is(lease)).values(expires_at=ends))
-    return done.rowcount == 1
+    return (await direct.execute(_EXTEND, {"ttl_s": lease.ttl_s} | as_parameters(lease))).first() is not None
 
 
-def freed(lease: Lease, *, looked: bool = False) -> CTE:
-    """Part of a statement: frees the key; one row when the lease was still its owner's.
+def freed(*, looked: bool) -> CTE:
+    """Part of a statement run with `as_parameters`: frees the key; one row when the lease was still its owner's.
 
     The owner goes too, so that a heartbeat on its way cannot bring the lease back to life. `looked`: keep
     who looked, and since when what was seen is true: since the claim.
     """
     values: dict[str, Any] = {"owner": _FREE, "expires_at": _CLOCK}
     if looked:
-        values |= {"looked_by": lease.owner, "looked_at": leases.c.claimed_at}
-    return update(leases).where(*_is(lease)).values(values).returning(leases.c.key).cte("freed")
+        values |= {"looked_by": bindparam("lease_owner"), "looked_at": leases.c.claimed_at}
+    return update(leases).where(*_MATCHES).values(values).returning(leases.c.key).cte("freed")
 
 
-def held(lease: Lease) -> CTE:
-    """Part of a statement: one row while the lease is its owner's, locked until the statement is committed.
+def held() -> CTE:
+    """Part of a statement run with `as_parameters`: one row while the lease is its owner's, locked until the
+    statement is committed.
 
     A claim changes that row, so it waits for us, or we see what it wrote.
     """
-    return select(leases.c.key).where(*_is(lease)).with_for_update(read=True).cte("held")
-
-
-def held_by_parameters() -> CTE:
-    """As `held`, in a statement that is built once and run with `as_parameters`."""
     return _GUARD.cte("held")
 
 
 async def guard(connection: AsyncConnection, lease: Lease) -> None:
     """Keep the lease from changing hands until this transaction ends. Raises StaleWrite when it has."""
     if (await connection.execute(_GUARD, as_parameters(lease))).one_or_none() is None:
+        raise stale(lease)
+
+
+async def guard_directly(direct: Direct, lease: Lease) -> None:
+    """As `guard`."""
+    if (await direct.execute(_GUARD_DIRECTLY, as_parameters(lease))).first() is None:
         raise stale(lease)
 
 
@@ -154,7 +162,3 @@ def as_parameters(lease: Lease) -> dict[str, Any]:
 
 def stale(lease: Lease) -> StaleWrite:
     return StaleWrite(SYSTEM, f"the lease of {lease.key} (token {lease.token}) is somebody else's by now")
-
-
-def _is(lease: Lease) -> tuple[Any, ...]:
-    return leases.c.key == lease.key, leases.c.token == lease.token, leases.c.owner == lease.owner

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, delete, exists, func, literal, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.clock import Clock, SystemClock
@@ -20,7 +21,19 @@ from core.domain.pacing import Ask, Pace, Turns
 from core.domain.rollout import Control, Plan, View
 from core.domain.seat import SeatWhy
 from core.errors import StaleWrite
-from core.store import fleet_control, hosts, leases, peers, rollouts, snapshots, starts, status, summaries
+from core.store import (
+    direct,
+    fleet_control,
+    hosts,
+    leases,
+    peers,
+    rollouts,
+    snapshots,
+    starts,
+    status,
+    summaries,
+)
+from core.store.direct import Prepared
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
 from core.store.interface import (
@@ -54,7 +67,7 @@ class PostgresReconcileStore:
         self, key: str, owner: str, ttl_s: float, *, news_age_s: float | None = None
     ) -> Lease | Busy | Answered:
         sent_at = self._clock.monotonic()
-        async with reading(self._engine) as connection:
+        async with direct.statements(self._engine) as connection:
             answer = await leases.claim(connection, key, owner, ttl_s, news_age_s)
         if isinstance(answer, int):
             return Lease(key=key, owner=owner, token=answer, sent_at=sent_at, ttl_s=ttl_s)
@@ -62,28 +75,21 @@ class PostgresReconcileStore:
 
     async def extend(self, lease: Lease) -> Lease | None:
         sent_at = self._clock.monotonic()
-        async with reading(self._engine) as connection:
+        async with direct.statements(self._engine) as connection:
             extended = await leases.extend(connection, lease)
         if not extended:
             return None
         return Lease(lease.key, lease.owner, lease.token, sent_at, lease.ttl_s)
 
     async def release(self, lease: Lease, *, looked: bool = False) -> int | None:
-        freed = leases.freed(lease, looked=looked)
-        generation = func.greatest(literal(0))  # of a lease of the fleet: it is no user's
-        if parse_id(lease.key) is not None:
-            generation = func.greatest(
-                0,
-                select(containers.c.generation).where(containers.c.user_id == lease.key).scalar_subquery(),
-                select(func.max(chips.c.generation)).where(chips.c.user_id == lease.key).scalar_subquery(),
-            )
-        query = select(select(func.count()).select_from(freed).scalar_subquery(), generation)
-        async with reading(self._engine) as connection:
-            released, newest = (await connection.execute(query)).one()
-        return int(newest) if released else None
+        user_id = parse_id(lease.key)  # of a lease of the fleet: none
+        values = leases.as_parameters(lease) | {"user_id": user_id}
+        async with direct.statements(self._engine) as connection:
+            row = (await connection.execute(_RELEASE_LOOKED if looked else _RELEASE, values)).one()
+        return int(row.newest) if row.released else None
 
     async def load(self, user_id: str) -> UserSnapshot | None:
-        async with reading(self._engine) as connection:
+        async with direct.statements(self._engine) as connection:
             return await snapshots.load(connection, user_id, self._sealer)
 
     async def is_fleet_paused(self) -> bool:
@@ -105,6 +111,7 @@ class PostgresReconcileStore:
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         await self._record(
             lease,
+            _RECORD_REGISTERED,
             spec_hash=registered.hashes.spec if registered else None,
             spec_restart_hash=registered.hashes.restart if registered else None,
             job_modify_index=registered.modify_index if registered else None,
@@ -112,7 +119,7 @@ class PostgresReconcileStore:
         )
 
     async def record_variables(self, lease: Lease, hash_: str | None) -> None:
-        await self._record(lease, variables_hash=hash_)
+        await self._record(lease, _RECORD_VARIABLES, variables_hash=hash_)
 
     async def variables_lost(self, fleet: Lease, user_ids: Collection[str]) -> None:
         whose = and_(containers.c.user_id.in_(sorted(user_ids)), containers.c.variables_hash.is_not(None))
@@ -126,28 +133,27 @@ class PostgresReconcileStore:
         await hosts.record(self._engine, fleet, uses)
 
     async def record_renewal(self, lease: Lease, allocation_id: str) -> None:
-        await self._record(lease, key_renewed_for=allocation_id)
+        await self._record(lease, _RECORD_RENEWAL, key_renewed_for=allocation_id)
 
     async def record_restart_begun(self, lease: Lease, restarts: int) -> None:
-        await self._record(lease, restart_mark=restarts)
+        await self._record(lease, _RECORD_RESTART_BEGUN, restart_mark=restarts)
 
     async def record_restarted(self, lease: Lease, generation: int) -> None:
-        newest = func.greatest(containers.c.restarted_generation, generation)
-        await self._record(lease, restarted_generation=newest, restart_mark=None)
+        await self._record(lease, _RECORD_RESTARTED, answered=generation)
 
-    async def _record(self, lease: Lease, **values: object) -> None:
-        held = leases.held(lease)
-        ours = exists(select(held.c.key))
-        statement = update(containers).where(containers.c.user_id == lease.key, ours).values(values)
-        async with reading(self._engine) as connection:
-            done = await connection.execute(statement)
-        if done.rowcount != 1:
+    async def _record(self, lease: Lease, statement: Prepared, **values: object) -> None:
+        async with direct.statements(self._engine) as connection:
+            done = await connection.execute(
+                statement, values | {"whose": lease.key} | leases.as_parameters(lease)
+            )
+        if done.first() is None:
             raise leases.stale(lease)
 
     async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
         rows = [
             {
                 "chip_id": chip_id,
+                "whose": lease.key,
                 "spent_generation": spent.generation,
                 "spent_failures": spent.failures,
                 "spent_qr_rounds": spent.qr_rounds,
@@ -155,20 +161,10 @@ class PostgresReconcileStore:
             }
             for chip_id, spent in sorted(tries.items())
         ]
-        statement = (
-            update(chips)
-            .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == lease.key)
-            .values(
-                tries_generation=bindparam("spent_generation"),
-                tries_failures=bindparam("spent_failures"),
-                tries_qr_rounds=bindparam("spent_qr_rounds"),
-                tries_last_at=bindparam("spent_last_at"),
-            )
-        )
-        async with transaction(self._engine) as connection:
-            await leases.guard(connection, lease)
+        async with direct.transaction(self._engine) as connection:
+            await leases.guard_directly(connection, lease)
             if rows:
-                await connection.execute(statement, rows)
+                await connection.execute_each(_RECORD_TRIES, rows)
 
     async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
         return await starts.take(self._engine, lease, asks, pace)
@@ -248,6 +244,51 @@ class PostgresReconcileStore:
             await connection.execute(delete(containers).where(containers.c.user_id == lease.key))
             await notify(connection, OBSERVED, lease.key)
             return True
+
+
+def _release(*, looked: bool) -> Prepared:
+    mine = bindparam("user_id", type_=containers.c.user_id.type)
+    freed = leases.freed(looked=looked)
+    newest = func.greatest(
+        0,
+        select(containers.c.generation).where(containers.c.user_id == mine).scalar_subquery(),
+        select(func.max(chips.c.generation)).where(chips.c.user_id == mine).scalar_subquery(),
+    )
+    released = select(func.count()).select_from(freed).scalar_subquery()
+    return Prepared(select(released.label("released"), newest.label("newest")))
+
+
+def _recording(*names: str, **others: Any) -> Prepared:
+    """Sets these columns to parameters of their names, and `others` to what they say."""
+    ours = exists(select(leases.held().c.key))
+    return Prepared(
+        update(containers)
+        .where(containers.c.user_id == bindparam("whose"), ours)
+        .values({name: bindparam(name) for name in names} | others)
+        .returning(containers.c.user_id)
+    )
+
+
+_RELEASE: Final = _release(looked=False)
+_RELEASE_LOOKED: Final = _release(looked=True)
+_RECORD_REGISTERED: Final = _recording("spec_hash", "spec_restart_hash", "job_modify_index", "spec_release")
+_RECORD_VARIABLES: Final = _recording("variables_hash")
+_RECORD_RENEWAL: Final = _recording("key_renewed_for")
+_RECORD_RESTART_BEGUN: Final = _recording("restart_mark")
+_RECORD_RESTARTED: Final = _recording(
+    restarted_generation=func.greatest(containers.c.restarted_generation, bindparam("answered")),
+    restart_mark=null(),
+)
+_RECORD_TRIES: Final = Prepared(
+    update(chips)
+    .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == bindparam("whose"))
+    .values(
+        tries_generation=bindparam("spent_generation"),
+        tries_failures=bindparam("spent_failures"),
+        tries_qr_rounds=bindparam("spent_qr_rounds"),
+        tries_last_at=bindparam("spent_last_at"),
+    )
+)
 
 
 async def _is_wanted(connection: AsyncConnection, user_id: str, *, pinned: bool) -> bool:

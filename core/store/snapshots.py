@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ARRAY, Row, Select, and_, any_, bindparam, select
+from sqlalchemy import ARRAY, Select, and_, any_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from core.crypto import Sealer
 from core.domain.desired import Consent, Memory, Registered, Resources, SpecHashes, Tries, Wanted
+from core.store.direct import Direct, Prepared
 from core.store.fleet_control import is_paused
 from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSnapshot
 from core.store.rollouts import newest_release, seat_of
@@ -22,9 +23,9 @@ _NOTHING = Memory()
 _NO_SECRETS = ContainerSecrets("", "")
 
 
-async def load(connection: AsyncConnection, user_id: str, sealer: Sealer) -> UserSnapshot | None:
+async def load(direct: Direct, user_id: str, sealer: Sealer) -> UserSnapshot | None:
     """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
-    rows = (await connection.execute(_SNAPSHOT, {"user_id": user_id})).all()
+    rows = (await direct.execute(_SNAPSHOT, {"user_id": user_id})).all()
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
@@ -40,7 +41,7 @@ async def load_many(connection: AsyncConnection, user_ids: Sequence[str]) -> tup
     )
 
 
-def _user(rows: Sequence[Row[Any]], secrets: ContainerSecrets) -> UserSnapshot:
+def _user(rows: Sequence[Any], secrets: ContainerSecrets) -> UserSnapshot:
     return UserSnapshot(
         container=_container(rows[0], secrets),
         chips=tuple(_chip(row) for row in rows if row.chip_id is not None),
@@ -101,12 +102,11 @@ _CHIP_COLUMNS = (
 )
 
 
-# Built once: that takes longer than running them.
-_SNAPSHOT = _snapshot().where(containers.c.user_id == bindparam("user_id"))
+_SNAPSHOT = Prepared(_snapshot().where(containers.c.user_id == bindparam("user_id")))
 _SNAPSHOTS = _snapshot().where(containers.c.user_id == any_(bindparam("user_ids", type_=ARRAY(Id))))
 
 
-def _container(row: Row[Any], secrets: ContainerSecrets) -> ContainerRow:
+def _container(row: Any, secrets: ContainerSecrets) -> ContainerRow:
     registered = None
     if row.job_modify_index is not None:
         registered = Registered(
@@ -143,7 +143,7 @@ def _container(row: Row[Any], secrets: ContainerSecrets) -> ContainerRow:
     )
 
 
-def _chip(row: Row[Any]) -> ChipRow:
+def _chip(row: Any) -> ChipRow:
     return ChipRow(
         id=row.chip_id,
         wanted=Wanted(row.chip_wanted),

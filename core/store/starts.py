@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     Integer,
     Select,
+    Text,
     all_,
     any_,
     bindparam,
@@ -21,13 +22,14 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal,
     null,
     or_,
     select,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.domain.desired import Wanted
 from core.domain.pacing import (
@@ -44,8 +46,8 @@ from core.domain.pacing import (
     waits_of,
 )
 from core.domain.states import ChipPhase
-from core.store import leases
-from core.store.engine import transaction
+from core.store import direct, leases
+from core.store.direct import Direct, Prepared
 from core.store.interface import Lease
 from core.store.tables import chips, containers, plans, start_buckets, start_queue, users
 
@@ -53,22 +55,25 @@ from core.store.tables import chips, containers, plans, start_buckets, start_que
 _FORGOTTEN_AFTER_S: Final = 86_400
 
 _CLOCK: Final = func.clock_timestamp()
-_LOCK: Final = select(start_buckets.c.key).where(start_buckets.c.key == FLEET).with_for_update()
-_MAKE: Final = (
+_LOCK: Final = Prepared(select(start_buckets.c.key).where(start_buckets.c.key == FLEET).with_for_update())
+_MAKE: Final = Prepared(
     insert(start_buckets)
     .values(key=FLEET, tokens=bindparam("burst"), refilled_at=_CLOCK)
     .on_conflict_do_nothing()
 )
-_LINE: Final = select(func.count()).select_from(start_queue)
-_STANDING: Final = select(
-    _CLOCK.label("now"),
-    start_buckets.c.key,
-    start_buckets.c.tokens,
-    start_buckets.c.refilled_at,
-    _LINE.scalar_subquery().label("line"),
+_COUNT: Final = select(func.count().label("line")).select_from(start_queue)
+_LINE: Final = Prepared(_COUNT)
+_STANDING: Final = Prepared(
+    select(
+        _CLOCK.label("now"),
+        start_buckets.c.key,
+        start_buckets.c.tokens,
+        start_buckets.c.refilled_at,
+        _COUNT.scalar_subquery().label("line"),
+    )
 )
 _CHIP_IDS: Final = ARRAY(start_queue.c.chip_id.type)
-_LEAVE: Final = (
+_LEAVE: Final = Prepared(
     delete(start_queue)
     .where(
         or_(
@@ -76,19 +81,23 @@ _LEAVE: Final = (
             start_queue.c.chip_id == any_(bindparam("granted", type_=_CHIP_IDS)),
         )
     )
-    .returning(start_queue.c.chip_id, func.extract("epoch", _CLOCK - start_queue.c.asked_at))
+    .returning(
+        start_queue.c.chip_id, func.extract("epoch", _CLOCK - start_queue.c.asked_at).label("waited_s")
+    )
 )
-_FORGET_BUCKETS: Final = delete(start_buckets).where(
-    start_buckets.c.key != FLEET,
-    start_buckets.c.refilled_at < _CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, _FORGOTTEN_AFTER_S),
+_FORGET_BUCKETS: Final = Prepared(
+    delete(start_buckets).where(
+        start_buckets.c.key != FLEET,
+        start_buckets.c.refilled_at < _CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, _FORGOTTEN_AFTER_S),
+    )
 )
 
 
 async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
     """See `ReconcileStore.take_starts`."""
-    async with transaction(engine) as connection:
-        await leases.guard(connection, lease)
-        if (await connection.execute(_LOCK)).one_or_none() is None:
+    async with direct.transaction(engine) as connection:
+        await leases.guard_directly(connection, lease)
+        if (await connection.execute(_LOCK)).first() is None:
             await connection.execute(_MAKE, {"burst": pace.fleet.burst})
             await connection.execute(_LOCK)
         rows = (await connection.execute(_STANDING)).all()
@@ -99,17 +108,20 @@ async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pac
         admission = admit(ordered, ahead, buckets, pace, now)
         waited = await _leave(connection, admission.granted) if line else {}
         if admission.buckets:
-            await connection.execute(_WRITE_BUCKET, _bucket_values(admission.buckets))
-            await connection.execute(_FORGET_BUCKETS)
+            await connection.execute_each(_WRITE_BUCKET, _bucket_values(admission.buckets))
+            if any(
+                (now - bucket.refilled_at).total_seconds() > _FORGOTTEN_AFTER_S for bucket in buckets.values()
+            ):
+                await connection.execute(_FORGET_BUCKETS)
         waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
         waits: Mapping[str, Waits] = {}
         if waiting:
             coming = await _counted(connection, _COMING, waiting)
             waits = waits_of(waiting, ahead, coming, admission, pace)
             places = [_place_values(lease.key, ask, waits[ask.chip_id], now) for ask in waiting]
-            await connection.execute(_STAND, places)
+            await connection.execute_each(_STAND, places)
         if line or waiting:
-            line = int(await connection.scalar(_LINE) or 0)
+            line = int((await connection.execute(_LINE)).one().line)
         return Turns(
             waited_s={chip_id: waited.get(chip_id, 0.0) for chip_id in admission.granted},
             waits=waits,
@@ -118,13 +130,13 @@ async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pac
         )
 
 
-async def _leave(connection: AsyncConnection, granted: Sequence[str]) -> dict[str, float]:
+async def _leave(connection: Direct, granted: Sequence[str]) -> dict[str, float]:
     """Who got a token leaves the line, and who did not ask again in time; how long each was there."""
     gone = await connection.execute(_LEAVE, {"granted": list(granted)})
     return {chip_id: max(0.0, float(waited_s)) for chip_id, waited_s in gone}
 
 
-async def _counted(connection: AsyncConnection, query: Select[Any], asks: Sequence[Ask]) -> Counts:
+async def _counted(connection: Direct, query: Prepared, asks: Sequence[Ask]) -> Counts:
     values = {
         "chip_ids": [ask.chip_id for ask in asks],
         "orders": [ask.start_order for ask in asks],
@@ -182,7 +194,7 @@ def _coming() -> Select[Any]:
             chips.c.wanted == Wanted.CONNECTED.value,
             chips.c.phase == ChipPhase.QUEUED.value,
             chips.c.reason.is_(None),
-            containers.c.phase.in_([phase.value for phase in COMING_FROM]),
+            containers.c.phase == any_(literal([phase.value for phase in COMING_FROM], ARRAY(Text))),
             containers.c.reason.is_(None),
             chips.c.id != all_(_ASKED),
             ~in_line,
@@ -191,13 +203,16 @@ def _coming() -> Select[Any]:
     )
 
 
-# Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
-_AHEAD: Final = _ahead()
-_COMING: Final = _coming()
+_AHEAD: Final = Prepared(_ahead())
+_COMING: Final = Prepared(_coming())
+
+
+def _parameters(*names: str) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
 
 
 def _write_bucket() -> Any:
-    made = insert(start_buckets)
+    made = insert(start_buckets).values(_parameters("key", "tokens", "refilled_at"))
     return made.on_conflict_do_update(
         index_elements=[start_buckets.c.key],
         set_={"tokens": made.excluded.tokens, "refilled_at": made.excluded.refilled_at},
@@ -205,15 +220,16 @@ def _write_bucket() -> Any:
 
 
 def _stand() -> Any:
-    made = insert(start_queue)
+    places = ("chip_id", "user_id", "host", "provider", "start_order", "waiting_since", "asked_at")
+    made = insert(start_queue).values(_parameters(*places, "expires_at"))
     renewed = ("host", "provider", "start_order", "waiting_since", "expires_at")
     return made.on_conflict_do_update(
         index_elements=[start_queue.c.chip_id], set_={name: made.excluded[name] for name in renewed}
     )
 
 
-_WRITE_BUCKET: Final = _write_bucket()
-_STAND: Final = _stand()
+_WRITE_BUCKET: Final = Prepared(_write_bucket())
+_STAND: Final = Prepared(_stand())
 
 
 def _bucket_values(buckets: Mapping[str, Bucket]) -> list[dict[str, Any]]:

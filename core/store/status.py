@@ -12,9 +12,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import (
-    Row,
-)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain import looks
@@ -32,9 +29,9 @@ from core.domain.observed import (
     touched,
 )
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
-from core.store import leases, placements, port_ledger
+from core.store import direct, leases, placements, port_ledger
 from core.store import status_statements as statements
-from core.store.engine import reading, transaction
+from core.store.direct import Direct
 from core.store.interface import Lease, PortTaken, Written
 from core.store.notify import OBSERVED
 from core.store.snapshots import memory_of
@@ -117,45 +114,45 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
     wishes, and each of those raises the container's generation: so the write asks for lease and generation
     in its first statement, and only when a wish came in between is it all planned again under locks.
     """
-    async with reading(engine) as connection:
-        plan = await _planned(connection, lease, seen)
-    if isinstance(plan, PortTaken):
-        return plan
-    if plan.is_empty:
-        return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
     try:
-        try:
-            async with transaction(engine) as connection:
-                return await _apply(connection, lease, seen, plan)
-        except _WishCame:
-            async with transaction(engine) as connection:
-                await _lock(connection, lease, seen)
-                again = await _planned(connection, lease, seen)
-                if isinstance(again, PortTaken):
-                    return again
-                return await _apply(connection, lease, seen, again)
+        async with direct.statements(engine) as connection:
+            plan = await _planned(connection, lease, seen)
+            if isinstance(plan, PortTaken):
+                return plan
+            if plan.is_empty:
+                return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
+            try:
+                async with connection.transaction():
+                    return await _apply(connection, lease, seen, plan)
+            except _WishCame:
+                async with connection.transaction():
+                    await _lock(connection, lease, seen)
+                    again = await _planned(connection, lease, seen)
+                    if isinstance(again, PortTaken):
+                        return again
+                    return await _apply(connection, lease, seen, again)
     except port_ledger.Held as held:
         return held.taken
     except _WishCame:
         raise leases.stale(lease) from None
 
 
-async def _lock(connection: AsyncConnection, lease: Lease, seen: Seen) -> None:
-    await leases.guard(connection, lease)
+async def _lock(connection: Direct, lease: Lease, seen: Seen) -> None:
+    await leases.guard_directly(connection, lease)
     whose = {"user_id": lease.key}
     await connection.execute(statements.LOCK_USER, whose)
-    await lock_containers(connection, lease.key, seen.release_ports_of)
+    released = sorted(seen.release_ports_of)
+    await connection.execute(statements.LOCK_CONTAINERS, {"user_id": lease.key, "released": released})
     await connection.execute(statements.LOCK_CHIPS, whose)
 
 
-async def lock_containers(
-    connection: AsyncConnection, user_id: str | None, released: Collection[str]
-) -> None:
-    """Lock the container of the user, and of whoever these allocations' ports are booked for, by user id."""
-    await connection.execute(statements.LOCK_CONTAINERS, {"user_id": user_id, "released": sorted(released)})
+async def lock_containers(connection: AsyncConnection, released: Collection[str]) -> None:
+    """Lock the containers of whoever these allocations' ports are booked for, by user id."""
+    values = {"user_id": None, "released": sorted(released)}
+    await connection.execute(statements.LOCK_CONTAINERS.statement, values)
 
 
-async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Plan | PortTaken:
+async def _planned(connection: Direct, lease: Lease, seen: Seen) -> _Plan | PortTaken:
     claims = claims_of(seen.container)
     own, others = seen.container.closed_allocations, seen.release_ports_of
     fingerprint = digest(seen.evidence) if seen.evidence is not None else None
@@ -194,7 +191,7 @@ async def _planned(connection: AsyncConnection, lease: Lease, seen: Seen) -> _Pl
     )
 
 
-def _kept(seen: Evidence | None, fingerprint: str | None, row: Row[Any]) -> dict[str, Any] | None:
+def _kept(seen: Evidence | None, fingerprint: str | None, row: Any) -> dict[str, Any] | None:
     """The row of evidence to write; None when it says nothing new."""
     if seen is None or fingerprint == row.evidence_digest:
         return None
@@ -202,7 +199,7 @@ def _kept(seen: Evidence | None, fingerprint: str | None, row: Row[Any]) -> dict
     return {"observed_at": row.now, "digest": fingerprint, "body": body}
 
 
-def _kept_look(look: Look | None, row: Row[Any]) -> dict[str, Any] | None:
+def _kept_look(look: Look | None, row: Any) -> dict[str, Any] | None:
     if look is None:
         return None
     fingerprint = looks.digest(look)
@@ -211,7 +208,7 @@ def _kept_look(look: Look | None, row: Row[Any]) -> dict[str, Any] | None:
     return {"observed_at": row.now, "digest": fingerprint, "body": msgspec.to_builtins(look)}
 
 
-def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Row[Any]) -> Settled | Taken:
+def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Any) -> Settled | Taken:
     entries = [Entry(owner, id_, address, port, True) for owner, id_, address, port in row.entries]
     by_allocation = {entry.allocation_id: entry for entry in entries}
     by_port = {(entry.address, entry.port): entry for entry in entries}
@@ -225,7 +222,7 @@ def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Row[Any]) -
     )
 
 
-async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _Plan) -> Written:
+async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> Written:
     user_id = lease.key
     now_looked = (
         plan.after if plan.after is not plan.before else touched(plan.before, seen.container, plan.now)
@@ -234,7 +231,7 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
     values |= leases.as_parameters(lease) | _container_values(now_looked)
     if seen.release_ports_of:
         await _lock(connection, lease, seen)
-    if (await connection.execute(statements.UPDATE_CONTAINER, values)).one_or_none() is None:
+    if (await connection.execute(statements.UPDATE_CONTAINER, values)).first() is None:
         raise _WishCame
     closed = await port_ledger.close(connection, plan.ledger.closes)
     if closed and seen.release_ports_of:
@@ -255,14 +252,14 @@ async def _apply(connection: AsyncConnection, lease: Lease, seen: Seen, plan: _P
         await connection.execute(statements.KEEP_LOOK, {"whose": user_id, **plan.look})
     moved = [chip for chip in plan.chips if chip.differs]
     if moved:
-        await connection.execute(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])
+        await connection.execute_each(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])
     told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
     if told:
-        await connection.execute(statements.INSERT_EVENT, told)
+        await connection.execute_each(statements.INSERT_EVENT, told)
     return Written(epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=closed)
 
 
-def _container_columns(row: Row[Any]) -> ContainerColumns:
+def _container_columns(row: Any) -> ContainerColumns:
     endpoint = None
     if row.endpoint_address is not None:
         endpoint = Endpoint(row.endpoint_address, row.endpoint_port, row.endpoint_allocation_id)
@@ -312,7 +309,7 @@ def _container_values(columns: ContainerColumns) -> dict[str, Any]:
     }
 
 
-def _chip(row: Row[Any], seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
+def _chip(row: Any, seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
     before = ChipColumns(
         phase=row.chip_phase,
         reason=row.chip_reason,

@@ -1,4 +1,4 @@
-"""The statements of a status write, built once: that takes longer than PostgreSQL needs to answer them."""
+"""The statements of a status write, built and compiled once: that takes longer than PostgreSQL needs to answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    all_,
     and_,
     any_,
     bindparam,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     literal_column,
     or_,
     select,
@@ -33,6 +35,7 @@ from core.domain.events import STATUS_CHANGE
 from core.domain.health import DROP_WINDOW
 from core.domain.states import ChipPhase, ChipStatusWord
 from core.store import leases
+from core.store.direct import Prepared
 from core.store.tables import chip_events, chips, containers, evidence, looks, users
 from core.store.tables import placements as placement_rows
 from core.store.tables import port_ledger as ledger_rows
@@ -54,7 +57,7 @@ def _drops() -> Any:
     drops = select(func.count()).where(
         newest.c.type == STATUS_CHANGE,
         newest.c.created_at > func.clock_timestamp() - DROP_WINDOW,
-        newest.c.code.not_in([phase.value for phase in _WISHED]),
+        newest.c.code != all_(literal([phase.value for phase in _WISHED], ARRAY(Text))),
         newest.c.extra_data["from"].astext == connected,
         newest.c.extra_data["to"].astext != connected,
     )
@@ -153,7 +156,7 @@ def _update_container() -> Any:
     owner = select(users.c.id).where(users.c.id == bindparam("whose"))
     # Foreign keys look at this row: taken here, in the order in which wishes take it too.
     known = owner.with_for_update(read=True, key_share=True).cte("owner")
-    held = leases.held_by_parameters()
+    held = leases.held()
     told = case(
         (
             bindparam("news", type_=Boolean),
@@ -179,15 +182,16 @@ _CONTAINER_VALUES: Final = (
     *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
     *("restarted_generation", "restart_mark"),
 )
+_EVENT: Final = ("chip_id", "user_id", "generation", "type", "code", "description", "extra_data")
 # Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
-STANDING: Final = _standing()
+STANDING: Final = Prepared(_standing())
 _RELEASED: Final = bindparam("released", type_=ARRAY(ledger_rows.c.allocation_id.type))
-LOCK_USER: Final = (
+LOCK_USER: Final = Prepared(
     select(users.c.id).where(users.c.id == bindparam("user_id")).with_for_update(read=True, key_share=True)
 )
 # A write that ends other users' entries changes their rows too. Two passes that took over each other's port
 # would wait for each other for ever, were these not all taken in one order before anything is written.
-LOCK_CONTAINERS: Final = (
+LOCK_CONTAINERS: Final = Prepared(
     select(containers.c.user_id)
     .where(
         or_(
@@ -201,19 +205,19 @@ LOCK_CONTAINERS: Final = (
     .order_by(containers.c.user_id)
     .with_for_update(key_share=True)
 )
-LOCK_CHIPS: Final = (
+LOCK_CHIPS: Final = Prepared(
     select(chips.c.id)
     .where(chips.c.user_id == bindparam("user_id"))
     .order_by(chips.c.id)
     .with_for_update(key_share=True)
 )
-UPDATE_CONTAINER: Final = _update_container()
-INSERT_EVENT: Final = insert(chip_events)
-KEEP_EVIDENCE: Final = _keep(evidence)
-KEEP_LOOK: Final = _keep(looks)
+UPDATE_CONTAINER: Final = Prepared(_update_container())
+INSERT_EVENT: Final = Prepared(insert(chip_events).values({name: bindparam(name) for name in _EVENT}))
+KEEP_EVIDENCE: Final = Prepared(_keep(evidence))
+KEEP_LOOK: Final = Prepared(_keep(looks))
 # The one write into another user's row: from now on another's container answers on that port. Only behind
 # LOCK_CONTAINERS.
-WITHDRAW: Final = (
+WITHDRAW: Final = Prepared(
     update(containers)
     .where(
         containers.c.user_id.is_distinct_from(bindparam("whose", type_=containers.c.user_id.type)),
@@ -231,7 +235,7 @@ _COLUMNS: Final = (
     *("health_score", "observed_generation", "memory", "waiting_since", "starts_at"),
 )
 _BUMP: Final = bindparam("bump", type_=chips.c.revision.type)
-UPDATE_CHIP: Final = (
+UPDATE_CHIP: Final = Prepared(
     update(chips)
     .where(chips.c.id == bindparam("chip_id"))
     .values(

@@ -11,23 +11,32 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import text
+from sqlalchemy import literal, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import Sealer
 from core.domain.actions import ContainerStatus
 from core.errors import AppError, Rejected, StaleWrite, Unavailable
 from core.settings import Secret, StoreSettings
+from core.store import direct
+from core.store.direct import Prepared
 from core.store.engine import AlreadyThere, Timeouts, create_engine, engine_for, reading, transaction
 from core.store.interface import Lease
 from core.store.reconcile import PostgresReconcileStore
 from sandbox.postgres import EmbeddedPostgres, scratch_folder
 from tests.integration.store.conftest import Relay
 
+_ONE = Prepared(select(literal(1).label("one")))
+
 
 async def _one(engine: AsyncEngine) -> Any:
     async with reading(engine) as connection:
         return await connection.scalar(text("SELECT 1"))
+
+
+async def _directly(engine: AsyncEngine) -> int:
+    async with direct.statements(engine) as connection:
+        return int((await connection.execute(_ONE)).one().one)
 
 
 @pytest.fixture
@@ -69,6 +78,7 @@ async def test_a_restart_between_two_calls_is_not_noticed(own_server: tuple[Embe
     await asyncio.gather(*(_one(engine) for _ in range(3)))
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(start_again)
+    assert await asyncio.gather(*(_directly(engine) for _ in range(3))) == [1, 1, 1]
     assert await asyncio.gather(*(_one(engine) for _ in range(3))) == [1, 1, 1]
     await engine.dispose()
 
