@@ -38,6 +38,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/refresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Exchange the refresh token for a new pair
+         * @description The token comes as cookie `whago_refresh_token`; a body is not read. Each token may be used once: one that is used again ends every token that came of the same login. A repetition within ten seconds is answered with the same new refresh token, for a page that asks twice at once.
+         */
+        post: operations["refresh"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Log out: ends the login and clears both cookies, whatever they are worth
+         * @description A body is not read. While the store is away the cookies are cleared all the same, with the 503.
+         */
+        post: operations["logout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users/me": {
         parameters: {
             query?: never;
@@ -51,6 +91,44 @@ export interface paths {
         put: operations["changeMe"];
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/api-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One's own API keys, newest first, revoked ones too
+         * @description `limit`: 1 to 200, 100 by default. The next page stands in `Link`.
+         */
+        get: operations["listApiKeys"];
+        put?: never;
+        /** Make an API key; it is shown in this answer and never again */
+        post: operations["createApiKey"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/api-keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Revoke an API key; whatever the plan */
+        delete: operations["revokeApiKey"];
         options?: never;
         head?: never;
         patch?: never;
@@ -166,6 +244,146 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/fleet": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Counts, hosts with their room, who waits, the pause and the rollout
+         * @description All from the store. Hosts are those that carry containers; each says when a sweep saw it. `capacity` is `WAHAFLEET_HOST_CAPACITY` a host: the range of ports that Nomad's clients are set up with.
+         */
+        get: operations["getFleet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happens to the fleet, as server-sent events
+         * @description `text/event-stream`. First `fleet` (as `GET /fleet`), then `container` (as in the list; `gone: true` when it was removed) and `chip` of users whose rows changed, a user's changes of a moment as one, and `fleet` again when its figures may have changed, every 5 s at most. A stream does not resume: whoever opens it lists `/containers` anew, `Last-Event-ID` is not looked at. `relist` says to do so again: too much changed at once, or the store was away. A comment comes at least every 15 s, `end` as on a chip's stream.
+         */
+        get: operations["streamFleet"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Dry run: what the next passes would do
+         * @description The daemon's own decision over what its last passes saw, should nothing change outside meanwhile. `limit`: users a page looks at, 1 to 200; users at rest are left out, for nothing is planned for them. The next page stands in `Link: <...>; rel="next"`.
+         */
+        get: operations["getFleetPlan"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change nothing outside until resumed; the body is optional
+         * @description Daemons start nothing and stop nothing from then on, at once: no container, no session, no removal. What runs, runs on, and chips keep their status. Wishes are accepted and wait with reason `paused`; looks go on. A call that was sent before may still end. Paused already: nothing changes, the first reason stands.
+         */
+        post: operations["pauseFleet"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * End the fleet's pause; the body is optional
+         * @description Everybody who waits is looked at within seconds; starts are paced as always.
+         */
+        post: operations["resumeFleet"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/containers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * All containers, by user id, in pages
+         * @description `phase`: one of absent, registering, placing, waiting, booting, ready, failing, moving, stopping. `node`: a host's name. `limit`: 1 to 200. The next page stands in `Link: <...>; rel="next"`; no page repeats or skips what stays meanwhile.
+         */
+        get: operations["listContainers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/containers/cleanup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * What we own outside that no row explains; with `dry_run=false` its removal is approved
+         * @description The janitor's newest sweep. Only what was seen for longer than the grace is listed. An approval is the operator's yes: a daemon removes each item step by step, and only while it is still as it was listed.
+         */
+        post: operations["cleanupContainers"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/containers/{user_id}": {
         parameters: {
             query?: never;
@@ -175,9 +393,132 @@ export interface paths {
         };
         /** A user's container; `user_id` may also be the user's e-mail */
         get: operations["getContainer"];
+        /**
+         * Keep a container for a user even without chips; made when there is none
+         * @description `user_id` may also be the user's e-mail. 201 when the container was made by this call, 200 when it was there. From then on it stays until it is deleted, with or without chips.
+         */
+        put: operations["putContainer"];
+        post?: never;
+        /**
+         * Remove a user's container with all chips in it
+         * @description All chips of the user are deleted: logged out where WAHA answers, then gone with their credentials, the container's job, its secrets in Nomad and its storage. The account stays, and a chip that the user creates later begins a new container. While it goes it is 404 as what is gone.
+         */
+        delete: operations["deleteContainer"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happened to a chip, newest first
+         * @description `limit`: 1 to 200. The next page is named in `Link: <...>; rel="next"`; its `cursor` is the id of the last event here. Status words in `extra_data` (`from`, `to`, `status`) have the caller's letter case.
+         */
+        get: operations["listChipEvents"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happens to a chip, as server-sent events
+         * @description `text/event-stream` with events `status`, `phase`, `qr` (with `seconds_left`) and `event` (as in `/events`). State is sent at the start and whenever it changed; events carry ids, and `Last-Event-ID` goes on behind one: none is lost, none comes twice. A comment comes at least every 15 s. The last event is `end`, with `reason` `chip_deleted`, `token_expired` or `reconnect` (a stream ends after `WAHAFLEET_STREAM_LIFE_S`; open it again, which browsers do by themselves).
+         */
+        get: operations["streamChip"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/pairing-code": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * A code to type on the phone instead of scanning a QR
+         * @description Counts as a press on Conectar: the chip is wished connected, and QR sets are bought, unless such a wish is on its way already. Waits up to 10 s for the session; 503 with `Retry-After` when it does not come up.
+         */
+        post: operations["requestPairingCode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/proxy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The proxy that a chip goes out through */
+        get: operations["getChipProxy"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/user/proxy/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Proxy traffic of all one's chips, this calendar month */
+        get: operations["getProxyUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/annotations/{key}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Keep something at a chip
+         * @description Any JSON up to 16 KiB; 32 keys and 64 KiB a chip. It stands in `extra_data` under its key; keys of ours and those that begin with `waha` are refused.
+         */
+        put: operations["putAnnotation"];
+        post?: never;
+        /** Forget what was kept at a chip; fine when it is not there */
+        delete: operations["deleteAnnotation"];
         options?: never;
         head?: never;
         patch?: never;
@@ -365,6 +706,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What this process counts, as Prometheus text
+         * @description Requests by route template, method and status, durations, streams open, connections of the store, hits of the QR cache. Of the process that answers; no user and no address stands in it.
+         */
+        get: operations["metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -375,6 +736,17 @@ export interface components {
             phone?: string;
             company_name?: string | null;
             document?: string | null;
+        };
+        /** ApiKey */
+        ApiKey: {
+            id: string;
+            name: string;
+            prefix: string;
+            /** Format: date-time */
+            created_at: string;
+            last_used_at: string | null;
+            revoked_at: string | null;
+            is_active: boolean;
         };
         /** Budget */
         Budget: {
@@ -410,6 +782,27 @@ export interface components {
             connected_at: string | null;
             last_activity_at: string | null;
         };
+        /** ChipProxy */
+        ChipProxy: {
+            enabled: boolean;
+            provider: string | null;
+            label: string | null;
+            country: string | null;
+            exit_ip: string | null;
+            exit_ip_since: string | null;
+            bytes_this_month: number;
+            message: string | null;
+        };
+        /** Cleanup */
+        Cleanup: {
+            dry_run: boolean;
+            count: number;
+            items: components["schemas"]["OrphanItem"][];
+            others: {
+                [key: string]: number;
+            };
+            observed_at: string | null;
+        };
         /** Container */
         Container: {
             user_id: string;
@@ -438,6 +831,14 @@ export interface components {
             base_url: string;
             api_key: string;
         };
+        /** ContainerGoing */
+        ContainerGoing: {
+            user_id: string;
+            container_name: string;
+            status: string;
+            chips_deleted: string[];
+            message: string;
+        };
         /** ContainerLog */
         ContainerLog: {
             user_id: string;
@@ -458,6 +859,29 @@ export interface components {
             sampled_at: string | null;
             reason: string | null;
             message: string | null;
+        };
+        /** CreatedApiKey */
+        CreatedApiKey: {
+            id: string;
+            name: string;
+            prefix: string;
+            /** Format: date-time */
+            created_at: string;
+            last_used_at: string | null;
+            revoked_at: string | null;
+            is_active: boolean;
+            key: string;
+        };
+        /** EventView */
+        EventView: {
+            id: string;
+            type: string;
+            description: string;
+            extra_data: {
+                [key: string]: unknown;
+            };
+            /** Format: date-time */
+            created_at: string;
         };
         /** Explanation */
         Explanation: {
@@ -490,10 +914,68 @@ export interface components {
             field: string;
             message: string;
         };
+        /** FleetPaused */
+        FleetPaused: {
+            paused: boolean;
+            since: string | null;
+            by: string | null;
+            reason: string | null;
+        };
+        /** FleetPlan */
+        FleetPlan: {
+            paused: boolean;
+            items: components["schemas"]["PlanItem"][];
+            acting: number;
+        };
+        /** FleetQueue */
+        FleetQueue: {
+            users_moving: number;
+            users_unseen: number;
+            chips_waiting: number;
+            oldest_wait_s: number | null;
+            capacity_waiting: number;
+        };
+        /** FleetSummary */
+        FleetSummary: {
+            containers: {
+                [key: string]: number;
+            };
+            chips: {
+                [key: string]: number;
+            };
+            reasons: {
+                [key: string]: number;
+            };
+            users: number;
+            at_rest: number;
+            hosts: components["schemas"]["HostSummary"][];
+            capacity: number;
+            free: number;
+            queue: components["schemas"]["FleetQueue"];
+            control: components["schemas"]["FleetPaused"];
+            rollout: components["schemas"]["RolloutSummary"] | null;
+            swept_at: string | null;
+            oldest_look_at: string | null;
+            /** Format: date-time */
+            observed_at: string;
+        };
         /** Health */
         Health: {
             status: string;
             service: string;
+        };
+        /** HostSummary */
+        HostSummary: {
+            name: string;
+            address: string | null;
+            containers: number;
+            chips: number;
+            chips_connected: number;
+            capacity: number;
+            ports_used: number;
+            ports_free: number;
+            memory_mb: number | null;
+            observed_at: string | null;
         };
         /** IssuedTokens */
         IssuedTokens: {
@@ -502,14 +984,26 @@ export interface components {
             /** @default bearer */
             token_type: string;
         };
+        /** LoggedOut */
+        LoggedOut: {
+            message: string;
+        };
         /** Login */
         Login: {
             email: string;
             password: string;
         };
+        /** NewApiKey */
+        NewApiKey: {
+            name: string;
+        };
         /** NewChip */
         NewChip: {
             alias: string;
+        };
+        /** NewPairingCode */
+        NewPairingCode: {
+            phone_number: string;
         };
         /** NextStep */
         NextStep: {
@@ -521,6 +1015,22 @@ export interface components {
             loop: string;
             person: string;
             commands: string[];
+        };
+        /** OrphanItem */
+        OrphanItem: {
+            id: number;
+            kind: string;
+            name: string;
+            place: string | null;
+            user_id: string | null;
+            state: string;
+            costs: {
+                [key: string]: string | number;
+            };
+            /** Format: date-time */
+            first_seen: string;
+            /** Format: date-time */
+            last_seen: string;
         };
         /** OwnContainer */
         OwnContainer: {
@@ -536,10 +1046,30 @@ export interface components {
             /** Format: date-time */
             created_at: string;
         };
+        /** PairingCode */
+        PairingCode: {
+            code: string;
+            /** Format: date-time */
+            expires_at: string;
+        };
+        /** PauseReason */
+        PauseReason: {
+            reason?: string | null;
+        };
         /** PlanFeatures */
         PlanFeatures: {
             api_access: boolean;
             webhooks: boolean;
+        };
+        /** PlanItem */
+        PlanItem: {
+            user_id: string;
+            container_name: string;
+            chip_id: string | null;
+            action: string;
+            reason: string | null;
+            not_before: string | null;
+            observed_at: string | null;
         };
         /** Problem */
         Problem: {
@@ -560,6 +1090,14 @@ export interface components {
             about: string;
             observed_at: string | null;
             detail: unknown;
+        };
+        /** ProxyUsage */
+        ProxyUsage: {
+            bytes_used: number;
+            gb_used: number;
+            cost: string;
+            limit_gb: string;
+            percentage_used: number;
         };
         /** QrCode */
         QrCode: {
@@ -603,6 +1141,18 @@ export interface components {
             user_id: string;
             status: string;
             message: string;
+        };
+        /** RolloutSummary */
+        RolloutSummary: {
+            release: string;
+            state: string;
+            /** Format: date-time */
+            since: string;
+            why: string | null;
+            waiting: number;
+            moving: number;
+            ok: number;
+            failed: number;
         };
         /** Session */
         Session: {
@@ -1022,6 +1572,206 @@ export interface operations {
             };
         };
     };
+    refresh: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user": {
+                     *         "id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *         "email": "ana@empresa.com.br",
+                     *         "name": "Ana Souza",
+                     *         "phone": "+5511999999999",
+                     *         "company_name": "Empresa Ltda",
+                     *         "document": "52998224725",
+                     *         "credits": 100,
+                     *         "plan": "Plano Business",
+                     *         "plan_slug": "business",
+                     *         "plan_features": {
+                     *           "api_access": false,
+                     *           "webhooks": false
+                     *         },
+                     *         "is_active": true,
+                     *         "is_verified": false,
+                     *         "created_at": "2026-07-01T12:00:00Z",
+                     *         "updated_at": "2026-07-01T12:00:00Z"
+                     *       },
+                     *       "tokens": {
+                     *         "access_token": "eyJ...",
+                     *         "refresh_token": "eyJ...",
+                     *         "token_type": "bearer"
+                     *       },
+                     *       "access_token": "eyJ...",
+                     *       "refresh_token": "eyJ...",
+                     *       "token_type": "bearer"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_refresh_token",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Refresh token inválido ou expirado.",
+                     *       "code": "invalid_refresh_token",
+                     *       "instance": "/api/v1/auth/refresh"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/auth/refresh"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/auth/refresh"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/auth/refresh"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    logout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "message": "Sessão encerrada."
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LoggedOut"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/auth/logout"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/auth/logout"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getMe: {
         parameters: {
             query?: never;
@@ -1341,6 +2091,481 @@ export interface operations {
             };
         };
     };
+    listApiKeys: {
+        parameters: {
+            query?: {
+                limit?: string;
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "3f0d5c1e-1b7a-4c52-8a57-0f5d1f1f6a10",
+                     *         "name": "integração do CRM",
+                     *         "prefix": "whago_1a2b3c4d",
+                     *         "created_at": "2026-07-01T12:00:00Z",
+                     *         "last_used_at": "2026-07-02T08:30:00Z",
+                     *         "revoked_at": null,
+                     *         "is_active": true
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["ApiKey"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:plan_without_api",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas no plano Enterprise.",
+                     *       "code": "plan_without_api",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "limit: Use um número de 1 a 200.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/api-keys",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Use um número de 1 a 200."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createApiKey: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "name": "integração do CRM"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewApiKey"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "3f0d5c1e-1b7a-4c52-8a57-0f5d1f1f6a10",
+                     *       "name": "integração do CRM",
+                     *       "prefix": "whago_1a2b3c4d",
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "last_used_at": null,
+                     *       "revoked_at": null,
+                     *       "is_active": true,
+                     *       "key": "whago_1a2b3c4d_<64 hex characters>"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["CreatedApiKey"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:plan_without_api",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas no plano Enterprise.",
+                     *       "code": "plan_without_api",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Nome: Use de 3 a 100 caracteres.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/api-keys",
+                     *       "errors": [
+                     *         {
+                     *           "field": "name",
+                     *           "message": "Use de 3 a 100 caracteres."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/api-keys"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokeApiKey: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/api-keys/{key_id}"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/api-keys/{key_id}"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:api_key_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "API Key não encontrada.",
+                     *       "code": "api_key_not_found",
+                     *       "instance": "/api/v1/api-keys/{key_id}"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/api-keys/{key_id}"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/api-keys/{key_id}"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     listChips: {
         parameters: {
             query?: never;
@@ -1493,6 +2718,11 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
                 /** @description `wait=N` (0-30 seconds) or `respond-async` */
                 Prefer?: string;
             };
@@ -1620,6 +2850,25 @@ export interface operations {
                      *       "status": 403,
                      *       "detail": "Limite de chips do plano atingido.",
                      *       "code": "chip_limit",
+                     *       "instance": "/api/v1/chips"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
                      *       "instance": "/api/v1/chips"
                      *     }
                      */
@@ -2137,7 +3386,13 @@ export interface operations {
     disconnectChip: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 chip_id: string;
             };
@@ -2239,6 +3494,50 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/chips/{chip_id}/disconnect"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Idempotency-Key: Use de 1 a 200 caracteres ASCII visíveis.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/chips/{chip_id}/disconnect",
+                     *       "errors": [
+                     *         {
+                     *           "field": "Idempotency-Key",
+                     *           "message": "Use de 1 a 200 caracteres ASCII visíveis."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too many requests; try again after `Retry-After` seconds */
             429: {
                 headers: {
@@ -2286,7 +3585,13 @@ export interface operations {
     reconnectChip: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 chip_id: string;
             };
@@ -2411,6 +3716,25 @@ export interface operations {
                      *       "detail": "Chip não encontrado.",
                      *       "code": "chip_not_found",
                      *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/reconnect"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/chips/{chip_id}/reconnect"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -2685,6 +4009,1177 @@ export interface operations {
             };
         };
     };
+    getFleet: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "containers": {
+                     *         "ready": 99,
+                     *         "waiting": 1
+                     *       },
+                     *       "chips": {
+                     *         "CONNECTED": 240,
+                     *         "WAITING_QR": 12
+                     *       },
+                     *       "reasons": {
+                     *         "no_port": 1
+                     *       },
+                     *       "users": 100,
+                     *       "at_rest": 97,
+                     *       "hosts": [
+                     *         {
+                     *           "name": "host-1",
+                     *           "address": "10.0.0.11",
+                     *           "containers": 99,
+                     *           "chips": 252,
+                     *           "chips_connected": 240,
+                     *           "capacity": 100,
+                     *           "ports_used": 99,
+                     *           "ports_free": 1,
+                     *           "memory_mb": 29700,
+                     *           "observed_at": "2026-07-01T12:00:00Z"
+                     *         }
+                     *       ],
+                     *       "capacity": 100,
+                     *       "free": 1,
+                     *       "queue": {
+                     *         "users_moving": 3,
+                     *         "users_unseen": 1,
+                     *         "chips_waiting": 4,
+                     *         "oldest_wait_s": 12.5,
+                     *         "capacity_waiting": 1
+                     *       },
+                     *       "control": {
+                     *         "paused": false,
+                     *         "since": null,
+                     *         "by": null,
+                     *         "reason": null
+                     *       },
+                     *       "rollout": {
+                     *         "release": "4f1c0d",
+                     *         "state": "running",
+                     *         "since": "2026-07-01T12:00:00Z",
+                     *         "why": null,
+                     *         "waiting": 20,
+                     *         "moving": 3,
+                     *         "ok": 77,
+                     *         "failed": 0
+                     *       },
+                     *       "swept_at": "2026-07-01T12:00:00Z",
+                     *       "oldest_look_at": "2026-07-01T12:00:00Z",
+                     *       "observed_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FleetSummary"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    streamFleet: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Goes on behind this message, where messages have ids */
+                "Last-Event-ID"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-sent events */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example retry: 2000
+                     *
+                     *     event: fleet
+                     *     data: {"containers":{"ready":1},"chips":{"CONNECTED":1}}
+                     *
+                     *     event: chip
+                     *     data: {"id":"8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20","user_id":"0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11","status":"CONNECTED"}
+                     *
+                     *     : ok
+                     */
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_streams",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas conexões ao vivo abertas ao mesmo tempo. Feche outra aba ou conexão e tente de novo em 10 segundos.",
+                     *       "code": "too_many_streams",
+                     *       "instance": "/api/v1/fleet/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getFleetPlan: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "paused": false,
+                     *       "items": [
+                     *         {
+                     *           "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *           "container_name": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *           "chip_id": "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20",
+                     *           "action": "StartSession",
+                     *           "reason": "paced",
+                     *           "not_before": "2026-07-01T12:00:00Z",
+                     *           "observed_at": "2026-07-01T12:00:00Z"
+                     *         }
+                     *       ],
+                     *       "acting": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FleetPlan"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/plan"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/plan"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "limit: Use um número de 1 a 200.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/plan",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Use um número de 1 a 200."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/plan"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/plan"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pauseFleet: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "troca de switch no rack 2"
+                 *     }
+                 */
+                "application/json": components["schemas"]["PauseReason"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "paused": true,
+                     *       "since": "2026-07-01T12:00:00Z",
+                     *       "by": "operator_token",
+                     *       "reason": "troca de switch no rack 2"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FleetPaused"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Motivo: Use até 200 caracteres, sem quebras de linha.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/pause",
+                     *       "errors": [
+                     *         {
+                     *           "field": "reason",
+                     *           "message": "Use até 200 caracteres, sem quebras de linha."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/pause"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    resumeFleet: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "switch trocado"
+                 *     }
+                 */
+                "application/json": components["schemas"]["PauseReason"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "paused": false,
+                     *       "since": "2026-07-01T12:00:00Z",
+                     *       "by": "operator_token",
+                     *       "reason": "switch trocado"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FleetPaused"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Motivo: Use até 200 caracteres, sem quebras de linha.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/resume",
+                     *       "errors": [
+                     *         {
+                     *           "field": "reason",
+                     *           "message": "Use até 200 caracteres, sem quebras de linha."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/resume"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listContainers: {
+        parameters: {
+            query?: {
+                phase?: "absent" | "registering" | "placing" | "waiting" | "booting" | "ready" | "failing" | "moving" | "stopping";
+                node?: string | null;
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *         "container_name": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *         "container_id": "5f0c1c7e-7a8a-4a53-b4ac-0d9c8f4a1e0b",
+                     *         "job": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *         "node": "host-1",
+                     *         "address": "10.0.0.11",
+                     *         "port": 3100,
+                     *         "base_url": "http://10.0.0.11:3100",
+                     *         "status": "running",
+                     *         "phase": "ready",
+                     *         "reason": null,
+                     *         "image": "devlikeapro/waha:gows-2026.7.1",
+                     *         "engine": "GOWS",
+                     *         "epoch": 1,
+                     *         "chips": 1,
+                     *         "created_at": "2026-07-01T12:00:00Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["Container"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/containers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/containers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "limit: Use um número de 1 a 200.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/containers",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Use um número de 1 a 200."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/containers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/containers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    cleanupContainers: {
+        parameters: {
+            query?: {
+                dry_run?: boolean;
+            };
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "dry_run": true,
+                     *       "count": 1,
+                     *       "items": [
+                     *         {
+                     *           "id": 7,
+                     *           "kind": "namespace",
+                     *           "name": "u0123456789abcde",
+                     *           "place": "main",
+                     *           "user_id": null,
+                     *           "state": "waiting",
+                     *           "costs": {
+                     *             "bytes": 7340032
+                     *           },
+                     *           "first_seen": "2026-07-01T12:00:00Z",
+                     *           "last_seen": "2026-07-01T12:00:00Z"
+                     *         }
+                     *       ],
+                     *       "others": {
+                     *         "seen": 2
+                     *       },
+                     *       "observed_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Cleanup"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/containers/cleanup"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/containers/cleanup"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/containers/cleanup"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "dry_run: Use true ou false.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/containers/cleanup",
+                     *       "errors": [
+                     *         {
+                     *           "field": "dry_run",
+                     *           "message": "Use true ou false."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/containers/cleanup"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/containers/cleanup"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getContainer: {
         parameters: {
             query?: never;
@@ -2821,6 +5316,1449 @@ export interface operations {
                      *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
                      *       "code": "service_unavailable",
                      *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    putContainer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "container_name": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "container_id": "5f0c1c7e-7a8a-4a53-b4ac-0d9c8f4a1e0b",
+                     *       "job": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "node": "host-1",
+                     *       "address": "10.0.0.11",
+                     *       "port": 3100,
+                     *       "base_url": "http://10.0.0.11:3100",
+                     *       "status": "running",
+                     *       "phase": "ready",
+                     *       "reason": null,
+                     *       "image": "devlikeapro/waha:gows-2026.7.1",
+                     *       "engine": "GOWS",
+                     *       "epoch": 1,
+                     *       "chips": 1,
+                     *       "created_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Container"];
+                };
+            };
+            /** @description The container was made */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "container_name": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "container_id": "5f0c1c7e-7a8a-4a53-b4ac-0d9c8f4a1e0b",
+                     *       "job": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "node": "host-1",
+                     *       "address": "10.0.0.11",
+                     *       "port": 3100,
+                     *       "base_url": "http://10.0.0.11:3100",
+                     *       "status": "running",
+                     *       "phase": "ready",
+                     *       "reason": null,
+                     *       "image": "devlikeapro/waha:gows-2026.7.1",
+                     *       "engine": "GOWS",
+                     *       "epoch": 1,
+                     *       "chips": 1,
+                     *       "created_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Container"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:user_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Usuário não encontrado.",
+                     *       "code": "user_not_found",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteContainer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "container_name": "waha_plus_user_0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *       "status": "removing",
+                     *       "chips_deleted": [
+                     *         "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20"
+                     *       ],
+                     *       "message": "O container e todos os seus chips foram excluídos; a remoção segue em segundo plano."
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ContainerGoing"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:container_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Container não encontrado.",
+                     *       "code": "container_not_found",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listChipEvents: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "00000000-0000-8000-8000-00000000002a",
+                     *         "type": "status_change",
+                     *         "description": "Chip conectado ao WhatsApp.",
+                     *         "extra_data": {
+                     *           "from": "WAITING_QR",
+                     *           "to": "CONNECTED",
+                     *           "status": "CONNECTED",
+                     *           "phase": "connected",
+                     *           "reason": null,
+                     *           "generation": 1,
+                     *           "code": "connected"
+                     *         },
+                     *         "created_at": "2026-07-01T12:00:00Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["EventView"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "limit: Use um número de 1 a 200.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Use um número de 1 a 200."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/events"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    streamChip: {
+        parameters: {
+            query?: never;
+            header?: {
+                "Last-Event-ID"?: string;
+            };
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Server-sent events */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example retry: 2000
+                     *
+                     *     id: 00000000-0000-8000-8000-00000000002a
+                     *     event: status
+                     *     data: {"status":"CONNECTED","phone_number":"+5511999999999","connected_at":"2026-07-01T12:00:00Z"}
+                     *
+                     *     : ok
+                     */
+                    "text/event-stream": unknown;
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/stream"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/stream"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/stream"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_streams",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas conexões ao vivo abertas ao mesmo tempo. Feche outra aba ou conexão e tente de novo em 10 segundos.",
+                     *       "code": "too_many_streams",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/stream"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/stream"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    requestPairingCode: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "phone_number": "+55 (11) 99999-9999"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewPairingCode"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "code": "<XXXX-XXXX>",
+                     *       "expires_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["PairingCode"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_connected",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O chip já está conectado. Desconecte-o antes de parear outro aparelho.",
+                     *       "code": "chip_connected",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Telefone: Telefone inválido. Use o formato internacional, como +5511999999999.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code",
+                     *       "errors": [
+                     *         {
+                     *           "field": "phone_number",
+                     *           "message": "Telefone inválido. Use o formato internacional, como +5511999999999."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/pairing-code"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getChipProxy: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "enabled": false,
+                     *       "provider": null,
+                     *       "label": null,
+                     *       "country": null,
+                     *       "exit_ip": null,
+                     *       "exit_ip_since": null,
+                     *       "bytes_this_month": 0,
+                     *       "message": "Este chip sai para a internet sem proxy."
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ChipProxy"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getProxyUsage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "bytes_used": 0,
+                     *       "gb_used": 0,
+                     *       "cost": "0.00",
+                     *       "limit_gb": "5",
+                     *       "percentage_used": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProxyUsage"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/user/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/user/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/user/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/user/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    putAnnotation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                chip_id: string;
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "status": "running",
+                 *       "day": 3
+                 *     }
+                 */
+                "application/json": unknown;
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para serviços autorizados.",
+                     *       "code": "service_required",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:annotations_full",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O chip já guarda anotações demais (até 32 chaves e 64 KiB); remova alguma antes.",
+                     *       "code": "annotations_full",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:annotation_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "A anotação passa de 16 KiB; guarde menos dados.",
+                     *       "code": "annotation_too_large",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:annotation_key",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Chave: A chave node é reservada; use outra, sem o prefixo waha.",
+                     *       "code": "annotation_key",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up",
+                     *       "errors": [
+                     *         {
+                     *           "field": "key",
+                     *           "message": "A chave node é reservada; use outra, sem o prefixo waha."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    deleteAnnotation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                chip_id: string;
+                key: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para serviços autorizados.",
+                     *       "code": "service_required",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:annotation_key",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Chave: A chave node é reservada; use outra, sem o prefixo waha.",
+                     *       "code": "annotation_key",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up",
+                     *       "errors": [
+                     *         {
+                     *           "field": "key",
+                     *           "message": "A chave node é reservada; use outra, sem o prefixo waha."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/annotations/heat_up"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3290,7 +7228,13 @@ export interface operations {
     restartContainer: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 user_id: string;
             };
@@ -3387,6 +7331,31 @@ export interface operations {
                      *       "detail": "O container não está em execução, então não há o que reiniciar. Ele inicia sozinho; tente novamente em instantes.",
                      *       "code": "container_not_placed",
                      *       "instance": "/api/v1/containers/0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11/restart"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Idempotency-Key: Use de 1 a 200 caracteres ASCII visíveis.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/containers/{user_id}/restart",
+                     *       "errors": [
+                     *         {
+                     *           "field": "Idempotency-Key",
+                     *           "message": "Use de 1 a 200 caracteres ASCII visíveis."
+                     *         }
+                     *       ]
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
@@ -3574,7 +7543,13 @@ export interface operations {
     restartMyContainer: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -3674,6 +7649,31 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Idempotency-Key: Use de 1 a 200 caracteres ASCII visíveis.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/me/container/restart",
+                     *       "errors": [
+                     *         {
+                     *           "field": "Idempotency-Key",
+                     *           "message": "Use de 1 a 200 caracteres ASCII visíveis."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description Too many requests; try again after `Retry-After` seconds */
             429: {
                 headers: {
@@ -3730,7 +7730,23 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "id": "evt_01aaaaaaaaaaaaaaaaaaaaaaaa",
+                 *       "timestamp": 1741249702485,
+                 *       "event": "session.status",
+                 *       "session": "chip_8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20",
+                 *       "payload": {
+                 *         "name": "chip_8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20",
+                 *         "status": "SCAN_QR_CODE"
+                 *       }
+                 *     }
+                 */
+                "application/json": Record<string, never>;
+            };
+        };
         responses: {
             /** @description Request fulfilled, document follows */
             200: {
@@ -3948,6 +7964,30 @@ export interface operations {
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example # TYPE wahafleet_api_requests_total counter
+                     *     wahafleet_api_requests_total{method="GET",route="/api/v1/chips",status="200"} 12.0
+                     */
+                    "text/plain": string;
                 };
             };
         };

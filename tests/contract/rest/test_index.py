@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.rest.index import BESIDES, COMING, TABLES
+from tests.contract.rest.index import BESIDES, TABLES
 
 TESTS = Path(__file__).parents[2]
 # The contract lies beside the repository where it is developed and checked.
@@ -27,15 +27,10 @@ def functions(file: str) -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED if name.split("::")[0] not in COMING])
+@pytest.mark.parametrize("name", NAMED)
 def test_the_test_that_is_named_exists(name: str) -> None:
     file, _, function = name.partition("::")
     assert function in functions(file), f"{name}: name the test that shows this row now in index.py"
-
-
-def test_what_is_coming_is_not_there_yet() -> None:
-    assert {name.split("::")[0] for name in NAMED} >= COMING
-    assert [file for file in sorted(COMING) if (TESTS / file).exists()] == [], "take these out of COMING"
 
 
 def test_no_row_is_without_a_test() -> None:

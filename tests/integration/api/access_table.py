@@ -102,35 +102,6 @@ SERVICE: dict[tuple[str, str], Row] = {
 }
 ROWS = ACCOUNTS | CHIPS | CONTAINERS | SERVICE
 
-# Rows above whose route is still being built. One that has its route fails until it is taken out here.
-COMING: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("POST", f"{V1}/auth/refresh"),
-        ("POST", f"{V1}/auth/logout"),
-        ("GET", f"{V1}/api-keys"),
-        ("POST", f"{V1}/api-keys"),
-        ("DELETE", f"{V1}/api-keys/{{key_id}}"),
-        ("GET", f"{V1}/user/proxy/usage"),
-        ("POST", f"{V1}/chips/{{chip_id}}/pairing-code"),
-        ("GET", f"{V1}/chips/{{chip_id}}/events"),
-        ("GET", f"{V1}/chips/{{chip_id}}/stream"),
-        ("GET", f"{V1}/chips/{{chip_id}}/proxy"),
-        ("PUT", f"{V1}/chips/{{chip_id}}/annotations/{{key}}"),
-        ("DELETE", f"{V1}/chips/{{chip_id}}/annotations/{{key}}"),
-        ("WS", f"{V1}/chips/ws/{{chip_id}}/qr"),
-        ("GET", f"{V1}/containers"),
-        ("POST", f"{V1}/containers/cleanup"),
-        ("PUT", f"{V1}/containers/{{user_id}}"),
-        ("DELETE", f"{V1}/containers/{{user_id}}"),
-        ("GET", f"{V1}/fleet"),
-        ("GET", f"{V1}/fleet/events"),
-        ("GET", f"{V1}/fleet/plan"),
-        ("POST", f"{V1}/fleet/pause"),
-        ("POST", f"{V1}/fleet/resume"),
-        ("GET", "/metrics"),
-    }
-)
-
 # Paths that are nobody's here; the deployed pages ask for some of them on every page.
 UNKNOWN_PATHS = (
     "/",

@@ -14,14 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from api import look_ins
-from core.variables import VARIABLES
-from tests.integration.api.access_table import COMING, ROWS, UNKNOWN_PATHS, Access, Row
+from api import look_ins, pairing
+from tests.integration.api.access_table import ROWS, UNKNOWN_PATHS, Access, Row
 from tests.integration.api.conftest import OPERATOR_TOKEN, Person, Running, Start
 from tests.integration.api.test_authentication import EXPIRED, token
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-UNLIMITED = {known.name: "0" for known in VARIABLES if known.name.startswith("WAHAFLEET_LIMIT_")}
 Headers = dict[str, str]
 
 
@@ -29,7 +27,8 @@ Headers = dict[str, str]
 async def running(start: Start, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     # Nobody samples containers here; waiting for it is tried elsewhere.
     monkeypatch.setattr(look_ins, "_FIRST_SAMPLE_S", 0.05)
-    async with start(**UNLIMITED) as application:
+    monkeypatch.setattr(pairing, "_SESSION_S", 0.05)
+    async with start() as application:
         yield application
 
 
@@ -137,9 +136,7 @@ def test_every_route_has_a_row_and_every_row_a_route(running: Running) -> None:
     there = {(method, path) for path, methods in routes(running).items() for method in methods}
     missing = sorted(there - ROWS.keys())
     assert missing == [], f"give each of these a row in access_table.py: {missing}"
-    assert ROWS.keys() >= COMING
-    assert sorted(there & COMING) == [], "these have their route now: take them out of COMING"
-    assert sorted(ROWS.keys() - COMING - there) == [], "no such route: take the rows out"
+    assert sorted(ROWS.keys() - there) == [], "no such route: take the rows out"
 
 
 def wanted(row: Row, path: str) -> dict[str, tuple[int, str | None]]:
@@ -168,9 +165,7 @@ def cases(
         yield name, users[name], (row.status, None) if open_to_all else expected
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [pytest.param(*key, id=" ".join(key)) for key in sorted(ROWS.keys() - COMING)]
-)
+@pytest.mark.parametrize(("method", "path"), [pytest.param(*key, id=" ".join(key)) for key in sorted(ROWS)])
 async def test_each_route_with_each_kind_of_credentials(running: Running, method: str, path: str) -> None:
     row = ROWS[method, path]
     owner, other = await running.person(), await running.person()

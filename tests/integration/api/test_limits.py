@@ -31,6 +31,7 @@ def refused(answer: httpx.Response, sentence: str, code: str = "too_many_request
 
 
 GENERAL = "Muitas requisições. Tente novamente em N segundos."
+KEY = "Limite de requisições por minuto atingido para esta API Key."
 LOGIN = "Muitas tentativas de login. Tente novamente em N segundos."
 
 
@@ -59,6 +60,19 @@ async def test_reads_and_writes_of_a_user_are_counted_apart(start: Start, cache_
         assert (await person.delete("/chips")).status_code == 405
         assert (await running.client.get("/health/ready")).status_code == 200
         assert (await running.client.get("/api/v1/chips")).status_code == 401
+
+
+async def test_a_key_has_a_limit_of_its_own(start: Start, cache_url: str | None) -> None:
+    async with start(redis_url=cache_url, WAHAFLEET_LIMIT_KEY="30") as running:
+        person = await running.person()
+        key, other = [
+            (await person.post("/api-keys", json={"name": name})).json()["key"] for name in ("CRM", "ERP")
+        ]
+        for _ in range(30):
+            assert (await running.client.get("/api/v1/chips", headers={"X-API-Key": key})).status_code == 200
+        refused(await running.client.get("/api/v1/chips", headers={"X-API-Key": key}), KEY, "key_limit")
+        assert (await running.client.get("/api/v1/chips", headers={"X-API-Key": other})).status_code == 200
+        assert (await person.get("/chips")).status_code == 200
 
 
 async def test_two_applications_count_together(start: Start, redis_url: str) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import structlog
 
-from api import access_log, look_ins
+from api import access_log, look_ins, pairing
 from tests.integration.api.conftest import OPERATOR_TOKEN, PASSWORD
 from tests.integration.api.served import api_served
 from tests.scale import FACTOR, examples
@@ -69,8 +69,10 @@ class Served:
 def served(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     # Nobody samples containers here; waiting for it is tried elsewhere.
     monkeypatch.setattr(look_ins, "_FIRST_SAMPLE_S", 0.05)
+    monkeypatch.setattr(pairing, "_SESSION_S", 0.05)
     # A line for each of some thousand requests would bury what schemathesis says.
-    monkeypatch.setattr(access_log, "_log", structlog.wrap_logger(structlog.PrintLogger(), [_drop]))
+    quiet = structlog.wrap_logger(structlog.PrintLogger(), [_drop])
+    monkeypatch.setattr(access_log, "direct", lambda: quiet)
     with api_served(database_url, redis_url, WAHAFLEET_CREATE_WAIT_S="0") as base_url:
         yield Served(base_url)
 
