@@ -33,12 +33,18 @@ from sandbox.postgres import EmbeddedPostgres, scratch_folder
 from sandbox.valkey import EmbeddedValkey
 
 PROCESSES: Final = 2
+SPREAD_S: Final = 60.0
 
 
 async def _people(engine: AsyncEngine, sealer: Sealer, users: int, chips: int) -> dict[str, list[str]]:
-    """User id -> the ids of the user's chips."""
+    """User id -> the ids of the user's chips.
+
+    Users come one after the other within a minute, as people do: made at once, all codes would change in the
+    same moments, every twenty seconds.
+    """
     made: dict[str, list[str]] = {}
-    for _ in range(users):
+    for number in range(users):
+        await asyncio.sleep(SPREAD_S / users if number else 0)
         user = await ensure_user(
             engine,
             email=f"{uuid.uuid4().hex}@bench.example",
@@ -48,8 +54,8 @@ async def _people(engine: AsyncEngine, sealer: Sealer, users: int, chips: int) -
             plan_slug="enterprise",
         )
         made[user] = [str(uuid.uuid4()) for _ in range(chips)]
-        for number, chip in enumerate(made[user]):
-            await create_chip(engine, sealer, "main", user_id=user, chip_id=chip, alias=f"loja {number}")
+        for place, chip in enumerate(made[user]):
+            await create_chip(engine, sealer, "main", user_id=user, chip_id=chip, alias=f"loja {place}")
     return made
 
 
