@@ -49,11 +49,11 @@ ANSWERS: Final[Mapping[str, Any]] = {
         "message": "Este chip sai para a internet sem proxy.",
     },
     "getProxyUsage": {
-        "bytes_used": 0,
-        "gb_used": 0.0,
-        "cost": "0.00",
+        "bytes_used": 1_325_400_064,
+        "gb_used": 1.234,
+        "cost": "6.17",
         "limit_gb": "5",
-        "percentage_used": 0.0,
+        "percentage_used": 24.69,
     },
 }
 

@@ -20,14 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.tokens import Tokens
 from bench import fleet
 from bench.api_client import Page, poll
-from bench.api_rates import NO_LIMITS, SECRET, answers, process
+from bench.api_rates import SECRET, answers, process
 from core.clock import SystemClock
 from core.crypto import Sealer
+from core.domain.actor import COMMAND_LINE
 from core.settings import load
 from core.store.engine import engine_for
 from core.store.intents import create_chip
 from core.store.migrate import upgrade
 from core.store.users_admin import ensure_user
+from core.variables import NO_LIMITS
 from sandbox.free_ports import free_port
 from sandbox.postgres import EmbeddedPostgres, scratch_folder
 from sandbox.valkey import EmbeddedValkey
@@ -52,10 +54,19 @@ async def _people(engine: AsyncEngine, sealer: Sealer, users: int, chips: int) -
             name="Bench",
             phone="+5511999999999",
             plan_slug="enterprise",
+            actor=COMMAND_LINE,
         )
         made[user] = [str(uuid.uuid4()) for _ in range(chips)]
         for place, chip in enumerate(made[user]):
-            await create_chip(engine, sealer, "main", user_id=user, chip_id=chip, alias=f"loja {place}")
+            await create_chip(
+                engine,
+                sealer,
+                "main",
+                user_id=user,
+                chip_id=chip,
+                alias=f"loja {place}",
+                actor=COMMAND_LINE,
+            )
     return made
 
 

@@ -26,12 +26,14 @@ from api.tokens import Tokens
 from bench.fleet import cpu_s
 from core.clock import SystemClock
 from core.crypto import Sealer
+from core.domain.actor import COMMAND_LINE
 from core.settings import load
 from core.store.engine import engine_for, transaction
 from core.store.intents import create_chip
 from core.store.migrate import upgrade
 from core.store.tables import chips, containers
 from core.store.users_admin import ensure_user
+from core.variables import NO_LIMITS
 from sandbox.free_ports import free_port
 from sandbox.postgres import EmbeddedPostgres, scratch_folder
 from sandbox.tether import TetheredProcess
@@ -39,8 +41,6 @@ from sandbox.valkey import EmbeddedValkey
 
 CHIPS: Final = 10
 SECRET: Final = "k" * 40
-# Nobody meets a limit here: what is measured are answers.
-NO_LIMITS: Final[dict[str, str]] = {}
 _TOTAL: Final = re.compile(r"(\d+) requests in ")
 _RATE: Final = re.compile(r"Requests/sec:\s+([\d.]+)")
 _REFUSED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)")
@@ -107,10 +107,17 @@ async def seeded(database_url: str, key: str) -> tuple[str, str]:
         name="Bench",
         phone="+5511999999999",
         plan_slug="enterprise",
+        actor=COMMAND_LINE,
     )
     for number in range(CHIPS):
         await create_chip(
-            engine, sealer, "main", user_id=user, chip_id=str(uuid.uuid4()), alias=f"loja {number}"
+            engine,
+            sealer,
+            "main",
+            user_id=user,
+            chip_id=str(uuid.uuid4()),
+            alias=f"loja {number}",
+            actor=COMMAND_LINE,
         )
     async with transaction(engine) as connection:
         await connection.execute(update(containers).values(phase="ready", port=3100, node_name="host-1"))

@@ -6311,11 +6311,11 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "bytes_used": 0,
-                     *       "gb_used": 0,
-                     *       "cost": "0.00",
+                     *       "bytes_used": 1325400064,
+                     *       "gb_used": 1.234,
+                     *       "cost": "6.17",
                      *       "limit_gb": "5",
-                     *       "percentage_used": 0
+                     *       "percentage_used": 24.69
                      *     }
                      */
                     "application/json": components["schemas"]["ProxyUsage"];
