@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from api import shapes
 from api.bodies import Body
 from core.domain.api_keys import clean_key_name
 
@@ -25,6 +26,7 @@ class NewApiKey(Body, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     LABELS: ClassVar[Mapping[str, str]] = {"name": "Nome"}
     RULES: ClassVar[Mapping[str, Callable[[str], Any]]] = {"name": clean_key_name}
+    SHAPES: ClassVar[Mapping[str, shapes.Shape]] = {"name": shapes.KEY_NAME}
 
 
 class ApiKey(msgspec.Struct, frozen=True):

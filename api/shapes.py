@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from core.domain.accounts import NAME_LENGTH, PASSWORD_LENGTH
+from core.domain.api_keys import NAME_LENGTH as KEY_NAME_LENGTH
 from core.domain.chip_rules import ALIAS_LENGTH
 from core.domain.states import ContainerPhase
 
@@ -36,6 +37,7 @@ def or_empty(shape: Shape) -> Shape:
 
 ALIAS: Final = line(*ALIAS_LENGTH, without="<>")
 NAME: Final = line(*NAME_LENGTH)
+KEY_NAME: Final = line(*KEY_NAME_LENGTH)
 PASSWORD: Final[Shape] = {
     "minLength": PASSWORD_LENGTH[0],
     "format": "password",
@@ -68,6 +70,7 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Shape]]] = {
         "lines": {"type": "integer", "minimum": 1, "maximum": 2000, "default": 200},
         "follow": {"type": "boolean", "default": False},
     },
+    "listApiKeys": _PAGE,
     "listChipEvents": _PAGE,
     "listContainers": {
         **_PAGE,

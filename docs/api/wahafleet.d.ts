@@ -2094,7 +2094,7 @@ export interface operations {
     listApiKeys: {
         parameters: {
             query?: {
-                limit?: string;
+                limit?: number;
                 cursor?: string;
             };
             header?: never;
