@@ -2,7 +2,8 @@
 
 A row's version is its `xmin`, the transaction that wrote it as it is now: every write changes it, whoever
 made it and whichever columns it changed, and no writer has to remember to count. What two versions have in
-common is that nothing was written between them. Transaction numbers begin anew behind a restored backup or
+common is that nothing was written between them. Of a container, which each pass writes to, the version is what its
+chips show of it (`views.StoredContainer`). Transaction numbers begin anew behind a restored backup or
 a failover, so the server's start is part of every version: both come with a server that was started later.
 """
 
@@ -35,7 +36,7 @@ class Standing(msgspec.Struct, frozen=True):
 _STANDINGS: Final = """
     SELECT u.id::text,
            concat_ws(' ', s.started, u.xmin, p.xmin),
-           concat_ws(' ', s.started, k.xmin, c.versions)
+           concat_ws(' ', s.started, concat(k.phase, '|', k.reason, '|', k.port, '|', k.node_name), c.versions)
       FROM (SELECT extract(epoch FROM pg_postmaster_start_time())::text AS started) AS s
            CROSS JOIN users AS u
            JOIN plans AS p ON p.slug = u.plan_slug
