@@ -147,9 +147,11 @@ def _starting(look: Look) -> ChipPlan:
     if chip.phase == ChipPhase.FAILED and not look.fresh and look.tries.failures >= look.policy.max_failures:
         return ladder.refusal(look) or ladder.next_rung(look)  # its end was told, and it never came up since
     # What counts is how long it was seen on its way: a session may come up and fall back by itself, unseen or
-    # with no start on record. A start sent since then begins it anew.
-    seen = chip.since if chip.phase in (phase, ChipPhase.CREATING) else None
-    since = max(seen or now, look.tries.last_at or seen or now)
+    # with no start on record. A start sent since then begins it anew, and so does a wish: what was started for the
+    # one before it is no longer on record.
+    on_its_way = chip.phase in (phase, ChipPhase.CREATING)
+    seen = max(chip.since or chip.intent_at, chip.intent_at) if on_its_way else None
+    since = max(seen or now, chip.tries.last_at or seen or now)
     if now - since >= timedelta(seconds=look.policy.start_deadline_s):
         return _stopping(ladder.refusal(look), look) or ladder.next_rung(look)
     return look.plan(phase, next_s=look.policy.poll_moving_s)

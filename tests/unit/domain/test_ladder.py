@@ -90,6 +90,17 @@ def test_a_stuck_chip_climbs_too() -> None:
     assert row(world).phase == "failed"
 
 
+def test_a_press_gives_what_was_just_started_its_time_anew() -> None:
+    world = connected()
+    world.stuck.add(USER)
+    session(world).status = WahaStatus.STARTING
+    assert walk(world, 40) == []
+    press(world)
+    # The first look after a wish forgets what was started for the one before it.
+    assert walk(world, 20) == []
+    assert walk(world, 30)[0] == "RestartSession"
+
+
 def test_a_press_whose_ladder_ends_with_nobody_else_failing_gives_a_qr_in_the_same_modal() -> None:
     world = connected()
     fails_for_good(world)
