@@ -4,8 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 MARK := .venv/.wahafleet-setup
-# Processes that tests run on; PYTEST_WORKERS=0 runs them in one.
-PYTEST_WORKERS ?= 2
+# Processes that tests run on, one more than cores of a small machine: many tests wait. PYTEST_WORKERS=0 runs them in one.
+PYTEST_WORKERS ?= 3
 # How many times the quick number of examples `make soak` tries; CI asks for a tenth.
 SOAK ?= 50
 # How many seeds of the simulation `make soak` runs; a seed takes a few seconds of one core.
