@@ -183,7 +183,7 @@ async def _principal(services: Services, token: str) -> Principal:
         found = await in_time(services.accounts.find(claims.user_id))
         account, standing = found or (None, None)
     if account is None or not account.is_active:
-        raise _nobody()
+        raise invalid_user()
     listed = {name.lower() for name in services.settings.api.operators}
     by_list = account.id in listed or account.email in listed
     operator = by_list or (claims.role or account.role) == _OPERATOR
@@ -204,7 +204,7 @@ async def _by_key(services: Services, key: str) -> Principal:
     if found.role == KeyRole.USER:
         account = found.account
         if account is None or not account.is_active:
-            raise _nobody()
+            raise invalid_user()
         # Told before the plan: who is suspended has more to hear of than keys.
         _not_suspended(Principal(account, operator=False))
         requires_plan_with_api(account)
@@ -224,5 +224,6 @@ def requires_plan_with_api(account: Account) -> None:
         raise Forbidden("Recurso disponível apenas no plano Enterprise.", code="plan_without_api")
 
 
-def _nobody() -> Unauthenticated:
+def invalid_user() -> Unauthenticated:
+    """A token or a login of nobody, or of an account that is not active."""
     return Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")

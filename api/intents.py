@@ -14,7 +14,7 @@ from api.services import Services
 from core.domain.actor import Actor
 from core.domain.names import parse_id
 from core.domain.views import StoredChip, answers_create
-from core.errors import NotFound, StaleWrite, Unavailable
+from core.errors import StaleWrite, Unavailable
 from core.store import intents, queries
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ def chosen(chips: UserChips, chip_id: str) -> StoredChip:
     """One of a user's chips. Raises NotFound for an unknown, a malformed and another user's id alike."""
     chip = chips.by_id.get(known_id(chip_id))
     if chip is None:
-        raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
+        raise intents.unknown_chip()
     return chip
 
 
@@ -101,7 +101,7 @@ def known_id(chip_id: str) -> str:
     """The canonical id. Raises NotFound for a malformed one."""
     parsed = parse_id(chip_id)
     if parsed is None:
-        raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
+        raise intents.unknown_chip()
     return parsed
 
 

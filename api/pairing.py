@@ -15,7 +15,7 @@ from core.domain.actor import Actor
 from core.domain.pairing import code_expires_at, waits_for_code
 from core.domain.qr_view import qr_set_began_at
 from core.domain.views import StoredChip
-from core.errors import Conflict, Missing, NotFound, Rejected, Unavailable
+from core.errors import Conflict, Missing, Rejected, Unavailable
 from core.store import intents, queries
 
 # A caller waits for the session this long at most, and for the container's answer this long.
@@ -57,7 +57,7 @@ async def pairing_code(
         async for _ in looks(news, ends_at - loop.time()):
             seen = await in_time(queries.read_chip(services.engine, user_id, known))
             if seen is None:
-                raise NotFound(intents.CHIP_NOT_FOUND, code="chip_not_found")
+                raise intents.unknown_chip()
             code = await _asked(services, seen, phone)
             if code is not None:
                 return code

@@ -52,6 +52,8 @@ class TrustedProxies:
         return connection.client is not None and self._trusts(connection.client.host)
 
     def _trusts(self, address: str) -> bool:
+        if not self._networks:
+            return False  # asked twice a request: nothing is parsed for nobody
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:

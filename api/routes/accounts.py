@@ -10,7 +10,15 @@ from litestar import Request, Response, get, post, put
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
-from api.auth import ACCESS_COOKIE, REFRESH_COOKIE, SUSPENDED, actor_for, actor_of, requires_user
+from api.auth import (
+    ACCESS_COOKIE,
+    REFRESH_COOKIE,
+    SUSPENDED,
+    actor_for,
+    actor_of,
+    invalid_user,
+    requires_user,
+)
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
@@ -85,8 +93,7 @@ async def _logged_in(request: Request[Any, Any, Any], data: Login) -> Response[S
     if account.suspended:
         raise await _refused(request, account, Forbidden(SUSPENDED, code="account_suspended"))
     if not account.is_active:
-        inactive = Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
-        raise await _refused(request, account, inactive)
+        raise await _refused(request, account, invalid_user())
     answer = await _begun(request, services, account, stored)
     better = None
     if stored is not None and verdict.better_hash is not None:
@@ -127,7 +134,7 @@ async def refresh(request: Request[Any, Any, Any]) -> Response[Session]:
     claims = services.tokens.read_refresh(shown)
     account = await in_time(accounts.find(services.engine, claims.user_id))
     if account is None or not account.is_active:
-        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+        raise invalid_user()
     if account.suspended:
         raise Forbidden(SUSPENDED, code="account_suspended")
     pair = services.tokens.issue(account.id, claims)
@@ -199,7 +206,7 @@ async def change_me(request: Request[Account, Any, Any], data: JSONBody[AccountC
         accounts.change(services_of(request).engine, request.user.id, data.changes(), actor=actor_of(request))
     )
     if account is None:
-        raise Unauthenticated("Usuário inválido ou inativo.", code="invalid_user")
+        raise invalid_user()
     return _user(account)
 
 

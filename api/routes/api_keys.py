@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
@@ -11,6 +11,7 @@ from api.auth import actor_of, requires_plan_with_api, requires_user
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
+from api.parameters import limit_of, next_link
 from api.schemas_accounts import ApiKey, CreatedApiKey, NewApiKey
 from api.services import services_of
 from core.domain.names import parse_id
@@ -19,7 +20,6 @@ from core.store import api_keys as store
 from core.store.accounts import Account
 
 TAGS = ["accounts"]
-LIMIT: Final = 200
 UserRequest = Request[Account, Any, Any]
 
 
@@ -37,15 +37,15 @@ async def list_api_keys(
     request: UserRequest, limit: FromQuery[str] = "100", cursor: FromQuery[str] = ""
 ) -> Response[list[ApiKey]]:
     requires_plan_with_api(request.user)
-    wanted = _limit(limit)
+    wanted = limit_of(limit)
     if cursor and parse_id(cursor) is None:
-        raise _refused("cursor", "Use o valor que a página anterior informou.")
+        told = "Use o valor que a página anterior informou."
+        raise InvalidInput(f"cursor: {told}", fields={"cursor": told})
     keys = await in_time(
         store.list_of(services_of(request).engine, request.user.id, limit=wanted + 1, after=cursor or None)
     )
-    headers = {}
-    if len(keys) > wanted:
-        headers["Link"] = f'</api/v1/api-keys?limit={wanted}&cursor={keys[wanted - 1].id}>; rel="next"'
+    more = len(keys) > wanted
+    headers = next_link("/api/v1/api-keys", limit=str(wanted), cursor=keys[wanted - 1].id) if more else {}
     return Response([_shown(key) for key in keys[:wanted]], headers=headers)
 
 
@@ -102,13 +102,3 @@ def _shown(key: store.ApiKey) -> ApiKey:
         revoked_at=key.revoked_at,
         is_active=key.revoked_at is None,
     )
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= LIMIT:
-        return int(text)
-    raise _refused("limit", f"Use um número de 1 a {LIMIT}.")
-
-
-def _refused(field: str, message: str) -> InvalidInput:
-    return InvalidInput(f"{field}: {message}", fields={field: message})

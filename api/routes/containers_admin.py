@@ -12,7 +12,7 @@ from litestar.params import FromPath, FromQuery
 from api.auth import actor_of, requires_operator
 from api.deadline import in_time
 from api.openapi import errors
-from api.paging import cursor_of, flag_of, limit_of, next_link
+from api.parameters import cursor_of, flag_of, limit_of, next_link
 from api.routes.containers import SECURED, TAGS, container_of, rendered, unknown_container, user_of
 from api.schemas import Container
 from api.schemas_operators import Cleanup, ContainerGoing, OrphanItem
@@ -123,7 +123,9 @@ async def list_all_containers(
     page = found[:size]
     more = len(found) > size
     headers = (
-        next_link(request, phase=phase, node=node, limit=str(size), cursor=page[-1].user_id) if more else {}
+        next_link(request.url.path, phase=phase, node=node, limit=str(size), cursor=page[-1].user_id)
+        if more
+        else {}
     )
     return Response([rendered(services, one) for one in page], headers=headers)
 

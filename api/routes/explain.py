@@ -15,10 +15,9 @@ from api.openapi import CHIP_ERRORS, SECURED
 from api.rendering import wants_lower_case
 from api.services import services_of
 from core.domain.explain import Explanation, explain
-from core.errors import NotFound
 from core.policies import policy_of
 from core.store import chips_admin, queries
-from core.store.intents import CHIP_NOT_FOUND
+from core.store.intents import unknown_chip
 
 
 @get(
@@ -41,7 +40,7 @@ async def explain_chip(request: Request[Any, Any, Any], chip_id: FromPath[str]) 
     owner = account.id if account is not None else await in_time(chips_admin.owner_of(services.engine, known))
     story = None if owner is None else await in_time(queries.read_story(services.engine, owner, known))
     if story is None:
-        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        raise unknown_chip()
     told = explain(story, services.clock.now(), policy_of(services.settings.loop))
     if wants_lower_case(request):
         told = msgspec.structs.replace(told, status=told.status.lower())

@@ -13,7 +13,7 @@ from api.auth import Principal, actor_of, requires_operator
 from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import STREAMED, errors
-from api.paging import cursor_of, limit_of, next_link
+from api.parameters import cursor_of, limit_of, next_link
 from api.rendering import wants_lower_case
 from api.routes.containers import SECURED
 from api.routes.containers_admin import operator_name
@@ -86,7 +86,7 @@ async def get_fleet_plan(
 ) -> Response[FleetPlan]:
     size, after = limit_of(limit), cursor_of(cursor)
     found, following = await fleet.plan(services_of(request), after=after, limit=size)
-    headers = {} if following is None else next_link(request, limit=str(size), cursor=following)
+    headers = {} if following is None else next_link(request.url.path, limit=str(size), cursor=following)
     return Response(found, headers=headers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.params import FromPath, FromQuery, HeaderParameter
@@ -13,17 +13,17 @@ from api.chip_watch import ChipWatch
 from api.deadline import in_time
 from api.intents import known_id
 from api.openapi import CHIP_ERRORS, SECURED, STREAMED, errors
+from api.parameters import MOST, limit_of, next_link
 from api.rendering import wants_lower_case
 from api.services import services_of
 from api.streams import EventStream
 from core.domain.history import EventView, event_number, event_view
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 from core.store import history, queries
 from core.store.accounts import Account
-from core.store.intents import CHIP_NOT_FOUND
+from core.store.intents import unknown_chip
 
 TAGS = ["chips"]
-MOST_EVENTS: Final = 200
 UserRequest = Request[Account, Principal, Any]
 
 
@@ -33,7 +33,7 @@ UserRequest = Request[Account, Principal, Any]
     operation_id="listChipEvents",
     summary="What happened to a chip, newest first",
     description=(
-        f'`limit`: 1 to {MOST_EVENTS}. The next page is named in `Link: <...>; rel="next"`; its `cursor` is the id '
+        f'`limit`: 1 to {MOST}. The next page is named in `Link: <...>; rel="next"`; its `cursor` is the id '
         "of the last event here. Status words in `extra_data` (`from`, `to`, `status`) have the caller's letter case."
     ),
     tags=TAGS,
@@ -47,18 +47,16 @@ async def list_chip_events(
     cursor: FromQuery[str | None] = None,
 ) -> Response[list[EventView]]:
     services = services_of(request)
-    known, wanted, before = known_id(chip_id), _limit(limit), _before(cursor)
+    known, wanted, before = known_id(chip_id), limit_of(limit), _before(cursor)
     found = await in_time(
         history.list_events(services.engine, request.user.id, known, before=before, limit=wanted + 1)
     )
     if found is None:
-        raise _unknown()
+        raise unknown_chip()
     lower_case = wants_lower_case(request)
     page = [event_view(event, lower_case=lower_case) for event in found[:wanted]]
-    headers = {}
-    if len(found) > wanted:
-        link = f"/api/v1/chips/{known}/events?limit={wanted}&cursor={page[-1].id}"
-        headers["Link"] = f'<{link}>; rel="next"'
+    path, more = f"/api/v1/chips/{known}/events", len(found) > wanted
+    headers = next_link(path, limit=str(wanted), cursor=page[-1].id) if more else {}
     return Response(page, headers=headers)
 
 
@@ -86,7 +84,7 @@ async def stream_chip(
     services = services_of(request)
     known, user_id = known_id(chip_id), request.user.id
     if await in_time(queries.read_chip(services.engine, user_id, known)) is None:
-        raise _unknown()
+        raise unknown_chip()
     watch = ChipWatch(
         services,
         user_id,
@@ -96,17 +94,6 @@ async def stream_chip(
     )
     sources = [watch.messages(), watch.codes()]
     return EventStream(services.streams, user_id, sources, request.auth.expires_at)
-
-
-def _unknown() -> NotFound:
-    return NotFound(CHIP_NOT_FOUND, code="chip_not_found")
-
-
-def _limit(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= MOST_EVENTS:
-        return int(text)
-    message = f"Use um número de 1 a {MOST_EVENTS}."
-    raise InvalidInput(f"limit: {message}", fields={"limit": message})
 
 
 def _before(cursor: str | None) -> int | None:

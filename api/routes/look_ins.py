@@ -13,12 +13,12 @@ from api.auth import actor_of, requires_operator, requires_user
 from api.deadline import in_time
 from api.openapi import SECURED as USER_SECURED
 from api.openapi import errors
+from api.parameters import flag_of, number_of
 from api.routes.containers import SECURED, TAGS, container_of, unknown_container
 from api.schemas import ContainerLog, ContainerStats, OwnContainer, RestartAccepted
 from api.services import Services, services_of
 from core.domain.actor import Actor
 from core.domain.views import text_of
-from core.errors import InvalidInput
 from core.store.accounts import Account
 from core.store.containers import ContainerView, read_container
 from core.store.containers_admin import restart_container
@@ -63,7 +63,7 @@ async def get_container_logs(
     follow: FromQuery[str] = "false",
 ) -> Response[ContainerLog]:
     services = services_of(request)
-    wanted, follows = _number_of(lines), _is_true(follow)
+    wanted, follows = number_of("lines", lines, MOST_LINES), flag_of("follow", follow)
     found = await container_of(services, user_id)
     if follows:
         last = request.headers.get("last-event-id", "")
@@ -144,16 +144,3 @@ async def _own(services: Services, user_id: str) -> ContainerView:
     if found is None or found.deleted:
         raise unknown_container()
     return found
-
-
-def _number_of(lines: str) -> int:
-    if lines.isascii() and lines.isdigit() and len(lines) <= 6 and 1 <= int(lines) <= MOST_LINES:
-        return int(lines)
-    text = f"Use um número de 1 a {MOST_LINES}."
-    raise InvalidInput(f"lines: {text}", fields={"lines": text})
-
-
-def _is_true(follow: str) -> bool:
-    if follow.lower() in ("true", "1", "false", "0"):
-        return follow.lower() in ("true", "1")
-    raise InvalidInput("follow: Use true ou false.", fields={"follow": "Use true ou false."})

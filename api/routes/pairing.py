@@ -16,10 +16,9 @@ from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
 from api.schemas_live import ChipProxy, NewPairingCode, PairingCode
 from api.services import services_of
 from core.domain.proxy_usage import ProxyUsage, proxy_usage
-from core.errors import NotFound
 from core.store import queries
 from core.store.accounts import Account
-from core.store.intents import CHIP_NOT_FOUND
+from core.store.intents import unknown_chip
 
 TAGS = ["chips"]
 UserRequest = Request[Account, Any, Any]
@@ -64,7 +63,7 @@ async def get_chip_proxy(request: UserRequest, chip_id: FromPath[str]) -> ChipPr
     services = services_of(request)
     chip = await in_time(queries.read_chip(services.engine, request.user.id, known_id(chip_id)))
     if chip is None:
-        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        raise unknown_chip()
     # Nothing assigns or meters proxies yet, so there is nothing on record to tell.
     return ChipProxy(
         enabled=services.proxy_enabled,

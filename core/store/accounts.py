@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, Select, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
 from core.errors import Conflict, InvalidInput
@@ -79,6 +79,12 @@ async def find_login(engine: AsyncEngine, email: str) -> tuple[Account, str | No
     return None if row is None else (account_of(row), row.password_hash)
 
 
+async def require_plan(connection: AsyncConnection, plan_slug: str) -> None:
+    """Raises InvalidInput (code `unknown_plan`) for a plan that is not there."""
+    if await connection.scalar(select(plans.c.slug).where(plans.c.slug == plan_slug)) is None:
+        raise InvalidInput("Plano selecionado é inválido.", code=UNKNOWN_PLAN)
+
+
 async def find_id(engine: AsyncEngine, email: str) -> str | None:
     """The id behind a lower-case e-mail."""
     async with reading(engine) as connection:
@@ -93,9 +99,7 @@ async def create(engine: AsyncEngine, new: NewAccount, *, actor: Actor) -> Accou
     """
     try:
         async with transaction(engine) as connection:
-            plan = await connection.scalar(select(plans.c.slug).where(plans.c.slug == new.plan_slug))
-            if plan is None:
-                raise InvalidInput("Plano selecionado é inválido.", code=UNKNOWN_PLAN)
+            await require_plan(connection, new.plan_slug)
             await connection.execute(insert(users).values(**msgspec.structs.asdict(new)))
             asked = {"plan_slug": new.plan_slug}
             await record_change(connection, actor, "account.register", user_id=new.id, detail=asked)

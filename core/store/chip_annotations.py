@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
 from core.domain.annotations import with_annotation
-from core.errors import NotFound
 from core.store.audit import record_change
 from core.store.engine import transaction
-from core.store.intents import CHIP_NOT_FOUND
+from core.store.intents import unknown_chip
 from core.store.notify import OBSERVED, notify
 from core.store.tables import chips
 
@@ -63,7 +62,7 @@ async def _change(
     )
     row = (await connection.execute(query)).one_or_none()
     if row is None:
-        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        raise unknown_chip()
     after = change(row.annotations)
     if after == row.annotations:
         return

@@ -10,11 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
 from core.domain.names import parse_id
-from core.errors import NotFound
 from core.store.audit import record_change
 from core.store.containers import next_generation
 from core.store.engine import reading, transaction
-from core.store.intents import CHIP_NOT_FOUND, record
+from core.store.intents import record, unknown_chip
 from core.store.notify import INTENTS, notify
 from core.store.snapshots import memory_of
 from core.store.tables import chips, containers, users
@@ -95,7 +94,7 @@ async def _locked(connection: AsyncConnection, chip_id: str) -> Row[Any]:
     query = select(chips).where(chips.c.id == chip_id, chips.c.deleted_at.is_(None)).with_for_update()
     row = (await connection.execute(query)).one_or_none()
     if row is None:
-        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        raise unknown_chip()
     return row
 
 

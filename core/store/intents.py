@@ -30,6 +30,11 @@ CHIP_NOT_FOUND: Final = "Chip não encontrado."
 USER_GONE: Final = "Usuário inválido ou inativo."
 
 
+def unknown_chip() -> NotFound:
+    """For an unknown, a deleted, a malformed and another user's id alike."""
+    return NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+
+
 async def create_chip(
     engine: AsyncEngine,
     sealer: Sealer,
@@ -192,7 +197,7 @@ async def _found(
 ) -> StoredChip:
     chip = await chip_of(connection, user_id, chip_id, lock=lock)
     if chip is None:
-        raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+        raise unknown_chip()
     return chip
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row, Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.domain.actor import Actor
-from core.errors import Conflict, InvalidInput
-from core.store.accounts import EMAIL_TAKEN, NewAccount
+from core.errors import Conflict
+from core.store.accounts import EMAIL_TAKEN, NewAccount, require_plan
 from core.store.audit import record_change
 from core.store.engine import AlreadyThere, reading, transaction
 from core.store.notify import INTENTS, notify
 from core.store.refresh_families import end_all
-from core.store.tables import chips, plans, users
+from core.store.tables import chips, users
 
 
 async def ensure_user(
@@ -39,8 +39,7 @@ async def ensure_user(
     """
     email = email.strip().lower()
     async with transaction(engine) as connection:
-        if await connection.scalar(select(plans.c.slug).where(plans.c.slug == plan_slug)) is None:
-            raise InvalidInput("Plano selecionado é inválido.", code="unknown_plan")
+        await require_plan(connection, plan_slug)
         made = insert(users).values(
             id=str(uuid.uuid4()),
             email=email,
@@ -91,7 +90,7 @@ async def create_user(engine: AsyncEngine, new: NewAccount, *, role: str, actor:
     """
     try:
         async with transaction(engine) as connection:
-            await _known_plan(connection, new.plan_slug)
+            await require_plan(connection, new.plan_slug)
             made = insert(users).values(**msgspec.structs.asdict(new), role=role, is_verified=True)
             await connection.execute(made)
             asked = {"plan_slug": new.plan_slug, "role": role}
@@ -133,7 +132,7 @@ async def set_plan_of(engine: AsyncEngine, user_id: str, plan_slug: str, *, acto
         .values(plan_slug=plan_slug, updated_at=func.clock_timestamp())
     )
     async with transaction(engine) as connection:
-        await _known_plan(connection, plan_slug)
+        await require_plan(connection, plan_slug)
         if not (await connection.execute(changed)).rowcount:
             return False
         await record_change(
@@ -213,11 +212,6 @@ def _rows() -> Select[Any]:
 
 def _row(row: Row[Any]) -> UserRow:
     return UserRow(**{name: getattr(row, name) for name in UserRow.__struct_fields__})
-
-
-async def _known_plan(connection: AsyncConnection, plan_slug: str) -> None:
-    if await connection.scalar(select(plans.c.slug).where(plans.c.slug == plan_slug)) is None:
-        raise InvalidInput("Plano selecionado é inválido.", code="unknown_plan")
 
 
 async def find_user_id(engine: AsyncEngine, id_or_email: str) -> str | None:

@@ -10,7 +10,7 @@ from core.domain.views import StoredChip, StoredContainer, reconnect_is_under_wa
 from core.errors import Conflict, NotFound, QuotaExceeded
 from core.store.chips_admin import BAN_LIFTED, BAN_SET, RELEASED
 from core.store.containers_admin import NOTHING_TO_RESTART
-from core.store.intents import CHIP_NOT_FOUND, USER_GONE
+from core.store.intents import USER_GONE, unknown_chip
 from core.store.notify import INBOX, INTENTS
 from tests.memory_store.database import PLANS, Database, new_chip_columns, new_container
 from tests.memory_store.rows import Chip, Container, User
@@ -255,13 +255,13 @@ class Wishes(Database):
     def _live(self, chip_id: str) -> Chip:
         chip = self.chips.get(chip_id)
         if chip is None or chip.deleted_at is not None:
-            raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+            raise unknown_chip()
         return chip
 
     def _found(self, user_id: str, chip_id: str) -> Chip:
         chip = self.chips.get(chip_id)
         if chip is None or chip.user_id != user_id or chip.deleted_at is not None:
-            raise NotFound(CHIP_NOT_FOUND, code="chip_not_found")
+            raise unknown_chip()
         return chip
 
     def _wish(self, chip: Chip, now: datetime, wanted: Wanted, consent: Consent = Consent.NONE) -> None:

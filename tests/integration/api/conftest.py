@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -21,6 +22,8 @@ from api.app import create_app
 from core.settings import Settings, load
 from core.store.engine import engine_for
 from core.variables import NO_LIMITS
+from sandbox.postgres import scratch_folder
+from sandbox.valkey import EmbeddedValkey
 from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
@@ -168,6 +171,17 @@ def cache_url(request: pytest.FixtureRequest) -> str | None:
         return None
     url: str = request.getfixturevalue("redis_url")
     return url
+
+
+@pytest.fixture
+def mortal() -> Iterator[EmbeddedValkey]:
+    """A Redis of the test's own, which may die."""
+    folder = scratch_folder()
+    try:
+        with EmbeddedValkey.start(folder) as server:
+            yield server
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 
 from core.crypto import Sealer, webhook_signature
 from core.store.containers import container_secrets
-from sandbox.postgres import scratch_folder
 from sandbox.valkey import EmbeddedValkey
 from tests.integration.api.conftest import OPERATOR_TOKEN, PASSWORD, Person, Start
 
@@ -200,16 +196,6 @@ async def test_the_operators_command_line_is_nobody_in_particular(start: Start) 
         for _ in range(5):
             answer = await running.client.get(f"/api/v1/containers/{uuid.uuid4()}", headers=headers)
             assert answer.status_code == 404
-
-
-@pytest.fixture
-def mortal() -> Iterator[EmbeddedValkey]:
-    folder = scratch_folder()
-    try:
-        with EmbeddedValkey.start(folder) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_redis_dies_and_each_application_counts_alone(start: Start, mortal: EmbeddedValkey) -> None:

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import Iterator
 
-import pytest
-
-from sandbox.postgres import scratch_folder
 from sandbox.valkey import EmbeddedValkey
 from tests.integration.api.conftest import PASSWORD, Start
 from tests.integration.api.fleet import PARKED, QR
-
-
-@pytest.fixture
-def mortal() -> Iterator[EmbeddedValkey]:
-    folder = scratch_folder()
-    try:
-        with EmbeddedValkey.start(folder) as server:
-            yield server
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_every_route_answers_as_before(start: Start, mortal: EmbeddedValkey) -> None:

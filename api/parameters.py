@@ -1,11 +1,9 @@
-"""Lists in pages: `limit` and `cursor` as they come in, and the way to the next page."""
+"""Numbers and switches of a query; lists in pages: `limit` and `cursor`, and the way to the next page."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
-
-from litestar import Request
 
 from core.domain.names import parse_id
 from core.errors import InvalidInput
@@ -15,10 +13,15 @@ MOST: Final = 200
 
 def limit_of(text: str, most: int = MOST) -> int:
     """How many a page holds. Raises InvalidInput for anything but a number from 1 to `most`."""
+    return number_of("limit", text, most)
+
+
+def number_of(name: str, text: str, most: int) -> int:
+    """A query parameter that counts. Raises InvalidInput for anything but a number from 1 to `most`."""
     if text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= most:
         return int(text)
     told = f"Use um número de 1 a {most}."
-    raise InvalidInput(f"limit: {told}", fields={"limit": told})
+    raise InvalidInput(f"{name}: {told}", fields={name: told})
 
 
 def cursor_of(text: str | None) -> str | None:
@@ -32,10 +35,10 @@ def cursor_of(text: str | None) -> str | None:
     return found
 
 
-def next_link(request: Request[Any, Any, Any], **query: str | None) -> dict[str, str]:
-    """The header `Link` to the next page: the same path with `query`, whose None are left out."""
+def next_link(path: str, **query: str | None) -> dict[str, str]:
+    """The header `Link` to the next page: the list's path with `query`, whose None are left out."""
     given = urlencode({name: value for name, value in query.items() if value is not None})
-    return {"Link": f'<{request.url.path}?{given}>; rel="next"'}
+    return {"Link": f'<{path}?{given}>; rel="next"'}
 
 
 def flag_of(name: str, text: str) -> bool:
