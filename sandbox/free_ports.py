@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
+from collections import deque
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
@@ -13,7 +16,12 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 # Above the ports of simulated hosts and below those that Linux gives to connections.
 _FIRST: Final = 31_000
 _END: Final = 32_768
+_RANGES_FIRST: Final = 10_000
+_HUNDRED: Final = 100
 _random = SystemRandom()
+# What this process named last, until it has had time to be used: file numbers of sockets.
+_claimed: deque[int] = deque()
+_CLAIMS_KEPT: Final = 64
 
 
 def kept_ports(folder: Path, address: str, names: tuple[str, ...], **chosen: int | None) -> dict[str, int]:
@@ -37,12 +45,13 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Ports that nobody uses now, for TCP and for UDP (gossip needs both), all different.
 
     None of those from which the system serves outgoing connections: between a look and its use one of
-    them is soon some connection's, on a machine that makes thousands a minute.
+    them is soon some connection's, on a machine that makes thousands a minute. None that another process
+    was told here and has not begun to use: sandboxes that start side by side take seconds to do so.
     """
     ports: set[int] = set()
     while len(ports) < count:
         port = _random.randrange(_FIRST, _end())
-        if is_free(address, port):
+        if port not in ports and is_free(address, port) and _claim(port):
             ports.add(port)
     return list(ports)
 
@@ -50,6 +59,39 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
 def free_port(address: str = "127.0.0.1") -> int:
     """One of them."""
     return free_ports(1, address)[0]
+
+
+def free_range(count: int, *addresses: str) -> int:
+    """The first of `count` ports in a row that nobody uses now on any of `addresses`: those of simulated hosts.
+
+    Below those of `free_ports`. Every hundred is named to one process at a time.
+    """
+    while True:
+        first = _random.randrange(_RANGES_FIRST, _FIRST - count, _HUNDRED)
+        ports = range(first, first + count)
+        if all(map(_claim, ports[::_HUNDRED])) and all(
+            is_free(at, port) for at in addresses for port in ports
+        ):
+            return first
+
+
+def _claim(port: int) -> bool:
+    """Whether no other process holds the port's name; this one then does, for its next few dozen ports.
+
+    The name is that of a Unix socket outside the file system: it ends with its process, however that ends.
+    Systems without such names do without.
+    """
+    if sys.platform != "linux":
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
+        try:
+            holder.bind(f"\0wahafleet-port-{port}")
+        except OSError:
+            return False
+        _claimed.append(holder.detach())
+    while len(_claimed) > _CLAIMS_KEPT:
+        os.close(_claimed.popleft())
+    return True
 
 
 def _end() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 import httpx
 
 from core.variables import NO_LIMITS
-from sandbox.free_ports import free_port
+from sandbox.free_ports import free_port, free_range
 
 T = TypeVar("T")
 
@@ -63,7 +62,7 @@ class Up:
         self.mark = f"E2E_MARK={uuid.uuid4()}"
         name, _, value = self.mark.partition("=")
         # A range of its own for each sandbox, so that several can run on one machine.
-        first = random.randrange(10_000, 30_000, 100)
+        first = free_range(100, "127.0.0.1")
         options = (
             "--port",
             str(self.port),

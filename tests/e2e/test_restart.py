@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -34,7 +35,9 @@ def test_the_same_chips_and_their_containers_come_back(how: signal.Signals, kind
             up.end(how)
             if how is signal.SIGKILL:
                 # Nobody is left to end the rest in order; it must notice by itself, and soon.
-                until(lambda: not up.processes(), 15, "nothing is left of a killed run")
+                # The last of them are given 12 s before they are killed, on a machine with nothing else to do.
+                with suppress(AssertionError):
+                    until(lambda: not up.processes(), 30, "nothing is left of a killed run")
             assert up.processes() == {}
             again = Up(folder, *agents, port=up.port)
             with again.wait_ready().client() as client:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import shutil
-import socket
 import sys
 import time
 import uuid
@@ -35,6 +33,7 @@ from core.store.webhooks import InboxEvent, record
 from daemon.main import serve
 from sandbox.consul_double import running_consul_double
 from sandbox.consul_double.double import ConsulDouble
+from sandbox.free_ports import free_range
 from sandbox.nomad_double.drivers import TaskDriver
 from sandbox.nomad_double.inline_simulators import driver_of
 from sandbox.nomad_double.running import RunningDouble, running_nomad_double
@@ -189,18 +188,6 @@ def has(**values: Any) -> Callable[[Mapping[str, Any] | None], bool]:
     return lambda row: row is not None and all(row[name] == value for name, value in values.items())
 
 
-def _free_ports(count: int, addresses: list[str]) -> int:
-    """The first of `count` ports in a row that nobody uses right now, outside the ephemeral range."""
-    while True:
-        first = 15_000 + secrets.randbelow(10_000)
-        with suppress(OSError):
-            for address in addresses:
-                for port in range(first, first + count):
-                    with socket.socket() as probe:
-                        probe.bind((address, port))
-            return first
-
-
 @asynccontextmanager
 async def _hook_receiver(engine: AsyncEngine, hooks: list[dict[str, Any]]) -> AsyncIterator[str]:
     """What the API's webhook route does, without the signature: into the inbox, and 200."""
@@ -264,7 +251,7 @@ async def running_fleet(
     # Webhooks of every simulator come through it too.
     engine = engine_for(database_url, pool_size=5 if ports < 100 else 30)
     names = [f"127.0.0.{number}" for number in range(1, hosts + 1)]
-    first = _free_ports(ports, names)
+    first = free_range(ports, *names)
     settings = DoubleSettings(
         hosts=tuple(
             HostSettings(

@@ -203,11 +203,13 @@ class Fleet(RuleBasedStateMachine):
         """P4: a register after a stop waits until nothing older may be alive."""
         if not any(isinstance(a, act.RegisterJob) for a in decision.actions):
             return
-        # Judged by what the pass could see, not by what its own actions changed afterwards.
+        # Judged by what the pass could see, not by what its own actions changed afterwards, nor by what a
+        # purge took out of Nomad's lists: that one is waited for by the store's record, and for so long only.
         cut_off = [
             a
             for a in self.world.seen.values()
             if a.user == user
+            and a.listed
             and a.client in (ClientStatus.LOST, ClientStatus.UNKNOWN)
             and is_possibly_alive(self.world._fact(a), self.world.now, POLICY)
         ]
