@@ -84,10 +84,13 @@ class Alloc:
         "pulled",
         "restarts",
         "spec",
+        "trigger",
         "user",
     )
 
-    def __init__(self, job_id: str, host: Host, port: int, index: int, now: float, spec: Any) -> None:
+    def __init__(
+        self, job_id: str, host: Host, port: int, index: int, now: float, spec: Any, trigger: str
+    ) -> None:
         self.id = str(uuid.UUID(int=(0xA << 64) | index))
         self.job_id = job_id
         self.user = job_id[len(JOB_PREFIX) :]
@@ -107,6 +110,7 @@ class Alloc:
         self.restarts = 0
         self.events: tuple[TaskEvent, ...] = ()
         self.spec = spec
+        self.trigger = trigger  # of the evaluation that placed it
         self.fact: AllocationFact | None = None
         self.listed: ListedAllocation | None = None
 
@@ -330,7 +334,7 @@ class Servers:
         host = world.random.choice(with_room)
         port = world.random.choice(host.free_ports())
         self.index += 1
-        alloc = Alloc(job_id, host, port, self.index, world.now, job.spec)
+        alloc = Alloc(job_id, host, port, self.index, world.now, job.spec, trigger)
         if previous is not None:
             alloc.previous = previous
             if previous.client is ClientStatus.FAILED:
