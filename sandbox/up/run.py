@@ -163,6 +163,7 @@ class _Up:
         screen.line(f"    {_LOGIN.format(url=url, email=EMAIL, password=PASSWORD)}")
         screen.line(f"    {_CREATE.format(url=url)}")
         screen.line(f"    {_command()} phone scan demo")
+        screen.line(f"    or open {url}/schema/docs: every route, with examples")
         screen.line()
         screen.say("up", f"ready after {time.monotonic() - self._began:.1f} s; Ctrl-C ends everything")
 
