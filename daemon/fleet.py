@@ -41,7 +41,7 @@ from core.domain.states import Reason
 from core.domain.sweep import Listing
 from core.errors import DependencyError
 from core.store.interface import Answered, Busy, Lease, ReconcileStore
-from daemon.ended import ended
+from daemon.ended import end_if_told, ended
 from daemon.lease import HeldLease, kept
 from daemon.metrics import Metrics
 from daemon.outages import Outages
@@ -323,4 +323,5 @@ class Fleet:
             # A bug in one duty must not keep the others from their work.
             outcome = "broke"
             _log.exception("duty_broke", duty=name)
+        end_if_told()
         self._metrics.count_duty(name, outcome, self._clock.monotonic() - began)

@@ -197,7 +197,7 @@ async def _checked_out(engine: AsyncEngine) -> Any:
 def _drop_unanswered(engine: AsyncEngine, proxied: Any, error: BaseException) -> None:
     """Cut a connection on which something is left without an answer: its caller was stopped, or it is silent."""
     silent = isinstance(error, TimeoutError)
-    if isinstance(error, Exception) and not silent:
+    if isinstance(error, Exception) and not silent and not isinstance(error, asyncpg.InternalClientError):
         return  # a closed one is found out at the next checkout
     proxied.driver_connection.terminate()
     if silent:

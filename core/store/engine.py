@@ -22,6 +22,10 @@ from core.settings import Secret, StoreSettings
 
 SYSTEM: Final = "postgres"
 
+# What the driver raises. The one that it calls internal comes when the server has said goodbye on an idle
+# connection and its socket is not closed yet. TimeoutError is an OSError.
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
 # What those who may not import SQLAlchemy call the thing that they hand on.
 Engine: TypeAlias = AsyncEngine
 
@@ -175,9 +179,9 @@ def translated() -> Iterator[None]:
     except exc.DBAPIError as error:
         _forget_row(error.driver_exception)
         raise translate(error.driver_exception) from error
-    except (exc.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (exc.TimeoutError, *DRIVER_ERRORS) as error:
         _forget_row(error)
-        raise translate(error) from error  # TimeoutError is an OSError
+        raise translate(error) from error
 
 
 def _forget_row(error: BaseException) -> None:

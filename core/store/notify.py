@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.backoff import delay
-from core.store.engine import Timeouts, connect_arguments, parse_url, reading, translate
+from core.store.engine import DRIVER_ERRORS, Timeouts, connect_arguments, parse_url, reading, translate
 
 # Payload of all: a user id.
 INTENTS: Final = "intents"  # somebody wants something else
@@ -101,7 +101,7 @@ class Listener:
         while True:
             try:
                 await self._listen(on_item)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 # One line a failure: readers poll meanwhile, so this says why things got slower.
                 _log.warning("listener lost", channels=self._channels, reason=translate(error).message)
             self._failures += 1

@@ -11,6 +11,7 @@ import structlog
 from core.clock import Clock
 from core.domain import backoff
 from core.errors import DependencyError
+from daemon.ended import end_if_told
 
 _log = structlog.get_logger(__name__)
 
@@ -81,6 +82,7 @@ class Supervisor:
             except Exception:
                 if self._failures == 0:
                     log.exception("source_broke")
+            end_if_told()
             self._failures += 1
             self.restarts += 1
             full_s = backoff.delay(self._failures, _BASE_S, _CAP_S)

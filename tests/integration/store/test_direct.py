@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 import traceback
 import uuid
@@ -19,7 +21,7 @@ from core.errors import Rejected, Unavailable
 from core.settings import Secret, StoreSettings
 from core.store import direct
 from core.store.direct import Prepared
-from core.store.engine import AlreadyThere, Timeouts, create_engine, engine_for
+from core.store.engine import AlreadyThere, Timeouts, create_engine, engine_for, reading, transaction
 from core.store.schema import Id
 from core.store.tables import plans, users
 from tests.integration.store.conftest import Relay
@@ -190,4 +192,28 @@ async def test_a_database_that_does_not_exist_is_unavailable(database_url: str) 
     engine = engine_for(database_url.replace("test_", "missing_"))
     with pytest.raises(Unavailable, match="3D000"):
         await _one(engine)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("kind", [direct.statements, direct.transaction, reading, transaction])
+async def test_a_server_that_says_goodbye_at_that_moment_is_unavailable(database_url: str, kind: Any) -> None:
+    """Between its last words and the end of the connection asyncpg refuses every call as an error of its own."""
+    engine = engine_for(database_url, pool_size=1)
+    async with reading(engine) as connection:
+        pid = (await connection.execute(select(func.pg_backend_pid()))).scalar_one()
+    prepared = kind.__module__ == direct.__name__
+
+    async def ask_one_that_leaves() -> None:
+        async with kind(engine) as connection:
+            await connection.execute(ONE if prepared else ONE.statement)
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(0.3)  # noqa: ASYNC251 - nothing is read meanwhile
+            for _ in range(2):
+                await asyncio.sleep(0)  # the last words are read in the second round, the end in the next one
+            await connection.execute(ONE if prepared else ONE.statement)
+
+    # Told by other words when it comes too late or too early for what is meant here.
+    with pytest.raises(Unavailable, match="another operation"):
+        await ask_one_that_leaves()
+    assert await _one(engine) == 1
     await engine.dispose()

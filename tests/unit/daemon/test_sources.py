@@ -44,6 +44,33 @@ class Scripted:
             await asyncio.sleep(step)
 
 
+class Untidy(Scripted):
+    """One whose cleaning up fails when it is told to end."""
+
+    async def listen(self, alive: Callable[[], None]) -> None:
+        try:
+            await super().listen(alive)
+        except asyncio.CancelledError:
+            raise self.ends_with from None
+
+    ends_with: Exception = RuntimeError("bug")
+
+
+@pytest.mark.parametrize("ends_with", [RuntimeError("bug"), Unavailable("postgres", "away")], ids=str)
+def test_a_source_that_is_told_to_end_ends_whatever_its_cleaning_up_raises(ends_with: Exception) -> None:
+    async def main() -> None:
+        source = Untidy()
+        source.ends_with = ends_with
+        running = asyncio.create_task(Supervisor(source, LoopClock(), Random(1)).run())
+        await asyncio.sleep(1)
+        running.cancel()
+        await asyncio.wait([running], timeout=60)
+        assert running.cancelled()
+        assert len(source.starts) == 1
+
+    run_virtual(main())
+
+
 def test_a_source_that_breaks_or_ends_is_started_again_and_told_once_an_outage() -> None:
     async def main() -> None:
         source = Scripted(*[Unavailable("nomad", "away")] * 5, 10.0, RuntimeError("bug"), None)
