@@ -15,17 +15,17 @@ import importlib.metadata
 import random
 import re
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
 import consul
 import httpx
-import msgspec
 import requests
 import structlog
 
+from core.clients.discovery_entries import META_USER, SYSTEM, Listed, nodes_with, seen, told
 from core.clock import Clock, SystemClock
 from core.domain.facts import ServiceInstance
 from core.errors import BODY_LIMIT, DependencyError, Missing, Rejected, Throttled, Unavailable
@@ -33,18 +33,18 @@ from core.settings import ConsulSettings
 
 T = TypeVar("T")
 
-SYSTEM: Final = "consul"
 SERVICE: Final = "waha-plus"
-META_USER: Final = "user"
-META_ALLOCATION: Final = "allocation"
-META_SPEC: Final = "spec"
 
 _THREADS: Final = 4
-_QUERY_PAUSE_S: Final = 0.1  # between the starts of two queries: an index that runs must not spin us
+# Between the starts of two queries: an index that runs must not spin us.
+_QUERY_PAUSE_S: Final = 0.1
+# Each answer holds the whole fleet, and in a storm there is a change in each. So reading them takes this share of
+# the time at most: what it takes grows with the fleet, and the answers that a longer pause saves do too.
+_READING_SHARE: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
 _BACKOFF_FIRST_S: Final = 0.2
 _BACKOFF_CAP_S: Final = 5.0
 _THROTTLED_S: Final = 1.0
-_OUTPUT_LIMIT: Final = 4096  # Consul keeps as much of a check's output (its documentation, "checks")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 
 _log = structlog.get_logger(__name__)
@@ -95,8 +95,7 @@ class ConsulDiscovery:
         if user_id is not None and self._newer_library and _PLAIN_ID.match(user_id):
             newer["filter_expr"] = f'Service.Meta.{META_USER} == "{user_id}"'
         _, entries = await self._call(lambda client: client.health.service(self._service, **newer))
-        listed = _entries(entries)
-        found = _seen(listed) if user_id is None else _told(listed)
+        found = seen(entries) if user_id is None else told(entries)
         return found if user_id is None else tuple(one for one in found if one.user_id == user_id)
 
     async def deregister(self, service_id: str) -> None:
@@ -107,7 +106,7 @@ class ConsulDiscovery:
         `instances`; with ACLs the token needs service:write.
         """
         _, entries = await self._call(lambda client: client.health.service(self._service))
-        for node in _nodes_with(entries, service_id):
+        for node in nodes_with(entries, service_id):
             await self._call(lambda client, node=node: client.catalog.deregister(node, service_id=service_id))  # type: ignore[misc]
 
     async def leader(self) -> str:
@@ -146,17 +145,19 @@ class ConsulDiscovery:
 
         The index rules are those of Consul's documentation of blocking queries.
         """
-        index = 0
+        index, listed = 0, Listed()
         wait_ms = round(self._settings.watch_wait_s * 1000)
         while True:
             asked_at = self._clock.monotonic()
             params = {"index": str(index), "wait": f"{wait_ms}ms"} if index else {}
             response = await self._get(client, f"/v1/health/service/{quote(self._service)}", params)
-            found = _seen(_decoded(response.content))
+            came_at = self._clock.monotonic()
+            found = listed.read(response.content)
             self._note_acl(response)
             index = next_index(index, response.headers.get("X-Consul-Index"))
             yield found
-            rest_s = asked_at + _QUERY_PAUSE_S - self._clock.monotonic()
+            now = self._clock.monotonic()
+            rest_s = max(asked_at + _QUERY_PAUSE_S - now, _rest_s(now - came_at))
             if rest_s > 0:
                 await self._clock.sleep(rest_s)
 
@@ -264,103 +265,9 @@ def next_index(sent: int, header: str | None) -> int:
     return max(1, index)
 
 
-class _Node(msgspec.Struct, rename="pascal"):
-    address: str = ""
-    node: str = ""
-
-
-class _Service(msgspec.Struct):
-    id: str = msgspec.field(name="ID")
-    port: int = msgspec.field(name="Port", default=0)
-    address: str = msgspec.field(name="Address", default="")
-    meta: dict[str, str] | None = msgspec.field(name="Meta", default=None)
-
-
-class _Check(msgspec.Struct, rename="pascal"):
-    status: str = ""
-
-
-class _Entry(msgspec.Struct, rename="pascal"):
-    """One element of /v1/health/service/:name, the fields we read (Consul API docs, health)."""
-
-    node: _Node
-    service: _Service
-    checks: tuple[_Check, ...] = ()
-
-
-class _ToldCheck(_Check, rename="pascal"):
-    name: str = ""
-    output: str = ""
-
-
-class _ToldEntry(_Entry, rename="pascal"):
-    """The same with the words of its checks, which the watch of the whole fleet does not read."""
-
-    checks: tuple[_ToldCheck, ...] = ()
-
-
-_ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
-
-
-def _seen(listed: Iterable[_Entry]) -> tuple[ServiceInstance, ...]:
-    """Our instances in an order that does not depend on Consul's."""
-    return _in_order(filter(None, map(_instance, listed)))
-
-
-def _told(listed: Iterable[_ToldEntry]) -> tuple[ServiceInstance, ...]:
-    """As `_seen`, with what failing checks say. That moves by itself, so lists that are compared do without."""
-    return _in_order(
-        msgspec.structs.replace(one, output=_output(entry.checks))
-        for entry in listed
-        if (one := _instance(entry)) is not None
-    )
-
-
-def _instance(entry: _Entry) -> ServiceInstance | None:
-    meta = entry.service.meta or {}
-    if not meta.get(META_USER) or not meta.get(META_ALLOCATION):
-        return None  # not registered by us
-    return ServiceInstance(
-        service_id=entry.service.id,
-        user_id=meta[META_USER],
-        allocation_id=meta[META_ALLOCATION],
-        address=entry.service.address or entry.node.address,
-        port=entry.service.port,
-        # What `?passing` means: every check of the instance and of its node.
-        passing=all(check.status == "passing" for check in entry.checks),
-        spec_hash=meta.get(META_SPEC) or None,
-    )
-
-
-def _in_order(found: Iterable[ServiceInstance]) -> tuple[ServiceInstance, ...]:
-    return tuple(sorted(found, key=lambda one: (one.user_id, one.service_id)))
-
-
-def _output(checks: Iterable[_ToldCheck]) -> str:
-    """What the checks that do not pass say, each behind its name."""
-    failing = [check for check in checks if check.status != "passing"]
-    return "; ".join(f"{check.name}: {check.output[:_OUTPUT_LIMIT]}" for check in failing)
-
-
-def _nodes_with(entries: Any, service_id: str) -> list[str]:
-    return sorted({entry.node.node for entry in _entries(entries) if entry.service.id == service_id})
-
-
-def _entries(entries: Any) -> list[_ToldEntry]:
-    try:
-        return msgspec.convert(entries, list[_ToldEntry])
-    except msgspec.ValidationError as error:
-        raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
-
-
-def _decoded(body: bytes) -> list[_Entry]:
-    try:
-        # Straight into what is read of it: an answer of the watch holds every container of the fleet.
-        return _ENTRIES.decode(body)
-    except msgspec.ValidationError as error:
-        raise Unavailable(SYSTEM, f"unexpected answer: {error}", code="malformed") from error
-    except msgspec.DecodeError as error:
-        raise Unavailable(SYSTEM, "the answer is not JSON", code="malformed") from error
+def _rest_s(read_s: float) -> float:
+    """How long to let changes gather after an answer whose reading took `read_s`."""
+    return min(_LONGEST_PAUSE_S, read_s * (1 / _READING_SHARE - 1))
 
 
 def _refusal(status: int, body: str, retry_after: str | None = None) -> DependencyError:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from core.clients.discovery import Discovery
 from core.domain.facts import ServiceInstance
 from daemon.sources.supervisor import Relists
 from daemon.workqueue import WorkQueue
-
-ByUser = Mapping[str, frozenset[ServiceInstance]]
 
 
 class DiscoveryWatch:
@@ -36,17 +33,10 @@ class DiscoveryWatch:
             if last is None:
                 self._fleet.relist()
             elif instances != last:
-                for user in changed(by_user(last), by_user(instances)):
+                for user in changed(last, instances):
                     self._queue.put(user)
 
 
-def by_user(instances: Iterable[ServiceInstance]) -> ByUser:
-    found: dict[str, set[ServiceInstance]] = defaultdict(set)
-    for instance in instances:
-        found[instance.user_id].add(instance)
-    return {user: frozenset(of_user) for user, of_user in found.items()}
-
-
-def changed(before: ByUser, after: ByUser) -> frozenset[str]:
+def changed(before: Iterable[ServiceInstance], after: Iterable[ServiceInstance]) -> frozenset[str]:
     """Users whose instances are not what they were, in number, place or health."""
-    return frozenset(user for user in {*before, *after} if before.get(user) != after.get(user))
+    return frozenset(instance.user_id for instance in {*before} ^ {*after})

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from core.clients import discovery as subject
+from core.clients import discovery_entries as entries
 from core.clients.discovery import ConsulDiscovery, next_index
 from core.errors import Unavailable
 from tests.unit.clients.test_discovery import SETTINGS, TOKEN, FakeClock, entry
@@ -122,6 +123,34 @@ async def test_queries_that_return_at_once_are_spaced_out(scripted: Any) -> None
     made = scripted(script)
     await take(made, 40)
     assert made._clock.t >= 39 * 0.1 - 1e-6
+
+
+async def test_the_longer_reading_takes_the_longer_changes_gather(scripted: Any) -> None:
+    made = scripted(Script(ok("1"), ok("2"), ok("3", entry("u1", "a1"))))
+    reading_s = 0.04
+    async with asyncio.timeout(5), aclosing(made.watch()) as found:
+        for _ in range(3):
+            await anext(found)
+            made._clock.t += reading_s  # whoever listens to the watch compares the lists
+    assert made._clock.t == pytest.approx(3 * reading_s + 2 * 19 * reading_s)
+    assert subject._rest_s(60.0) == subject._LONGEST_PAUSE_S
+
+
+def test_what_did_not_change_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = entries._instance
+    monkeypatch.setattr(entries, "_instance", lambda one: (read.append(one.service.id), real(one))[1])
+    listed = entries.Listed()
+    failing = entry("u2", "a2", statuses=("critical",))
+    first = listed.read(ok("1", entry("u1", "a1"), failing).content)
+    assert listed.read(ok("2", entry("u1", "a1"), failing).content) == first
+    assert len(read) == 2
+    later = listed.read(ok("3", entry("u1", "a1"), entry("u2", "a2")).content)
+    assert len(read) == 3
+    assert [(one.user_id, one.passing) for one in (*first, *later)] == [
+        *(("u1", True), ("u2", False)),
+        *(("u1", True), ("u2", True)),
+    ]
 
 
 @pytest.mark.parametrize(

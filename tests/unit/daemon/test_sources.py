@@ -15,7 +15,7 @@ from core.domain.facts import ServiceInstance
 from core.errors import Unavailable
 from core.store.notify import INBOX, INTENTS, Item, Listener, News, Reconnected
 from daemon.mail import Mailroom
-from daemon.sources.discovery_watch import DiscoveryWatch, by_user, changed
+from daemon.sources.discovery_watch import DiscoveryWatch, changed
 from daemon.sources.inbox import Inbox
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Supervisor
@@ -130,8 +130,8 @@ def instance(user: str, allocation: str, *, passing: bool = True, port: int = 31
     ],
 )
 def test_users_whose_instances_changed(after: list[ServiceInstance], expected: set[str]) -> None:
-    before = by_user([instance(U1, "a"), instance(U2, "b")])
-    assert changed(before, by_user(after)) == expected
+    before = [instance(U1, "a"), instance(U2, "b")]
+    assert changed(before, after) == expected
 
 
 class Asked:
