@@ -18,6 +18,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from core.clients.waha_connections import Answer, Connections, TooLong
 from core.clients.waha_models import (
     PNG_MAGIC,
     AlreadyExists,
@@ -53,6 +54,7 @@ QR_TIMEOUT_S: Final = 16.0
 _PING_TIMEOUT_S: Final = 2.0
 _ANSWER_LIMIT: Final = 4 * 1024 * 1024
 _THROTTLED_S: Final = 5.0
+_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "wahafleet"}
 
 
 class WrongState(DependencyError):
@@ -70,7 +72,7 @@ class WrongState(DependencyError):
 
 
 class WahaClients:
-    """Makes clients that share one connection pool. Close it, or use it as an async context manager."""
+    """Makes clients that share their connections. Close it, or use it as an async context manager."""
 
     def __init__(
         self,
@@ -81,15 +83,7 @@ class WahaClients:
     ) -> None:
         self._read_timeout_s = read_timeout_s
         self._write_timeout_s = write_timeout_s
-        # trust_env off: a proxy variable of this host must never see a container's key.
-        self._http = httpx.AsyncClient(
-            trust_env=False,
-            follow_redirects=False,
-            transport=transport,
-            # Kept connections serve the next calls of a pass; the pool looks at each of them at every call.
-            limits=httpx.Limits(max_connections=500, max_keepalive_connections=20, keepalive_expiry=15),
-            headers={"Accept-Encoding": "identity", "User-Agent": "wahafleet"},
-        )
+        self._connections = Connections(transport)
 
     def at(self, address: str, port: int, api_key: str) -> WahaClient:
         """The client of the container at this endpoint. Cheap; opens nothing."""
@@ -97,13 +91,13 @@ class WahaClients:
         return WahaClient(
             f"http://{host}:{port}",
             api_key,
-            self._http,
+            self._connections,
             read_timeout_s=self._read_timeout_s,
             write_timeout_s=self._write_timeout_s,
         )
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,14 +119,14 @@ class WahaClient:
         self,
         base_url: str,
         api_key: str,
-        http: httpx.AsyncClient,
+        connections: Connections,
         *,
         read_timeout_s: float = READ_TIMEOUT_S,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
-        self._http = http
+        self._connections = connections
         self._read_timeout_s = read_timeout_s
         self._write_timeout_s = write_timeout_s
 
@@ -231,10 +225,10 @@ class WahaClient:
 
     # Inner
 
-    async def _get(self, path: str, *, about: str | None = None) -> _Answer:
+    async def _get(self, path: str, *, about: str | None = None) -> Answer:
         return await self._call("GET", path, about=about)
 
-    async def _post(self, name: str, action: str) -> _Answer:
+    async def _post(self, name: str, action: str) -> Answer:
         return await self._call("POST", f"{_path(name)}/{action}", about=name)
 
     async def _call(
@@ -247,7 +241,7 @@ class WahaClient:
         accept: str = "application/json",
         about: str | None = None,
         allow: tuple[int, ...] = (),
-    ) -> _Answer:
+    ) -> Answer:
         if timeout_s is None:
             timeout_s = self._read_timeout_s if method == "GET" else self._write_timeout_s
         headers = {"X-Api-Key": self._api_key, "Accept": accept}
@@ -271,22 +265,23 @@ class WahaClient:
 
     async def _send(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str], timeout_s: float
-    ) -> _Answer:
-        url = self._base_url + path
-        async with self._http.stream(
-            method, url, content=content, headers=headers, timeout=timeout_s
-        ) as response:
-            body = bytearray()
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > _ANSWER_LIMIT:
-                    raise Unavailable(
-                        SYSTEM, f"{method} {path}: the answer is too long", code="waha_answer_unreadable"
-                    )
-            return _Answer(response.status_code, bytes(body), response.headers.get("retry-after"))
+    ) -> Answer:
+        request = httpx.Request(
+            method,
+            self._base_url + path,
+            content=content,
+            headers=_HEADERS | headers,
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)},
+        )
+        try:
+            return await self._connections.send(request, _ANSWER_LIMIT)
+        except TooLong as error:
+            raise Unavailable(
+                SYSTEM, f"{method} {path}: the answer is too long", code="waha_answer_unreadable"
+            ) from error
 
     def _refusal(
-        self, what: str, answer: _Answer, sent: Mapping[str, Any] | None, about: str | None
+        self, what: str, answer: Answer, sent: Mapping[str, Any] | None, about: str | None
     ) -> DependencyError:
         status = answer.status
         message = f"{what}: {status} {self._excerpt(answer.body, sent)}"
@@ -319,22 +314,16 @@ class WahaClient:
                 text = json.dumps(content, ensure_ascii=False)
         return redacted(text, {self._api_key, *secrets_in(sent)} - {""})[:BODY_LIMIT]
 
-    def _session(self, answer: _Answer) -> WahaSession:
+    def _session(self, answer: Answer) -> WahaSession:
         return self._decode(answer, WireSession).session()
 
-    def _decode(self, answer: _Answer, shape: type[T]) -> T:
+    def _decode(self, answer: Answer, shape: type[T]) -> T:
         try:
             return msgspec.json.decode(answer.body, type=shape)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Unavailable(
                 SYSTEM, "an answer is not what WAHA documents", code="waha_answer_unreadable"
             ) from error
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    status: int
-    body: bytes
-    retry_after: str | None
 
 
 def _wrong_state(message: str, status: str | None) -> DependencyError:
