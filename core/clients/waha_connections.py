@@ -77,9 +77,12 @@ class Connections:
     async def _forget(self) -> None:
         """Close what was not used for longest, when there are many."""
         surplus = len(self._pools) - _POOLS_KEPT
-        idle = [where for where, pool in self._pools.items() if not pool.calls] if surplus > 0 else []
-        for where in idle[: max(0, surplus)]:
-            await self._pools.pop(where).transport.aclose()
+        if surplus <= 0:
+            return
+        idle = [where for where, pool in self._pools.items() if not pool.calls]
+        # All at once: while one is being closed, others end their calls and come here too.
+        for pool in [self._pools.pop(where) for where in idle[:surplus]]:
+            await pool.transport.aclose()
 
 
 async def _exchanged(transport: httpx.AsyncBaseTransport, request: httpx.Request, most_bytes: int) -> Answer:
