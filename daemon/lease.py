@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 import structlog
 
@@ -25,11 +25,31 @@ class HeldLease:
         self.deadline_at = deadline_at
         self._clock = clock
         self._effects = 0
+        self._freeing = False
+        self._newest: int | None = None
 
     @property
     def effects_under_way(self) -> bool:
         """Whether an effect was started whose end was not seen; the lease may not be given back then."""
         return self._effects > 0
+
+    @property
+    def may_be_freed(self) -> bool:
+        """Whether nothing that needs it may still be going on; else the lease has to run out."""
+        return not (self.lost or self.effects_under_way)
+
+    @contextmanager
+    def freeing(self) -> Iterator[None]:
+        """Around a write that frees the key itself: a heartbeat that comes behind it finds no lease and is right."""
+        self._freeing = True
+        try:
+            yield
+        finally:
+            self._freeing = False
+
+    def freed(self, newest: int) -> None:
+        """The key was freed by a write; `newest` as `ReconcileStore.release` returns it."""
+        self._newest = newest
 
     def allows(self, timeout_s: float) -> bool:
         """Whether an effect that takes `timeout_s` at most may start now.
@@ -62,6 +82,8 @@ class HeldLease:
                 # It lives on until its end; the next try may work.
                 _log.warning("lease_not_extended", error=error.message)
             else:
+                if extended is None and (self._freeing or self._newest is not None):
+                    return
                 if extended is None:
                     self.lost = True
                     _log.warning("lease_lost")
@@ -70,11 +92,13 @@ class HeldLease:
             await self._clock.sleep(every_s)
 
     async def give_back(self, store: ReconcileStore, *, looked: bool = False) -> int | None:
-        """Free the key, unless an effect may still be going on: then the lease has to run out.
+        """Free the key if it still is ours to free, unless an effect may still be going on.
 
         Returns what `ReconcileStore.release` does; None when nothing was given back.
         """
-        if self.lost or self.effects_under_way:
+        if self._newest is not None:
+            return self._newest  # with the status
+        if not self.may_be_freed:
             return None
         try:
             return await asyncio.shield(store.release(self.lease, looked=looked))

@@ -32,7 +32,7 @@ from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
 from core.settings import LoopSettings
-from core.store.interface import Answered, Busy, PortTaken, ReconcileStore, UserSnapshot, Written
+from core.store.interface import Answered, Busy, PortTaken, ReconcileStore, Release, UserSnapshot, Written
 from daemon.act import Actor, waits_for_next_pass
 from daemon.announce import Step, Steps
 from daemon.janitor.sessions import Strangers
@@ -65,6 +65,16 @@ class PassEnd(msgspec.Struct, frozen=True):
     failed: bool = False
     busy: bool = False
     answered: bool = False
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """What a pass writes, and how the key is freed with it; None: not at all."""
+
+    container: ContainerStatus
+    chips: Mapping[str, ChipStatus]
+    evidence: Evidence
+    look: Look
+    release: Release | None
 
 
 class Reconciler:
@@ -182,18 +192,21 @@ class Reconciler:
         secret = (snapshot.container.secrets.api_key, snapshot.container.secrets.hook_key)
         evidence = evidence_of(desired, observation, unsuccessful(results), secret)
         look = look_of(desired, observation, sent(results), secret)
-        conflict = await self._write(held, snapshot, container, chips, evidence, look)
+        end = self._end(key, decision, results, observation)
+        seat = snapshot.seat
+        if desired.container.superseded and seat is not None and seat.state is SeatState.MOVING:
+            # Only a daemon with the newer settings can do it: this look must not count as everybody's.
+            end = PassEnd(self._policy.poll_waiting_s, failed=True)
+        release = Release.UNLOOKED if end.failed else Release.LOOKED
+        status = _Seen(container, chips, evidence, look, release if held.may_be_freed else None)
+        conflict = await self._write(held, snapshot, status)
+        self._last_actions[key] = decision.actions
         self._steps.announce(Step.STATUS_WRITTEN, key)
         if mail_up_to is not None:
             if _dependencies_away(observation):
                 self._mailroom.expect(key)  # what it hinted at could not be seen
             else:
                 await self._mailroom.answered(key, mail_up_to)
-        end = self._end(key, decision, results, observation)
-        seat = snapshot.seat
-        if desired.container.superseded and seat is not None and seat.state is SeatState.MOVING:
-            # Only a daemon with the newer settings can do it: this look must not count as everybody's.
-            return PassEnd(self._policy.poll_waiting_s, failed=True)
         if conflict and end.again_in_s is None:
             return PassEnd(self._policy.poll_waiting_s)
         return end
@@ -206,33 +219,28 @@ class Reconciler:
         except TimeoutError as error:
             raise Unavailable("pass", "looking took longer than a pass may take") from error
 
-    async def _write(
-        self,
-        held: HeldLease,
-        snapshot: UserSnapshot,
-        container: ContainerStatus,
-        chips: Mapping[str, ChipStatus],
-        evidence: Evidence,
-        look: Look,
-    ) -> bool:
+    async def _write(self, held: HeldLease, snapshot: UserSnapshot, seen: _Seen) -> bool:
         """The guarded write; settles a port that the ledger has under another allocation's name.
 
         Returns whether the port stays booked for somebody else.
         """
+        container, chips = seen.container, seen.chips
         generations = {chip.id: chip.generation for chip in snapshot.chips}
         generation = snapshot.container.generation
 
         async def write(status: ContainerStatus, freed: tuple[str, ...] = ()) -> Written | PortTaken:
-            return await self._store.write_status(
-                held.lease,
-                status,
-                chips,
-                generations,
-                generation,
-                release_ports_of=freed,
-                evidence=evidence,
-                look=look,
-            )
+            with held.freeing():
+                return await self._store.write_status(
+                    held.lease,
+                    status,
+                    chips,
+                    generations,
+                    generation,
+                    release_ports_of=freed,
+                    evidence=seen.evidence,
+                    look=seen.look,
+                    release=seen.release,
+                )
 
         outcome = await write(container)
         if isinstance(outcome, PortTaken) and await self._is_dead(outcome.holder_allocation_id):
@@ -249,6 +257,8 @@ class Reconciler:
             outcome = await write(_without_port(container))
         if isinstance(outcome, PortTaken):
             raise StaleWrite("postgres", "a status without a port was refused for its port")
+        if outcome.released:
+            held.freed(outcome.generation)
         await self._drop_cached(snapshot, chips, changed=outcome.changed)
         return conflict
 
@@ -281,7 +291,6 @@ class Reconciler:
         self, key: str, decision: Decision, results: Sequence[Result], observation: Observation
     ) -> PassEnd:
         repeated = decision.actions != () and self._last_actions.get(key) == decision.actions
-        self._last_actions[key] = decision.actions
         verdicts = {result.verdict for result in results}
         if Verdict.FAILED in verdicts:
             failed = (result.after_s for result in results if result.verdict is Verdict.FAILED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from typing import Final, Protocol
 
 import msgspec
@@ -49,6 +50,13 @@ class Lease(msgspec.Struct, frozen=True):
     def ends_at(self) -> float:
         """On the claimer's monotonic clock."""
         return self.sent_at + self.ttl_s
+
+
+class Release(Enum):
+    """How a key is freed together with what its pass saw; see `ReconcileStore.release`."""
+
+    LOOKED = "looked"
+    UNLOOKED = "unlooked"
 
 
 class Busy(msgspec.Struct, frozen=True):
@@ -187,12 +195,14 @@ class Written(msgspec.Struct, frozen=True):
             than what the pass loaded means: look again at once.
         changed: something that people or caches see moved; listeners of `observed` were told.
         closed: allocations whose ledger entries were closed.
+        released: the key was freed with it; `generation` was the highest at that moment.
     """
 
     epoch: int | None
     generation: int
     changed: bool
     closed: tuple[str, ...] = ()
+    released: bool = False
 
 
 class ReconcileStore(Protocol):
@@ -302,6 +312,7 @@ class ReconcileStore(Protocol):
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
         look: Look | None = None,
+        release: Release | None = None,
     ) -> Written | PortTaken:
         """Write what a pass saw, in one transaction guarded by the lease's token.
 
@@ -313,7 +324,8 @@ class ReconcileStore(Protocol):
         allocations of *other* users seen client-terminal or gone, whose open entries are closed in the same
         transaction. `evidence`: what explanations are made from, kept when it differs from what the pass
         before saw (`core/domain/evidence.py`); that alone is no news. `look`: the same for the plan
-        (`core/domain/looks.py`). Raises StaleWrite when the token is no
+        (`core/domain/looks.py`). `release`: free the key in the same transaction, when something is written; a
+        write that found nothing to change leaves that to `release`. Raises StaleWrite when the token is no
         longer the lease's.
         """
 

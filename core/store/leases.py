@@ -11,10 +11,13 @@ from typing import Any, Final
 
 from sqlalchemy import (
     CTE,
+    Boolean,
+    ColumnElement,
     Float,
     String,
     and_,
     bindparam,
+    case,
     exists,
     false,
     func,
@@ -128,6 +131,18 @@ def freed(*, looked: bool) -> CTE:
     if looked:
         values |= {"looked_by": bindparam("lease_owner"), "looked_at": leases.c.claimed_at}
     return update(leases).where(*_MATCHES).values(values).returning(leases.c.key).cte("freed")
+
+
+def freed_after(done: ColumnElement[bool], frees: ColumnElement[bool]) -> CTE:
+    """As `freed`, once `done` holds and if `frees`; parameter `looked` says whether to keep who looked."""
+    looked = bindparam("looked", type_=Boolean)
+    values = {
+        "owner": _FREE,
+        "expires_at": _CLOCK,
+        "looked_by": case((looked, bindparam("lease_owner", type_=String)), else_=leases.c.looked_by),
+        "looked_at": case((looked, leases.c.claimed_at), else_=leases.c.looked_at),
+    }
+    return update(leases).where(*_MATCHES, done, frees).values(values).returning(leases.c.key).cte("freed")
 
 
 def held() -> CTE:

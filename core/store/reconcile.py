@@ -42,6 +42,7 @@ from core.store.interface import (
     Busy,
     Lease,
     PortTaken,
+    Release,
     UserSnapshot,
     UserSummary,
     Written,
@@ -201,6 +202,7 @@ class PostgresReconcileStore:
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
         look: Look | None = None,
+        release: Release | None = None,
     ) -> Written | PortTaken:
         seen = status.Seen(
             container=container,
@@ -210,6 +212,7 @@ class PostgresReconcileStore:
             release_ports_of=release_ports_of,
             evidence=evidence,
             look=look,
+            release=release,
         )
         return await status.write_status(self._engine, lease, seen)
 

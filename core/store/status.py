@@ -16,9 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain import looks
 from core.domain.actions import ChipStatus, ContainerStatus
-from core.domain.desired import Tries, Wanted
+from core.domain.desired import Wanted
 from core.domain.evidence import Evidence, digest, merged, restored
-from core.domain.facts import Endpoint
 from core.domain.looks import Look
 from core.domain.observed import (
     ChipColumns,
@@ -30,11 +29,12 @@ from core.domain.observed import (
 )
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
 from core.store import direct, leases, placements, port_ledger
+from core.store import status_rows as rows
 from core.store import status_statements as statements
 from core.store.direct import Direct
-from core.store.interface import Lease, PortTaken, Written
+from core.store.interface import Lease, PortTaken, Release, Written
 from core.store.notify import OBSERVED
-from core.store.snapshots import memory_of
+from core.store.status_write import WRITE
 
 _NOTHING: Final = Settled()
 
@@ -49,6 +49,7 @@ class Seen(msgspec.Struct, frozen=True):
     release_ports_of: tuple[str, ...]
     evidence: Evidence | None = None
     look: Look | None = None
+    release: Release | None = None
 
 
 class _Chip(msgspec.Struct, frozen=True):
@@ -66,6 +67,14 @@ class _Chip(msgspec.Struct, frozen=True):
         return self.bump or self.move.after != self.before
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A row to keep of what was seen. `body`: JSON."""
+
+    observed_at: datetime
+    digest: str
+    body: str
+
+
 class _Plan(msgspec.Struct, frozen=True):
     """Everything that the write would change, and the generation of the wishes that it rests on."""
 
@@ -79,8 +88,13 @@ class _Plan(msgspec.Struct, frozen=True):
     rests_on: int
     now: datetime
     generation: int
-    evidence: dict[str, Any] | None  # the row to keep
-    look: dict[str, Any] | None  # the same
+    evidence: _Kept | None
+    look: _Kept | None
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is all in the rows of the container and its chips, and so in one statement."""
+        return not (self.move_placement or self.ledger != _NOTHING or self.free_leases)
 
     @property
     def is_empty(self) -> bool:
@@ -122,6 +136,8 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
             if plan.is_empty:
                 return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
             try:
+                if plan.is_narrow and not seen.release_ports_of:
+                    return await _apply(connection, lease, seen, plan)
                 async with connection.transaction():
                     return await _apply(connection, lease, seen, plan)
             except _WishCame:
@@ -164,48 +180,45 @@ async def _planned(connection: Direct, lease: Lease, seen: Seen) -> _Plan | Port
         "addresses": [claim.address for claim in claims],
         "ports": [claim.port for claim in claims],
     }
-    rows = (await connection.execute(statements.STANDING, values | leases.as_parameters(lease))).all()
-    if not rows or not rows[0].is_ours:
+    found = (await connection.execute(statements.STANDING, values | leases.as_parameters(lease))).all()
+    if not found or not found[0].is_ours:
         raise leases.stale(lease)
-    row = rows[0]
+    row = found[0]
     ledger = _settled(lease.key, claims, seen, row)
     if isinstance(ledger, Taken):
         return PortTaken(ledger.address, ledger.port, ledger.holder.user_id, ledger.holder.allocation_id)
-    before = _container_columns(row)
+    before = rows.container_columns(row)
     after = merge_container(before, seen.container, seen.container_generation, row.now)
     shown_moved = before.shown_in_chips() != after.shown_in_chips()
     placed = seen.container.placed
     return _Plan(
         before=before,
         after=after,
-        chips=tuple(_chip(chip, seen, shown_moved, row.now) for chip in rows if chip.chip_id is not None),
+        chips=tuple(_chip(chip, seen, shown_moved, row.now) for chip in found if chip.chip_id is not None),
         epoch=row.epoch,
         move_placement=placed is not None and placed.allocation_id != row.current_allocation,
         ledger=ledger,
         free_leases=tuple(row.leased),
         rests_on=row.generation,
         now=row.now,
-        generation=max(row.generation, *(chip.chip_generation or 0 for chip in rows)),
+        generation=max(row.generation, *(chip.chip_generation or 0 for chip in found)),
         evidence=_kept(seen.evidence, fingerprint, row),
         look=_kept_look(seen.look, row),
     )
 
 
-def _kept(seen: Evidence | None, fingerprint: str | None, row: Any) -> dict[str, Any] | None:
+def _kept(seen: Evidence | None, fingerprint: str | None, row: Any) -> _Kept | None:
     """The row of evidence to write; None when it says nothing new."""
-    if seen is None or fingerprint == row.evidence_digest:
+    if seen is None or fingerprint is None or fingerprint == row.evidence_digest:
         return None
-    body = msgspec.to_builtins(merged(restored(row.evidence_body), seen, row.now))
-    return {"observed_at": row.now, "digest": fingerprint, "body": body}
+    return _Kept(row.now, fingerprint, _json(merged(restored(row.evidence_body), seen, row.now)))
 
 
-def _kept_look(look: Look | None, row: Any) -> dict[str, Any] | None:
+def _kept_look(look: Look | None, row: Any) -> _Kept | None:
     if look is None:
         return None
     fingerprint = looks.digest(look)
-    if fingerprint == row.look_digest:
-        return None
-    return {"observed_at": row.now, "digest": fingerprint, "body": msgspec.to_builtins(look)}
+    return None if fingerprint == row.look_digest else _Kept(row.now, fingerprint, _json(look))
 
 
 def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Any) -> Settled | Taken:
@@ -223,15 +236,12 @@ def _settled(user_id: str, claims: Sequence[Claim], seen: Seen, row: Any) -> Set
 
 
 async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> Written:
+    """What the plan says; inside a transaction unless one statement holds all of it."""
     user_id = lease.key
-    now_looked = (
-        plan.after if plan.after is not plan.before else touched(plan.before, seen.container, plan.now)
-    )
-    values = {"whose": user_id, "rests_on": plan.rests_on, "news": plan.is_news, "channel": OBSERVED}
-    values |= leases.as_parameters(lease) | _container_values(now_looked)
     if seen.release_ports_of:
         await _lock(connection, lease, seen)
-    if (await connection.execute(statements.UPDATE_CONTAINER, values)).first() is None:
+    row = (await connection.execute(WRITE, _values(lease, seen, plan))).first()
+    if row is None:
         raise _WishCame
     closed = await port_ledger.close(connection, plan.ledger.closes)
     if closed and seen.release_ports_of:
@@ -246,93 +256,49 @@ async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> W
         epoch = await placements.move(connection, user_id, seen.container.placed)
     if plan.free_leases:
         await placements.free_leases(connection, user_id, plan.free_leases)
-    if plan.evidence is not None:
-        await connection.execute(statements.KEEP_EVIDENCE, {"whose": user_id, **plan.evidence})
-    if plan.look is not None:
-        await connection.execute(statements.KEEP_LOOK, {"whose": user_id, **plan.look})
-    moved = [chip for chip in plan.chips if chip.differs]
-    if moved:
-        await connection.execute_each(statements.UPDATE_CHIP, [_chip_values(chip) for chip in moved])
-    told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
-    if told:
-        await connection.execute_each(statements.INSERT_EVENT, told)
-    return Written(epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=closed)
-
-
-def _container_columns(row: Any) -> ContainerColumns:
-    endpoint = None
-    if row.endpoint_address is not None:
-        endpoint = Endpoint(row.endpoint_address, row.endpoint_port, row.endpoint_allocation_id)
-    return ContainerColumns(
-        phase=row.phase,
-        reason=row.reason,
-        since=row.status_since,
-        allocation_id=row.allocation_id,
-        node_name=row.node_name,
-        address=row.address,
-        port=row.port,
-        endpoint=endpoint,
-        empty_since=row.empty_since,
-        isolated_at=row.isolated_at,
-        key_renewed_for=row.key_renewed_for,
-        restarted_generation=row.restarted_generation,
-        restart_mark=row.restart_mark,
-        observed_generation=row.observed_generation,
-        observed_at=row.observed_at,
-        looked_at=row.looked_at,
-        at_rest=row.at_rest,
+    return Written(
+        epoch=epoch,
+        generation=plan.generation,
+        changed=plan.is_news,
+        closed=closed,
+        released=bool(row.freed),
     )
 
 
-def _container_values(columns: ContainerColumns) -> dict[str, Any]:
-    endpoint = columns.endpoint
+def _values(lease: Lease, seen: Seen, plan: _Plan) -> dict[str, Any]:
+    user_id = lease.key
+    now_looked = (
+        plan.after if plan.after is not plan.before else touched(plan.before, seen.container, plan.now)
+    )
+    moved = [chip for chip in plan.chips if chip.differs]
+    told = [_event_values(user_id, chip, seen) for chip in moved if chip.live and chip.move.event]
     return {
-        "phase": columns.phase,
-        "reason": columns.reason,
-        "status_since": columns.since,
-        "allocation_id": columns.allocation_id,
-        "node_name": columns.node_name,
-        "address": columns.address,
-        "port": columns.port,
-        "endpoint_address": endpoint.address if endpoint else None,
-        "endpoint_port": endpoint.port if endpoint else None,
-        "endpoint_allocation_id": endpoint.allocation_id if endpoint else None,
-        "empty_since": columns.empty_since,
-        "isolated_at": columns.isolated_at,
-        "key_renewed_for": columns.key_renewed_for,
-        "restarted_generation": columns.restarted_generation,
-        "restart_mark": columns.restart_mark,
-        "observed_generation": columns.observed_generation,
-        "observed_at": columns.observed_at,
-        "looked_at": columns.looked_at,
-        "at_rest": columns.at_rest,
+        "whose": user_id,
+        "rests_on": plan.rests_on,
+        "news": plan.is_news,
+        "channel": OBSERVED,
+        "frees": seen.release is not None,
+        "looked": seen.release is Release.LOOKED,
+        "chips": _json([rows.chip_values(chip.id, chip.move.after, bump=chip.bump) for chip in moved]),
+        "events": _json(told),
+        **leases.as_parameters(lease),
+        **rows.container_values(now_looked),
+        **_kept_values("evidence", plan.evidence),
+        **_kept_values("looks", plan.look),
     }
 
 
+def _kept_values(name: str, row: _Kept | None) -> dict[str, Any]:
+    at, digest_, body = (row.observed_at, row.digest, row.body) if row is not None else (None, None, None)
+    return {f"{name}_at": at, f"{name}_digest": digest_, f"{name}_body": body}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _chip(row: Any, seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
-    before = ChipColumns(
-        phase=row.chip_phase,
-        reason=row.chip_reason,
-        status=row.chip_status,
-        since=row.chip_status_since,
-        waha_status=row.chip_waha_status,
-        phone_number=row.chip_phone_number,
-        push_name=row.chip_push_name,
-        connected_at=row.chip_connected_at,
-        last_activity_at=row.chip_last_activity_at,
-        unlinked_generation=row.chip_unlinked_generation,
-        tries=Tries(
-            row.chip_tries_generation,
-            row.chip_tries_failures,
-            row.chip_tries_qr_rounds,
-            row.chip_tries_last_at,
-        ),
-        health_score=row.chip_health_score,
-        observed_generation=row.chip_observed_generation,
-        memory=memory_of(row.chip_memory),
-        waiting_since=row.chip_waiting_since,
-        starts_at=row.chip_starts_at,
-    )
+    before = rows.chip_columns(row)
     move = ChipMove(before, None)
     if row.chip_id in seen.chips:
         move = merge_chip(
@@ -346,33 +312,6 @@ def _chip(row: Any, seen: Seen, shown_moved: bool, now: datetime) -> _Chip:
     live = row.chip_wanted != Wanted.DELETED
     bump = (shown_moved and live) or move.after.rendered() != before.rendered()
     return _Chip(row.chip_id, live, row.chip_generation, before, move, bump)
-
-
-def _chip_values(chip: _Chip) -> dict[str, Any]:
-    after = chip.move.after
-    return {
-        "chip_id": chip.id,
-        "bump": int(chip.bump),
-        "phase": after.phase,
-        "reason": after.reason,
-        "status": after.status,
-        "status_since": after.since,
-        "waha_status": after.waha_status,
-        "phone_number": after.phone_number,
-        "push_name": after.push_name,
-        "connected_at": after.connected_at,
-        "last_activity_at": after.last_activity_at,
-        "unlinked_generation": after.unlinked_generation,
-        "tries_generation": after.tries.generation,
-        "tries_failures": after.tries.failures,
-        "tries_qr_rounds": after.tries.qr_rounds,
-        "tries_last_at": after.tries.last_at,
-        "health_score": after.health_score,
-        "observed_generation": after.observed_generation,
-        "memory": msgspec.to_builtins(after.memory),
-        "waiting_since": after.waiting_since,
-        "starts_at": after.starts_at,
-    }
 
 
 def _event_values(user_id: str, chip: _Chip, seen: Seen) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from typing import Any, Final
 from sqlalchemy import (
     ARRAY,
     JSON,
-    Boolean,
     Integer,
     Select,
-    Table,
     Text,
     all_,
     and_,
@@ -18,9 +16,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    exists,
     func,
-    insert,
     literal,
     literal_column,
     or_,
@@ -29,7 +25,6 @@ from sqlalchemy import (
     union,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from core.domain.events import STATUS_CHANGE
 from core.domain.health import DROP_WINDOW
@@ -141,48 +136,6 @@ _STORED: Final = tuple(
 )
 
 
-def _keep(table: Table) -> Any:
-    made = upsert(table).values(
-        user_id=bindparam("whose"),
-        observed_at=bindparam("observed_at"),
-        digest=bindparam("digest"),
-        body=bindparam("body", type_=table.c.body.type),
-    )
-    moved = {name: made.excluded[name] for name in ("observed_at", "digest", "body")}
-    return made.on_conflict_do_update(index_elements=[table.c.user_id], set_=moved)
-
-
-def _update_container() -> Any:
-    owner = select(users.c.id).where(users.c.id == bindparam("whose"))
-    # Foreign keys look at this row: taken here, in the order in which wishes take it too.
-    known = owner.with_for_update(read=True, key_share=True).cte("owner")
-    held = leases.held()
-    told = case(
-        (
-            bindparam("news", type_=Boolean),
-            func.pg_notify(bindparam("channel"), bindparam("whose", type_=Text)),
-        )
-    )
-    return (
-        update(containers)
-        .where(
-            containers.c.user_id == bindparam("whose"),
-            containers.c.generation == bindparam("rests_on"),
-            exists(select(held.c.key)),
-            exists(select(known.c.id)),
-        )
-        .values({name: bindparam(name) for name in _CONTAINER_VALUES})
-        .returning(containers.c.user_id, told)
-    )
-
-
-_CONTAINER_VALUES: Final = (
-    *("phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
-    *("endpoint_address", "endpoint_port", "endpoint_allocation_id", "empty_since"),
-    *("observed_generation", "observed_at", "looked_at", "at_rest", "isolated_at", "key_renewed_for"),
-    *("restarted_generation", "restart_mark"),
-)
-_EVENT: Final = ("chip_id", "user_id", "generation", "type", "code", "description", "extra_data")
 # Built once: putting such a statement together takes longer than PostgreSQL needs to answer it.
 STANDING: Final = Prepared(_standing())
 _RELEASED: Final = bindparam("released", type_=ARRAY(ledger_rows.c.allocation_id.type))
@@ -211,10 +164,6 @@ LOCK_CHIPS: Final = Prepared(
     .order_by(chips.c.id)
     .with_for_update(key_share=True)
 )
-UPDATE_CONTAINER: Final = Prepared(_update_container())
-INSERT_EVENT: Final = Prepared(insert(chip_events).values({name: bindparam(name) for name in _EVENT}))
-KEEP_EVIDENCE: Final = Prepared(_keep(evidence))
-KEEP_LOOK: Final = Prepared(_keep(looks))
 # The one write into another user's row: from now on another's container answers on that port. Only behind
 # LOCK_CONTAINERS.
 WITHDRAW: Final = Prepared(
@@ -225,22 +174,4 @@ WITHDRAW: Final = Prepared(
     )
     .values(endpoint_address=None, endpoint_port=None, endpoint_allocation_id=None, at_rest=False)
     .returning(containers.c.user_id, func.pg_notify(bindparam("channel"), cast(containers.c.user_id, Text)))
-)
-
-
-_COLUMNS: Final = (
-    *("phase", "reason", "status", "status_since", "waha_status", "phone_number", "push_name"),
-    *("connected_at", "last_activity_at", "unlinked_generation"),
-    *("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at"),
-    *("health_score", "observed_generation", "memory", "waiting_since", "starts_at"),
-)
-_BUMP: Final = bindparam("bump", type_=chips.c.revision.type)
-UPDATE_CHIP: Final = Prepared(
-    update(chips)
-    .where(chips.c.id == bindparam("chip_id"))
-    .values(
-        **{name: bindparam(name) for name in _COLUMNS},
-        revision=chips.c.revision + _BUMP,
-        updated_at=case((_BUMP == 1, func.clock_timestamp()), else_=chips.c.updated_at),
-    )
 )

@@ -40,11 +40,14 @@ class Leases(Database):
         self.up()
         if not self.holds(lease):
             return None
+        self.free(lease, looked=looked)
+        return self.newest(lease.key)
+
+    def free(self, lease: Lease, *, looked: bool) -> None:
         row = self.leases[lease.key]
         if looked:
             row.looked_by, row.looked_at = row.owner, row.claimed_at
         row.owner, row.expires_at = "", self.clock.monotonic()
-        return self.newest(lease.key)
 
     def sent_at(self) -> float:
         """The claimer's monotonic clock; the store's own unless `seen_by` said otherwise."""

@@ -14,7 +14,7 @@ from core.domain.health import DROP_WINDOW
 from core.domain.looks import Look
 from core.domain.observed import ChipMove, merge_chip, merge_container, touched
 from core.domain.ports import Claim, Entry, Settled, Taken, claims_of, settle
-from core.store.interface import Lease, PortTaken, Written
+from core.store.interface import Lease, PortTaken, Release, Written
 from core.store.notify import OBSERVED
 from core.store.status_statements import EVENTS_LOOKED_AT
 from tests.memory_store.leases import Leases, stale
@@ -33,6 +33,7 @@ class StatusWrites(Leases):
         release_ports_of: tuple[str, ...] = (),
         evidence: Evidence | None = None,
         look: Look | None = None,
+        release: Release | None = None,
     ) -> Written | PortTaken:
         self.guard(lease)
         row = self.containers.get(lease.key)
@@ -60,7 +61,13 @@ class StatusWrites(Leases):
             row.kept = KeptEvidence(evidence, body, now)
         if look is not None and row.look != look:
             row.look, news = look, True
-        return self._apply(row, container, chips, generations, container_generation, change, now, wrote=news)
+        done, wrote = self._apply(
+            row, container, chips, generations, container_generation, change, now, wrote=news
+        )
+        if release is None or not wrote:
+            return done
+        self.free(lease, looked=release is Release.LOOKED)
+        return msgspec.structs.replace(done, released=True)
 
     def _apply(
         self,
@@ -73,7 +80,8 @@ class StatusWrites(Leases):
         now: datetime,
         *,
         wrote: bool = False,
-    ) -> Written:
+    ) -> tuple[Written, bool]:
+        """What was written, and whether anything was."""
         self.settle_ledger(row.user_id, change, now)
         self.withdraw_endpoints(row.user_id, change.closes)
         placed = seen.placed
@@ -100,7 +108,8 @@ class StatusWrites(Leases):
         if news:
             self.tell(OBSERVED, row.user_id)
         epoch = row.current.epoch if row.current is not None else None
-        return Written(epoch, self.newest(row.user_id), bool(news), tuple(sorted(change.closes)))
+        done = Written(epoch, self.newest(row.user_id), bool(news), tuple(sorted(change.closes)))
+        return done, wrote or after is not before
 
     def _write_chip(
         self,
