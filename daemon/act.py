@@ -23,7 +23,7 @@ from core.domain.desired import Registered
 from core.domain.facts import Endpoint
 from core.domain.fleet_pause import changes_outside
 from core.domain.names import job_id, session_name, variable_path
-from core.domain.pacing import Ask, Pace, Waits
+from core.domain.pacing import Ask, Pace
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
 from core.store.interface import ReconcileStore, UserSnapshot
 from daemon.announce import Step, Steps
@@ -135,18 +135,12 @@ class Actor:
         hindrances = {place: one.hindrance(action) for place, action in ready.items()}
         sendable = {place: action for place, action in ready.items() if hindrances[place] is None}
         outside = [place for place, action in sendable.items() if changes_outside(action)]
-        if outside and await self._store.is_fleet_paused():
+        # Who takes start tokens is told of a pause with them.
+        if any(not is_start(sendable[place]) for place in outside) and await self._store.is_fleet_paused():
             for place in outside:
                 hindrances[place] = Result(sendable.pop(place), Verdict.DEFERRED, FLEET_PAUSED)
-        waits = await self._paced(one, held, sendable, decision)
-        for place, wait in waits.items():
-            action = sendable.pop(place)
-            hindrances[place] = Result(action, Verdict.DEFERRED, PACED, wait.look_again_s, wait.wait_s)
-        tries = starts_of(list(sendable.values()), decision.chips)
-        if tries:
-            # Recorded first: a crash in between costs a try, never gives one away.
-            await self._store.record_tries(held.lease, tries)
-            self._steps.announce(Step.TRIES_RECORDED, held.lease.key)
+        hindrances |= await self._held_up(one, held, sendable, decision)
+        sendable = {place: action for place, action in sendable.items() if hindrances[place] is None}
         attempts = (one.attempt(action) for action in sendable.values())
         ended = await asyncio.gather(*attempts, return_exceptions=True) if sendable else []
         results = {place: result for place, result in hindrances.items() if result is not None}
@@ -157,18 +151,32 @@ class Actor:
             results[place] = result
         return results
 
-    async def _paced(
+    async def _held_up(
         self, one: _Performance, held: HeldLease, sendable: dict[int, ChipAction], decision: Decision
-    ) -> dict[int, Waits]:
-        """Take the start tokens of what would be sent; who gets none, by place. Nothing starts without."""
+    ) -> dict[int, Result | None]:
+        """Take the start tokens of what would be sent; who gets none, by place. Nothing starts without.
+
+        What a start costs is recorded with its token: a crash before it is sent costs a try, never gives one away.
+        """
         starts = {a.chip_id: place for place, a in sendable.items() if is_start(a)}
         if not starts:
             return {}
         asks = one.asks(starts, decision.container.node_name or "")
-        turns = await self._store.take_starts(held.lease, asks, self._pace)
+        tries = starts_of(list(sendable.values()), decision.chips)
+        turns = await self._store.take_starts(held.lease, asks, self._pace, tries)
+        if turns is None:
+            places = starts.values()
+            return {place: Result(sendable[place], Verdict.DEFERRED, FLEET_PAUSED) for place in places}
         self._steps.announce(Step.STARTS_TAKEN, held.lease.key)
         self._metrics.count_starts(turns)
-        return {starts[chip_id]: wait for chip_id, wait in turns.waits.items()}
+        if turns.waited_s:
+            self._steps.announce(Step.TRIES_RECORDED, held.lease.key)
+        return {
+            starts[chip_id]: Result(
+                sendable[starts[chip_id]], Verdict.DEFERRED, PACED, wait.look_again_s, wait.wait_s
+            )
+            for chip_id, wait in turns.waits.items()
+        }
 
 
 class _Performance:

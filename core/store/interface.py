@@ -269,14 +269,14 @@ class ReconcileStore(Protocol):
     async def record_restarted(self, lease: Lease, generation: int) -> None:
         """Keep that the wish of this generation was answered, at once after the effect. Raises StaleWrite."""
 
-    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
-        """Keep what starts cost, per chip id, *before* they are sent. Raises StaleWrite."""
-
-    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+    async def take_starts(
+        self, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
+    ) -> Turns | None:
         """Take the start tokens of these chips, for each all of its buckets' or none, *before* its start is sent.
 
-        Who gets none stands in line until `Waits.counts_until`, and asks again. A token whose start is not sent
-        is lost. Raises StaleWrite.
+        Who gets its tokens has what the start costs kept with them (`tries`, by chip id). Who gets none stands in
+        line until `Waits.counts_until`, and asks again. A token whose start is not sent is lost. None while the
+        fleet is paused: then nothing is taken and nobody stands in line. Raises StaleWrite.
         """
 
     async def announce_release(self, release: str) -> None:

@@ -150,25 +150,10 @@ class PostgresReconcileStore:
         if done.first() is None:
             raise leases.stale(lease)
 
-    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
-        rows = [
-            {
-                "chip_id": chip_id,
-                "whose": lease.key,
-                "spent_generation": spent.generation,
-                "spent_failures": spent.failures,
-                "spent_qr_rounds": spent.qr_rounds,
-                "spent_last_at": spent.last_at,
-            }
-            for chip_id, spent in sorted(tries.items())
-        ]
-        async with direct.transaction(self._engine) as connection:
-            await leases.guard_directly(connection, lease)
-            if rows:
-                await connection.execute_each(_RECORD_TRIES, rows)
-
-    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
-        return await starts.take(self._engine, lease, asks, pace)
+    async def take_starts(
+        self, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
+    ) -> Turns | None:
+        return await starts.take(self._engine, lease, asks, pace, tries)
 
     async def announce_release(self, release: str) -> None:
         await rollouts.announce(self._engine, release)
@@ -281,16 +266,6 @@ _RECORD_RESTART_BEGUN: Final = _recording("restart_mark")
 _RECORD_RESTARTED: Final = _recording(
     restarted_generation=func.greatest(containers.c.restarted_generation, bindparam("answered")),
     restart_mark=null(),
-)
-_RECORD_TRIES: Final = Prepared(
-    update(chips)
-    .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == bindparam("whose"))
-    .values(
-        tries_generation=bindparam("spent_generation"),
-        tries_failures=bindparam("spent_failures"),
-        tries_qr_rounds=bindparam("spent_qr_rounds"),
-        tries_last_at=bindparam("spent_last_at"),
-    )
 )
 
 

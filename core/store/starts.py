@@ -27,11 +27,12 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    update,
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from core.domain.desired import Wanted
+from core.domain.desired import Tries, Wanted
 from core.domain.pacing import (
     COMING_FROM,
     FLEET,
@@ -48,6 +49,7 @@ from core.domain.pacing import (
 from core.domain.states import ChipPhase
 from core.store import direct, leases
 from core.store.direct import Direct, Prepared
+from core.store.fleet_control import is_paused
 from core.store.interface import Lease
 from core.store.tables import chips, containers, plans, start_buckets, start_queue, users
 
@@ -70,6 +72,7 @@ _STANDING: Final = Prepared(
         start_buckets.c.tokens,
         start_buckets.c.refilled_at,
         _COUNT.scalar_subquery().label("line"),
+        is_paused().label("fleet_paused"),
     )
 )
 _CHIP_IDS: Final = ARRAY(start_queue.c.chip_id.type)
@@ -93,7 +96,21 @@ _FORGET_BUCKETS: Final = Prepared(
 )
 
 
-async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+_RECORD_TRIES: Final = Prepared(
+    update(chips)
+    .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == bindparam("whose"))
+    .values(
+        tries_generation=bindparam("spent_generation"),
+        tries_failures=bindparam("spent_failures"),
+        tries_qr_rounds=bindparam("spent_qr_rounds"),
+        tries_last_at=bindparam("spent_last_at"),
+    )
+)
+
+
+async def take(
+    engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
+) -> Turns | None:
     """See `ReconcileStore.take_starts`."""
     async with direct.transaction(engine) as connection:
         await leases.guard_directly(connection, lease)
@@ -101,6 +118,8 @@ async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pac
             await connection.execute(_MAKE, {"burst": pace.fleet.burst})
             await connection.execute(_LOCK)
         rows = (await connection.execute(_STANDING)).all()
+        if rows[0].fleet_paused:
+            return None
         now, line = rows[0].now, int(rows[0].line)
         buckets = {row.key: Bucket(row.tokens, row.refilled_at) for row in rows}
         ordered = in_order(asks, now)
@@ -113,6 +132,9 @@ async def take(engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pac
                 (now - bucket.refilled_at).total_seconds() > _FORGOTTEN_AFTER_S for bucket in buckets.values()
             ):
                 await connection.execute(_FORGET_BUCKETS)
+        spent = {chip_id: tries[chip_id] for chip_id in sorted(admission.granted) if chip_id in tries}
+        if spent:
+            await connection.execute_each(_RECORD_TRIES, _tries_values(lease.key, spent))
         waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
         waits: Mapping[str, Waits] = {}
         if waiting:
@@ -236,6 +258,20 @@ def _bucket_values(buckets: Mapping[str, Bucket]) -> list[dict[str, Any]]:
     return [
         {"key": key, "tokens": bucket.tokens, "refilled_at": bucket.refilled_at}
         for key, bucket in buckets.items()
+    ]
+
+
+def _tries_values(user_id: str, tries: Mapping[str, Tries]) -> list[dict[str, Any]]:
+    return [
+        {
+            "chip_id": chip_id,
+            "whose": user_id,
+            "spent_generation": spent.generation,
+            "spent_failures": spent.failures,
+            "spent_qr_rounds": spent.qr_rounds,
+            "spent_last_at": spent.last_at,
+        }
+        for chip_id, spent in tries.items()
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from core.domain.desired import Wanted
+import msgspec
+
+from core.domain.desired import Tries, Wanted
 from core.domain.pacing import (
     COMING_FROM,
     FLEET,
@@ -29,8 +31,12 @@ _Rank: TypeAlias = tuple[int, Any, str]
 
 
 class Starts(Leases):
-    async def take_starts(self, lease: Lease, asks: Sequence[Ask], pace: Pace) -> Turns:
+    async def take_starts(
+        self, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
+    ) -> Turns | None:
         self.guard(lease)
+        if self.fleet_paused:
+            return None
         now = self.clock.now()
         ordered = in_order(asks, now)
         ahead = _counts(ordered, self._in_line(now)) if self.line else {}
@@ -42,6 +48,8 @@ class Starts(Leases):
         for chip_id in [id_ for id_, place in self.line.items() if place.expires_at <= now]:
             del self.line[chip_id]
         self.buckets |= admission.buckets
+        for chip_id in admission.granted:
+            self._record_tries(lease.key, chip_id, tries.get(chip_id))
         waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
         waits: dict[str, Waits] = {}
         if waiting:
@@ -53,6 +61,12 @@ class Starts(Leases):
             until = waits[ask.chip_id].counts_until(now)
             self.line[ask.chip_id] = Place(lease.key, ask, asked_at, until)
         return Turns(waited, waits, admission.tokens[FLEET], len(self.line))
+
+    def _record_tries(self, user_id: str, chip_id: str, spent: Tries | None) -> None:
+        chip = self.chips.get(chip_id)
+        if spent is not None and chip is not None and chip.user_id == user_id:
+            chip.observed = msgspec.structs.replace(chip.observed, tries=spent)
+            self.containers[user_id].snapshot = None
 
     def _in_line(self, now: datetime) -> list[tuple[_Rank, Group]]:
         return [(_rank(p.ask), p.ask.group) for p in self.line.values() if p.expires_at > now]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
 
 from core.clock import Clock
-from core.domain.desired import Registered, Tries, Wanted
+from core.domain.desired import Registered, Wanted
 from core.domain.facts import Group, Peers
 from core.domain.host_use import HostUse
 from core.domain.states import ChipPhase
@@ -123,14 +123,6 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
         newest = max(row.observed.restarted_generation, generation)
         row.observed = msgspec.structs.replace(row.observed, restarted_generation=newest, restart_mark=None)
         row.snapshot = None
-
-    async def record_tries(self, lease: Lease, tries: Mapping[str, Tries]) -> None:
-        self.guard(lease)
-        for chip_id, spent in tries.items():
-            chip = self.chips.get(chip_id)
-            if chip is not None and chip.user_id == lease.key:
-                chip.observed = msgspec.structs.replace(chip.observed, tries=spent)
-                self.containers[chip.user_id].snapshot = None
 
     async def remove_chip(self, lease: Lease, chip_id: str) -> None:
         self.guard(lease)

@@ -23,7 +23,7 @@ _EFFECTS = frozenset(
 )  # fmt: skip
 _WRITES = frozenset(
     {
-        "claim", "release", "extend", "write_status", "record_registered", "record_variables", "record_tries",
+        "claim", "release", "extend", "write_status", "record_registered", "record_variables",
         "take_starts", "remove_chip", "remove_container",
     }
 )  # fmt: skip

@@ -327,7 +327,7 @@ class Checker:
             if isinstance(result, Busy):
                 self.refused[daemon.name, args[0]] = self.world.now
                 self.world.loop.after(_CLAIMED_AGAIN_S, self._claimed_again, daemon, args[0], self.world.now)
-        elif name == "take_starts":
+        elif name == "take_starts" and result is not None:
             self.starts.taken(args[1], result)
         elif name == "write_status" and isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])

@@ -8,6 +8,7 @@ import pytest
 
 from core.domain.actions import ContainerStatus
 from core.domain.desired import Registered, SpecHashes, Tries
+from core.domain.pacing import Pace
 from core.errors import StaleWrite
 from core.store.interface import Busy, Lease
 from tests.contract.store.harness import Harness
@@ -71,7 +72,7 @@ async def test_an_expired_lease_changes_hands_and_the_old_one_can_do_nothing(har
     for write in (
         store.record_registered(old, Registered(SpecHashes("a", "b"), 1)),
         store.record_variables(old, "x"),
-        store.record_tries(old, {chip_id: Tries(1, 1)}),
+        store.take_starts(old, [], Pace(), {chip_id: Tries(1, 1)}),
         store.write_status(old, ContainerStatus(phase="ready"), {}, {}, 1),
         store.remove_chip(old, chip_id),
         store.remove_container(old),

@@ -20,6 +20,8 @@ from core.domain.actor import COMMAND_LINE
 from core.domain.desired import Registered, SpecHashes, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Endpoint
+from core.domain.pacing import Ask as Start
+from core.domain.pacing import Limit, Pace
 from core.domain.rollout import Limits, plan
 from core.domain.seat import SeatWhy
 from core.errors import AppError
@@ -44,6 +46,8 @@ from tests.contract.store.pair import (
     reasons,
 )
 from tests.scale import examples
+
+_UNLIMITED = Pace(*(Limit(1e6, 1e6) for _ in range(3)))
 
 USERS = tuple(str(uuid.UUID(int=0xA0 + n)) for n in range(3))
 NODES = tuple(str(uuid.UUID(int=0xB0 + n)) for n in range(2))
@@ -303,7 +307,9 @@ class TwoStores(RuleBasedStateMachine):
             if verb == "restarted":
                 return await store.record_restarted(lease, number)
             if verb == "tries":
-                return await store.record_tries(lease, {chip_id: Tries(number, 1, 2)})
+                asks = [Start(chip_id, "h1", None, 20, None)]
+                await store.take_starts(lease, asks, _UNLIMITED, {chip_id: Tries(number, 1, 2)})
+                return None
             return await store.remove_chip(lease, chip_id)
 
         self.stores(call, number)

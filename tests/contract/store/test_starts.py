@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.desired import Tries
 from core.domain.pacing import Ask, Limit, Pace, Turns
 from core.errors import StaleWrite
 from core.store.interface import Lease, Written
@@ -25,13 +26,16 @@ class Asker:
         self._order = order
         self.lease = lease
         self.chip_ids = chip_ids
+        self.tries: dict[str, Tries] = {}
 
     async def ask(
         self, *chips: int, host: str = "h1", provider: str | None = None, down_s: float = 0, pace: Pace = PACE
     ) -> Turns:
         since = await self._harness.now() - timedelta(seconds=down_s)
         asks = [Ask(self.chip_ids[n], host, provider, self._order, since) for n in chips]
-        return await self._harness.store.take_starts(self.lease, asks, pace)
+        turns = await self._harness.store.take_starts(self.lease, asks, pace, self.tries)
+        assert turns is not None
+        return turns
 
 
 async def asker(harness: Harness, chips: int = 5, order: int = 20) -> Asker:
@@ -155,3 +159,31 @@ async def test_daemons_that_ask_at_once_overdraw_no_bucket(harness: Harness) -> 
         assert sum(granted) == (9 if round_ == 0 else 0), granted
         assert max(granted) <= 3
     assert answers[-1].line == 24
+
+
+async def test_who_gets_its_tokens_has_its_tries_kept_and_nobody_else(harness: Harness) -> None:
+    one, other = await asker(harness), await asker(harness, 1)
+    spent = Tries(3, 1, 2, datetime(2026, 1, 2, tzinfo=UTC))
+    one.tries = dict.fromkeys([*one.chip_ids, *other.chip_ids], spent)
+    turns = await one.ask(0, 1, 2, 3, 4)
+    assert list(turns.waited_s) == one.chip_ids[:3]
+    stored: dict[str, Tries] = {}
+    for asking in (one, other):
+        snapshot = await harness.store.load(asking.lease.key)
+        assert snapshot is not None
+        stored |= {chip.id: chip.tries for chip in snapshot.chips}
+    assert {chip_id for chip_id, tries in stored.items() if tries == spent} == set(one.chip_ids[:3])
+
+
+async def test_a_paused_fleet_gives_no_tokens_and_has_no_line(harness: Harness) -> None:
+    one = await asker(harness)
+    asks = [Ask(chip_id, "h1", None, 20, None) for chip_id in one.chip_ids]
+    spent = dict.fromkeys(one.chip_ids, Tries(3, 1))
+    await harness.pause_fleet()
+    assert await harness.store.take_starts(one.lease, asks, PACE, spent) is None
+    snapshot = await harness.store.load(one.lease.key)
+    assert snapshot is not None
+    assert {chip.tries.generation for chip in snapshot.chips} == {0}
+    await harness.pause_fleet(paused=False)
+    turns = await one.ask(0, 1, 2, 3)
+    assert (len(turns.waited_s), turns.line) == (3, 1)

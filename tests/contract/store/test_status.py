@@ -11,6 +11,7 @@ import pytest
 from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Registered, SpecHashes, Tries, Wanted
 from core.domain.facts import Endpoint
+from core.domain.pacing import Ask, Pace
 from core.errors import StaleWrite
 from core.store.interface import Lease, Written
 from tests.contract.store.harness import Harness
@@ -110,7 +111,9 @@ async def test_records_of_effects_are_loaded_again(scene: Scene) -> None:
     spent = Tries(generation=2, failures=1, qr_rounds=1, last_at=datetime(2026, 1, 2, tzinfo=UTC))
     await store.record_registered(lease, registered)
     await store.record_variables(lease, "secrets")
-    await store.record_tries(lease, {scene.chip_id: spent})
+    await store.take_starts(
+        lease, [Ask(scene.chip_id, "host-1", None, 20, None)], Pace(), {scene.chip_id: spent}
+    )
     snapshot = await store.load(scene.user_id)
     assert snapshot is not None
     assert (snapshot.container.registered, snapshot.container.variables_hash) == (registered, "secrets")

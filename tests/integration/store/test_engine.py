@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.crypto import Sealer
 from core.domain.actions import ContainerStatus
+from core.domain.pacing import Pace
 from core.errors import AppError, Rejected, StaleWrite, Unavailable
 from core.settings import Secret, StoreSettings
 from core.store import direct
@@ -223,7 +224,7 @@ async def test_every_method_of_the_store_says_unavailable() -> None:
         store.user_ids(),
         store.record_registered(lease, None),
         store.record_variables(lease, None),
-        store.record_tries(lease, {}),
+        store.take_starts(lease, [], Pace(), {}),
         store.write_status(lease, ContainerStatus(phase="ready"), {}, {}, 1),
         store.remove_chip(lease, lease.key),
         store.remove_container(lease),
