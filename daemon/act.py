@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
-import structlog
-
 from core.clients.scheduler import Scheduler
 from core.clients.storage import Storage, Storages
 from core.clients.waha import WRITE_TIMEOUT_S, WrongState
@@ -25,6 +23,7 @@ from core.domain.fleet_pause import changes_outside
 from core.domain.names import job_id, session_name, variable_path
 from core.domain.pacing import Ask, Pace
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
+from core.logging import direct
 from core.store.interface import ReconcileStore, UserSnapshot
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease
@@ -61,8 +60,6 @@ _UNSETTLING: Final = (
 )
 
 Record: TypeAlias = Callable[[], Awaitable[None]]
-
-_log = structlog.get_logger(__name__)
 
 
 class Actor:
@@ -222,7 +219,7 @@ class _Performance:
             return hindrance
         actor, started_at = self._actor, self._actor._clock.monotonic()
         name = type(action).__name__
-        log = _log.bind(action=name, chip_id=getattr(action, "chip_id", None))
+        log = direct().bind(action=name, chip_id=getattr(action, "chip_id", None))
         async with self._held.effect():
             try:
                 record = await self._do(action)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import secrets
 import signal
@@ -87,6 +88,9 @@ def run(settings: Settings) -> None:
             loop.add_signal_handler(signum, stop.set)
         await serve(settings, stop)
 
+    # All that was imported lives as long as we do: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
         runner.run(until_told())
 

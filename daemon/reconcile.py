@@ -31,6 +31,7 @@ from core.domain.policy import Policy
 from core.domain.seat import SeatState
 from core.domain.states import ContainerPhase, Reason
 from core.errors import DependencyError, Missing, StaleWrite, Unavailable
+from core.logging import direct
 from core.settings import LoopSettings
 from core.store.interface import Answered, Busy, PortTaken, ReconcileStore, Release, UserSnapshot, Written
 from daemon.act import Actor, waits_for_next_pass
@@ -175,7 +176,8 @@ class Reconciler:
         self._steps.announce(Step.OBSERVED, key)
         decision = decide(desired, observation, self._clock.now(), self._policy)
         changes = decision.actions or decision.container.phase != snapshot.container.phase
-        (_log.info if changes else _log.debug)(
+        log = direct()
+        (log.info if changes else log.debug)(
             "decided",
             phase=decision.container.phase,
             reason=decision.container.reason,

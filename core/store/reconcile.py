@@ -61,7 +61,7 @@ class PostgresReconcileStore:
     def __init__(self, engine: AsyncEngine, sealer: Sealer, clock: Clock | None = None) -> None:
         """`clock`: only its monotonic half is used, to say from when on a lease counts for its owner."""
         self._engine = engine
-        self._sealer = sealer
+        self._opened = snapshots.opening(sealer)
         self._clock = clock or SystemClock()
 
     async def claim(
@@ -91,7 +91,7 @@ class PostgresReconcileStore:
 
     async def load(self, user_id: str) -> UserSnapshot | None:
         async with direct.statements(self._engine) as connection:
-            return await snapshots.load(connection, user_id, self._sealer)
+            return await snapshots.load(connection, user_id, self._opened)
 
     async def is_fleet_paused(self) -> bool:
         return await fleet_control.paused_now(self._engine)

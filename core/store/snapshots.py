@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from sqlalchemy import ARRAY, Select, and_, any_, bindparam, select
@@ -23,14 +24,28 @@ _NOTHING = Memory()
 _NO_SECRETS = ContainerSecrets("", "")
 
 
-async def load(direct: Direct, user_id: str, sealer: Sealer) -> UserSnapshot | None:
+OpenSecrets: TypeAlias = Callable[[bytes, bytes], ContainerSecrets]
+
+_OPENED_KEPT: Final = 20_000
+
+
+def opening(sealer: Sealer) -> OpenSecrets:
+    """Opens sealed keys of containers (API, hook), which passes of the same users ask for over and over."""
+
+    @lru_cache(_OPENED_KEPT)
+    def opened(api_key: bytes, hook_key: bytes) -> ContainerSecrets:
+        return ContainerSecrets(sealer.open(api_key), sealer.open(hook_key))
+
+    return opened
+
+
+async def load(direct: Direct, user_id: str, opened: OpenSecrets) -> UserSnapshot | None:
     """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
     rows = (await direct.execute(_SNAPSHOT, {"user_id": user_id})).all()
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
-    secrets = ContainerSecrets(sealer.open(rows[0].sealed_api_key), sealer.open(rows[0].sealed_hook_key))
-    return _user(rows, secrets)
+    return _user(rows, opened(rows[0].sealed_api_key, rows[0].sealed_hook_key))
 
 
 async def load_many(connection: AsyncConnection, user_ids: Sequence[str]) -> tuple[UserSnapshot, ...]:
