@@ -41,7 +41,7 @@ _QUERY_PAUSE_S: Final = 0.1
 # Each answer holds the whole fleet, and in a storm there is a change in each. So reading them takes this share of
 # the time at most: what it takes grows with the fleet, and the answers that a longer pause saves do too.
 _READING_SHARE: Final = 0.05
-_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 1.0
 _BACKOFF_FIRST_S: Final = 0.2
 _BACKOFF_CAP_S: Final = 5.0
 _THROTTLED_S: Final = 1.0
@@ -150,8 +150,8 @@ class ConsulDiscovery:
         while True:
             asked_at = self._clock.monotonic()
             params = {"index": str(index), "wait": f"{wait_ms}ms"} if index else {}
-            response = await self._get(client, f"/v1/health/service/{quote(self._service)}", params)
-            came_at = self._clock.monotonic()
+            path = f"/v1/health/service/{quote(self._service)}"
+            response, came_at = await self._get(client, path, params)
             found = listed.read(response.content)
             self._note_acl(response)
             index = next_index(index, response.headers.get("X-Consul-Index"))
@@ -174,15 +174,20 @@ class ConsulDiscovery:
             trust_env=False,
         )
 
-    async def _get(self, client: httpx.AsyncClient, path: str, params: dict[str, str]) -> httpx.Response:
+    async def _get(
+        self, client: httpx.AsyncClient, path: str, params: dict[str, str]
+    ) -> tuple[httpx.Response, float]:
+        """The answer, wholly read, and when it began to come."""
         try:
-            response = await client.get(path, params=params)
+            async with client.stream("GET", path, params=params) as response:
+                came_at = self._clock.monotonic()
+                await response.aread()
         except httpx.TimeoutException as error:
             raise Unavailable(SYSTEM, "no answer in time", code="timeout") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Unavailable(SYSTEM, f"no connection ({type(error).__name__})") from error
         if response.is_success:
-            return response
+            return response, came_at
         raise _refusal(response.status_code, response.text, response.headers.get("Retry-After"))
 
     async def _call(self, read: Callable[[consul.Consul], T]) -> T:

@@ -8,6 +8,7 @@ again. python-nomad's own stream reader replays its buffer and cannot be cancell
 from __future__ import annotations
 
 import ssl
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Final
@@ -25,6 +26,7 @@ HEARTBEAT_S: Final = 30.0
 _TOPICS: Final = ("Job", "Allocation", "Evaluation")
 # A frame holds all events of one Raft index, about 6 kB an allocation; a drain of a full host stays far below.
 _FRAME_LIMIT_BYTES: Final = 32 * 1024 * 1024
+_ALLOCATIONS_KEPT: Final = 20_000  # a few hundred bytes each
 
 
 class Relist(Enum):
@@ -41,9 +43,30 @@ class _Subject(msgspec.Struct, frozen=True):
     id: str | None = msgspec.field(name="ID", default=None)
 
 
+class _TaskEvent(msgspec.Struct, frozen=True):
+    type: str = msgspec.field(name="Type", default="")
+    time: int = msgspec.field(name="Time", default=0)
+
+
+class _Task(msgspec.Struct, frozen=True):
+    state: str | None = msgspec.field(name="State", default=None)
+    restarts: int | None = msgspec.field(name="Restarts", default=None)
+    events: list[_TaskEvent] | None = msgspec.field(name="Events", default=None)
+
+
+class _Allocation(_Subject, frozen=True):
+    """What passes read of an allocation and an event can change. Its deployment's health they do not read."""
+
+    node_id: str | None = msgspec.field(name="NodeID", default=None)
+    desired: str | None = msgspec.field(name="DesiredStatus", default=None)
+    client: str | None = msgspec.field(name="ClientStatus", default=None)
+    followup: str | None = msgspec.field(name="FollowupEvalID", default=None)
+    tasks: dict[str, _Task] | None = msgspec.field(name="TaskStates", default=None)
+
+
 class _Payload(msgspec.Struct, frozen=True):
     job: _Subject | None = msgspec.field(name="Job", default=None)
-    allocation: _Subject | None = msgspec.field(name="Allocation", default=None)
+    allocation: _Allocation | None = msgspec.field(name="Allocation", default=None)
     evaluation: _Subject | None = msgspec.field(name="Evaluation", default=None)
 
 
@@ -62,8 +85,30 @@ class _Frame(msgspec.Struct, frozen=True):
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
-def users_of(frame: bytes, after_index: int) -> tuple[int, frozenset[str]]:
-    """(newest index seen, our users that the frame's events are about); an older frame names nobody.
+class Heard:
+    """What one stream said last of each allocation.
+
+    Ten seconds after its start an allocation counts as healthy for its deployment, and that is an event like all
+    others: without this each start costs a pass that finds nothing new.
+    """
+
+    def __init__(self) -> None:
+        self._said: OrderedDict[str, _Allocation] = OrderedDict()
+
+    def is_news(self, event: _Event) -> bool:
+        """Whether it says more than the event before; True for whatever it cannot compare."""
+        told = event.payload.allocation if event.payload is not None else None
+        if told is None or not told.id or not told.client:
+            return True
+        before = self._said.pop(told.id, None)
+        self._said[told.id] = told
+        if len(self._said) > _ALLOCATIONS_KEPT:
+            self._said.popitem(last=False)
+        return told != before
+
+
+def users_of(frame: bytes, after_index: int, heard: Heard | None = None) -> tuple[int, frozenset[str]]:
+    """(newest index seen, our users that the frame has news of); an older frame names nobody.
 
     One index may come in several frames (Nomad 1.10.5 sends a register's Job and Evaluation apart), and
     resuming at an index delivers it again: a hint too many costs nothing.
@@ -72,7 +117,8 @@ def users_of(frame: bytes, after_index: int) -> tuple[int, frozenset[str]]:
     parsed = _decode_frame(frame)
     if parsed.index < after_index:
         return after_index, frozenset()
-    found = (user for event in parsed.events or () for user in _users(event))
+    told = [event for event in parsed.events or () if heard is None or heard.is_news(event)]
+    found = (user for event in told for user in _users(event))
     return parsed.index, frozenset(found)
 
 
@@ -124,8 +170,9 @@ class JobWatch:
                     text = (await response.aread()).decode(errors="replace")
                     raise of_response(response.status_code, text, response.headers.get("Retry-After"))
                 yield RELIST
+                heard = Heard()
                 async for frame in _lines(response):
-                    index, users = users_of(frame, index)
+                    index, users = users_of(frame, index, heard)
                     yield users
         except httpx.HTTPError as error:
             raise Unavailable(SYSTEM, f"event stream lost ({type(error).__name__})") from _bare(error)

@@ -38,5 +38,12 @@ class DiscoveryWatch:
 
 
 def changed(before: Iterable[ServiceInstance], after: Iterable[ServiceInstance]) -> frozenset[str]:
-    """Users whose instances are not what they were, in number, place or health."""
-    return frozenset(instance.user_id for instance in {*before} ^ {*after})
+    """Users whose passing instances are not what they were, in number or place.
+
+    Whoever does not pass is nobody's endpoint, so its coming and going changes nothing that a pass would do.
+    """
+    return frozenset(instance.user_id for instance in _passing(before) ^ _passing(after))
+
+
+def _passing(instances: Iterable[ServiceInstance]) -> set[ServiceInstance]:
+    return {instance for instance in instances if instance.passing}

@@ -139,7 +139,12 @@ async def test_the_longer_reading_takes_the_longer_changes_gather(scripted: Any)
 def test_what_did_not_change_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     real = entries._instance
-    monkeypatch.setattr(entries, "_instance", lambda one: (read.append(one.service.id), real(one))[1])
+
+    def counted(one: Any) -> Any:
+        read.append(one.service.id)
+        return real(one)
+
+    monkeypatch.setattr(entries, "_instance", counted)
     listed = entries.Listed()
     failing = entry("u2", "a2", statuses=("critical",))
     first = listed.read(ok("1", entry("u1", "a1"), failing).content)

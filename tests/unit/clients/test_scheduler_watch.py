@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clients.scheduler_watch import RELIST, JobWatch, Relist, users_of
+from core.clients.scheduler_watch import RELIST, Heard, JobWatch, Relist, users_of
 from core.errors import DependencyError, Rejected, Throttled, Unavailable
 from core.settings import NomadSettings, Secret
 
@@ -52,6 +52,36 @@ def test_an_older_frame_and_a_heartbeat_name_nobody() -> None:
 
 def test_a_second_frame_of_one_index_is_heard() -> None:
     assert users_of(frame(5, ALLOC_EVENT), 5) == (5, frozenset({U2}))
+
+
+def allocation(client: str, events: int = 1, *, healthy: bool = False, restarts: int = 0) -> dict[str, Any]:
+    task = {
+        "State": client,
+        "Restarts": restarts,
+        "Events": [{"Type": "x", "Time": n} for n in range(events)],
+    }
+    told: dict[str, Any] = {"ID": "a1", "JobID": job(U2), "DesiredStatus": "run", "ClientStatus": client}
+    told["TaskStates"] = {"waha_plus": task}
+    told["DeploymentStatus"] = {"Healthy": True} if healthy else None
+    return ALLOC_EVENT | {"Payload": {"Allocation": told}}
+
+
+def test_an_allocation_of_which_only_the_deployment_learnt_something_is_no_news() -> None:
+    heard = Heard()
+    told = [
+        (allocation("pending"), True),
+        (allocation("running"), True),
+        (allocation("running", healthy=True), False),
+        (allocation("running", events=2, healthy=True), True),
+        (allocation("running", events=2, restarts=1), True),
+        (allocation("failed", events=2, restarts=1), True),
+    ]
+    for index, (event, news) in enumerate(told):
+        assert users_of(frame(index, event), 0, heard) == (index, frozenset({U2} if news else ()))
+    # What cannot be compared is news each time, and another stream knows nothing yet.
+    assert users_of(frame(9, ALLOC_EVENT), 0, heard) == users_of(frame(9, ALLOC_EVENT), 0, heard)
+    assert users_of(frame(9, ALLOC_EVENT), 0, heard)[1] == {U2}
+    assert users_of(frame(9, told[-1][0]), 0, Heard())[1] == {U2}
 
 
 @given(st.binary(max_size=200))

@@ -126,6 +126,7 @@ def instance(user: str, allocation: str, *, passing: bool = True, port: int = 31
         ([instance(U1, "a", port=3101), instance(U2, "b")], {U1}),
         ([instance(U1, "a"), instance(U1, "c"), instance(U2, "b")], {U1}),
         ([instance(U2, "b")], {U1}),
+        ([instance(U1, "a"), instance(U2, "b"), instance(U2, "c", passing=False)], set()),
         ([], {U1, U2}),
     ],
 )
