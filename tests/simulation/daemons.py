@@ -59,7 +59,7 @@ class Clock:
         """The timer is the world's; who sleeps wakes up as a step of its own process."""
         loop = self._loop
         future: asyncio.Future[None] = asyncio.Future(loop=loop)
-        loop.after(max(0.0, seconds / self._rate), _over, future)
+        loop.surely(max(0.0, seconds / self._rate), _over, future)
         return future
 
 

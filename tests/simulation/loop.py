@@ -93,8 +93,9 @@ class _Handle(list[Any]):
         return self[0] is None
 
 
-# What waits for its turn: a handle where somebody may cancel it, else a bare tuple.
-_Step: TypeAlias = "_Handle | tuple[Any, tuple[Any, ...], contextvars.Context]"
+# What waits for its turn: a handle where somebody may cancel it, else a bare tuple. Without a context it is the
+# world's own and nobody's.
+_Step: TypeAlias = "_Handle | tuple[Any, tuple[Any, ...], contextvars.Context | None]"
 
 
 class VirtualLoop(asyncio.AbstractEventLoop):
@@ -103,7 +104,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self._ready: deque[_Step] = deque()
-        self._timers: list[tuple[float, int, _Handle]] = []
+        self._timers: list[tuple[float, int, _Step]] = []
         self._number = count().__next__
         self._push = self._ready.append
         self._stop = False
@@ -159,14 +160,18 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     # --- the world's own --------------------------------------------------------------------------------
     def at(self, when: float, callback: Callable[..., object], *args: Any) -> Any:
         """Let something happen in the world, whoever asks for it."""
-        handle = _Handle((callback, args, self.world))
+        handle = _Handle((callback, args, None))
         _push_timer(self._timers, (when, self._number(), handle))
         return handle
 
     def after(self, delay: float, callback: Callable[..., object], *args: Any) -> Any:
-        handle = _Handle((callback, args, self.world))
+        handle = _Handle((callback, args, None))
         _push_timer(self._timers, (self._now + delay, self._number(), handle))
         return handle
+
+    def surely(self, delay: float, callback: Callable[..., object], *args: Any) -> None:
+        """As `after`, for what nobody will cancel."""
+        _push_timer(self._timers, (self._now + delay, self._number(), (callback, args, None)))
 
     def start(self, process: Process, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that is the process."""
@@ -196,11 +201,14 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         callback, args, context = step
                         if callback is None:
                             continue
-                        process = context.get(process_of)
-                        if process is not None and (process.dead or process.held is not None):
-                            process.withhold(step)
-                            continue
-                        context.run(callback, *args)
+                        if context is None:
+                            callback(*args)
+                        else:
+                            process = context.get(process_of)
+                            if process is not None and (process.dead or process.held is not None):
+                                process.withhold(step)
+                                continue
+                            context.run(callback, *args)
                         if self._stop:
                             return
                     if not timers:
@@ -232,7 +240,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 while self._ready:
                     callback, args, context = self._ready.popleft()
                     if callback is not None:
-                        context.run(callback, *args)
+                        (context or self.world).run(callback, *args)
                 left = [task for process in processes for task in process.tasks if not task.done()]
                 if not left:
                     return

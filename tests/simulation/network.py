@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX
 from core.errors import DependencyError, Unavailable
@@ -23,6 +23,8 @@ STORE_TIMEOUT_S = 5.0
 STORAGE_TIMEOUT_S = 10.0
 CONSUL_TIMEOUT_S = 10.0
 _USER_AT = len(VARIABLE_PREFIX) + len(JOB_PREFIX)
+
+Seen: TypeAlias = Callable[[Any, DependencyError | None], None]
 
 
 class Fate:
@@ -171,7 +173,7 @@ class Wire:
         execute: Callable[[], Any],
         timeout_s: float,
         *,
-        seen: Callable[[Any, DependencyError | None], None] | None = None,
+        seen: Seen | None = None,
         then: Callable[[], None] | None = None,
     ) -> asyncio.Future[Any]:
         """Send it; `execute` runs in the world when it lands, `then` a moment later, before the reply;
@@ -184,9 +186,12 @@ class Wire:
         troubled = network.fates or network.down or daemon.cut_from
         fate = network.fate(daemon, system, call) if troubled else None
         delay = 0.002 + 0.018 * random.random()
+        if fate is None and then is None:
+            loop.surely(delay, _answer, future, execute, seen)
+            return future
         if fate == "slow":
             delay = random.uniform(0.1, 0.9) * timeout_s
-        loop.after(delay, self._land, future, system, call, execute, fate, timeout_s, delay, seen, then)
+        loop.surely(delay, self._land, future, system, call, execute, fate, timeout_s, delay, seen, then)
         return future
 
     async def tell(self, channel: str, keys: Iterable[str]) -> None:
@@ -208,7 +213,7 @@ class Wire:
         fate: str | None,
         timeout_s: float,
         delay: float,
-        seen: Callable[[Any, DependencyError | None], None] | None,
+        seen: Seen | None,
         then: Callable[[], None] | None,
     ) -> None:
         result: Any = None
@@ -222,7 +227,7 @@ class Wire:
                 error = raised
             if then is not None and error is None:
                 gap = 0.001 + 0.02 * self.world.random.random()
-                self.world.loop.after(
+                self.world.loop.surely(
                     gap, self._land, future, system, call, then, fate, timeout_s, delay + gap, seen, None
                 )
                 return
@@ -231,22 +236,33 @@ class Wire:
             error = Unavailable(system, "connection reset")
         elif fate == "slow" and self.world.random.random() < 0.4:
             error = Unavailable(system, "no answer in time", code="timeout")
-            self.world.loop.after(timeout_s - delay, self._end, future, None, error, seen)
+            self.world.loop.surely(timeout_s - delay, end, future, None, error, seen)
             return
-        self._end(future, result, error, seen)
+        end(future, result, error, seen)
 
-    def _end(
-        self,
-        future: asyncio.Future[Any],
-        result: Any,
-        error: DependencyError | None,
-        seen: Callable[[Any, DependencyError | None], None] | None = None,
-    ) -> None:
-        if seen is not None:
-            seen(result, error)
-        if not future.done():
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-                future.exception()  # nobody may be left to read it
+
+def _answer(future: asyncio.Future[Any], execute: Callable[[], Any], seen: Seen | None) -> None:
+    """Nearly every request: it lands, nothing befalls it, and the reply is there."""
+    try:
+        result = execute()
+    except DependencyError as error:
+        end(future, None, error, seen)
+        return
+    if seen is not None:
+        seen(result, None)
+    if not future.done():
+        future.set_result(result)
+
+
+def end(
+    future: asyncio.Future[Any], result: Any, error: DependencyError | None, seen: Seen | None = None
+) -> None:
+    """The reply reaches whoever waits for it; `seen` hears of it first."""
+    if seen is not None:
+        seen(result, error)
+    if not future.done():
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+            future.exception()  # nobody may be left to read it

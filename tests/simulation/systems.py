@@ -12,7 +12,7 @@ from core.domain.facts import ServiceInstance
 from core.domain.names import JOB_PREFIX, VARIABLE_PREFIX, database_name, main_database
 from core.errors import DependencyError, Unavailable
 from tests.simulation.hosts import Container
-from tests.simulation.network import Stream, Wire
+from tests.simulation.network import Stream, Wire, end
 from tests.simulation.waha import Call
 from tests.simulation.world import short
 
@@ -255,7 +255,7 @@ class ContainerWire:
         if fate == "before":
             world.loop.after(delay, call.fail, Unavailable("waha", "no connection", code="unreachable"))
         else:
-            world.loop.after(delay, world.waha.arrive, *self._where, method, args, call)
+            world.loop.surely(delay, world.waha.arrive, *self._where, method, args, call)
         return future
 
 
@@ -284,13 +284,13 @@ class _WahaCall(Call):
             if record is not None and self._fate != "lost":
                 record.sessions_seen(result)
         error = Unavailable("waha", "connection reset") if self._fate == "lost" else None
-        self._wire._end(self._future, result, error)
+        end(self._future, result, error)
 
     def answer_after(self, seconds: float, result: Any) -> None:
-        self._wire.world.loop.after(seconds, self.answer, result)
+        self._wire.world.loop.surely(seconds, self.answer, result)
 
     def fail(self, error: DependencyError) -> None:
-        self._wire._end(self._future, None, error)
+        end(self._future, None, error)
 
     def fail_after(self, seconds: float, error: DependencyError) -> None:
         self._wire.world.loop.after(seconds, self.fail, error)
