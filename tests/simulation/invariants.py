@@ -7,6 +7,7 @@ look and its effect's arrival) nothing is held against it: each rule says from w
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from core.domain.actions import ContainerStatus
@@ -44,10 +45,7 @@ _NOMAD_EFFECTS = frozenset(
 _SILENT_S = 420.0
 _CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
-# Calls to the store that something is checked at, before and after them.
-_REMOVALS = frozenset({"remove_container", "remove_chip"})
 _STARTS = frozenset({"start", "restart", "update_session", "logout"})
-_SEEN = frozenset({"load", "claim", "take_starts", "write_status", "remove_container", "peers"})
 
 
 class Checker:
@@ -56,13 +54,27 @@ class Checker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.chips = ChipChecks(world)
-        self.states: Counter[str] = Counter()
+        self.states: Counter[tuple[str, str]] = Counter()  # kind (container, chip, reason), and which
         self.refused: dict[tuple[str, str], float] = {}
         self.moves = Moves(world)
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
         self.starts = Starts(world)
         self.pauses = FleetPauses(world)
+        # Calls to the store that something is checked at, before and after them.
+        self.before: dict[str, Callable[[Daemon, tuple[Any, ...]], None]] = {
+            "remove_container": self._removing_container,
+            "remove_chip": self._removing_chip,
+        }
+        self.after: dict[str, Callable[[Daemon, tuple[Any, ...], Any], None]] = {
+            "apply_rollout": self._planned,
+            "load": self._loaded,
+            "peers": self._told_of_peers,
+            "claim": self._claimed,
+            "take_starts": self._starts_taken,
+            "write_status": self._status_written,
+            "remove_container": self._container_removed,
+        }
 
     # --- leases -----------------------------------------------------------------------------------------
     def sent(self, daemon: Daemon, user: str, effect: str, timeout_s: float) -> None:
@@ -301,37 +313,44 @@ class Checker:
                     self._fail(f"tries: {what} before its cost was recorded")
 
     # --- the store --------------------------------------------------------------------------------------
-    def store_write_begins(self, daemon: Daemon, name: str, args: tuple[Any, ...]) -> None:
-        if name not in _REMOVALS:
-            return
-        if name == "remove_container":
-            self._removal(daemon, args[0].key)
-        else:
-            self._chip_removal(daemon, args[0].key, args[1])
+    def _removing_container(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
+        self._removal(daemon, args[0].key)
 
-    def stored(self, daemon: Daemon, name: str, args: tuple[Any, ...], result: Any) -> None:
-        if name == "apply_rollout":
-            self.moves.admitted(args[1], result)
-        if name not in _SEEN:
+    def _removing_chip(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
+        self._chip_removal(daemon, args[0].key, args[1])
+
+    def _planned(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        self.moves.admitted(args[1], result)
+
+    def _loaded(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        record = daemon.record(args[0])
+        if record is not None:
+            record.snapshot = result
+
+    def _told_of_peers(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        record = daemon.record(args[0])
+        if record is not None:
+            record.peers = result
+
+    def _claimed(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        key = args[0]
+        if key == fleet.KEY:
             return
-        if name == "load":
-            record = daemon.record(args[0])
-            if record is not None:
-                record.snapshot = result
-        elif name == "peers":
-            record = daemon.record(args[0])
-            if record is not None:
-                record.peers = result
-        elif name == "claim" and args[0] != fleet.KEY:
-            self.refused.pop((daemon.name, args[0]), None)
-            if isinstance(result, Busy):
-                self.refused[daemon.name, args[0]] = self.world.now
-                self.world.loop.after(_CLAIMED_AGAIN_S, self._claimed_again, daemon, args[0], self.world.now)
-        elif name == "take_starts" and result is not None:
+        self.refused.pop((daemon.name, key), None)
+        if isinstance(result, Busy):
+            self.refused[daemon.name, key] = now = self.world.now
+            self.world.loop.surely(_CLAIMED_AGAIN_S, self._claimed_again, daemon, key, now)
+
+    def _starts_taken(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        if result is not None:
             self.starts.taken(args[1], result)
-        elif name == "write_status" and isinstance(result, Written):
+
+    def _status_written(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        if isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])
-        elif name == "remove_container" and result:
+
+    def _container_removed(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
+        if result:
             self._endpoint_of(args[0].key, None)
 
     def _claimed_again(self, daemon: Daemon, user: str, since: float) -> None:
@@ -351,28 +370,34 @@ class Checker:
             self._fail(f"queue: {daemon.name} dropped user {short(user)} when its claim was refused")
 
     def _status(self, daemon: Daemon, user: str, seen: ContainerStatus, chips: Any) -> None:
-        self.states[f"container.{seen.phase}"] += 1
+        states = self.states
+        states["container", seen.phase] += 1
         if seen.reason is not None:
-            self.states[f"reason.{seen.reason}"] += 1
+            states["reason", seen.reason] += 1
         for chip in chips.values():
-            self.states[f"chip.{chip.phase}"] += 1
+            states["chip", chip.phase] += 1
         row = self.world.store.containers[user]
         self.world.trace.note("status", short(user), f"{daemon.name} {seen.phase} {seen.reason or ''}")
         self._endpoint(daemon, user, seen, row)
         self._ports_freed(daemon, user, seen)
-        silent = (self.world.moment() - row.observed.since).total_seconds()
-        if seen.phase not in _AT_REST and seen.reason is None and silent > _SILENT_S:
-            self._fail(f"deadline: user {short(user)} is {seen.phase} for {silent:.0f} s and nobody says why")
+        if seen.reason is None and seen.phase not in _AT_REST:
+            silent = (self.world.moment() - row.observed.since).total_seconds()
+            if silent > _SILENT_S:
+                self._fail(
+                    f"deadline: user {short(user)} is {seen.phase} for {silent:.0f} s and nobody says why"
+                )
 
     def _ports_freed(self, daemon: Daemon, user: str, seen: ContainerStatus) -> None:
         """The pass that sees an allocation's end frees its port; nobody waits for the housekeeping."""
         record = daemon.record(user)
-        ended = {a.id for a in record.known if a.client in _ENDED} if record and not seen.blind else set()
-        booked = (
-            [place for place, held in self.world.store.ledger.items() if held[1] in ended] if ended else []
-        )
-        if booked:
-            self._fail(f"ports: {daemon.name} saw the end of what user {short(user)} had on {booked} booked")
+        if record is None or seen.blind:
+            return
+        for known in record.known:
+            if known.client in _ENDED and (held := self.world.store.entry(known.id)) and held.is_open:
+                self._fail(
+                    f"ports: {daemon.name} saw the end of what user {short(user)} had on "
+                    f"{held.address}:{held.port} booked"
+                )
 
     def _endpoint(self, daemon: Daemon, user: str, seen: ContainerStatus, row: Any) -> None:
         endpoint = seen.endpoint

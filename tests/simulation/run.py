@@ -119,7 +119,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
         daemons=daemons,
         passes=sum(daemon.passes for daemon in fleet.ever),
         faults=dict(world.faults),
-        states=dict(world.checker.states),
+        states={f"{kind}.{which}": n for (kind, which), n in world.checker.states.items()},
         counts=dict(world.counts),
         tail=tail,
     )

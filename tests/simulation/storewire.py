@@ -20,21 +20,6 @@ class StoreWire:
         self._sent = _SentAt()
         self._store = wire.world.store.seen_by(self._sent)
 
-    def _call(self, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> asyncio.Future[Any]:
-        wire, sent = self._wire, self._sent
-        daemon, checker = wire.daemon, wire.world.checker
-        sent_at = daemon.clock.monotonic()
-        method = getattr(self._store, name)
-
-        def execute() -> Any:
-            sent.at = sent_at
-            checker.store_write_begins(daemon, name, args)
-            result = run_now(method(*args, **options))
-            checker.stored(daemon, name, args, result)
-            return result
-
-        return wire.request("postgres", name, execute, STORE_TIMEOUT_S)
-
 
 class _SentAt:
     """A clock that reads what the daemon's own clock read when it sent its request."""
@@ -48,7 +33,22 @@ class _SentAt:
 def _store_method(name: str) -> Any:
     # The future itself: a coroutine around it would be a task more where calls go side by side.
     def call(self: StoreWire, *args: Any, **options: Any) -> asyncio.Future[Any]:
-        return self._call(name, args, options)
+        wire, sent = self._wire, self._sent
+        daemon = wire.daemon
+        sent_at = daemon.clock.monotonic()
+        method = getattr(self._store, name)
+
+        def execute() -> Any:
+            sent.at = sent_at
+            checker = wire.world.checker
+            if name in checker.before:
+                checker.before[name](daemon, args)
+            result = run_now(method(*args, **options))
+            if name in checker.after:
+                checker.after[name](daemon, args, result)
+            return result
+
+        return wire.request("postgres", name, execute, STORE_TIMEOUT_S)
 
     call.__name__ = name
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,7 @@ class World:
         self.image = "image-1"  # what the settings name now
         self.violation: str | None = None
         self.over = False
+        self._moment_at, self._moment = 0.0, START
 
     @property
     def now(self) -> float:
@@ -101,7 +103,12 @@ class World:
 
     def moment(self, at: float | None = None) -> datetime:
         """The true wall time, which Nomad and the store go by."""
-        return START + timedelta(seconds=self.loop._now if at is None else at)
+        if at is not None:
+            return START + timedelta(seconds=at)
+        now = self.loop._now
+        if now != self._moment_at:  # asked several times in one instant
+            self._moment_at, self._moment = now, START + timedelta(seconds=now)
+        return self._moment
 
     def violate(self, sentence: str) -> None:
         """An invariant is broken: the run ends here. May be called from anybody's context."""
@@ -111,6 +118,7 @@ class World:
             self.loop.stop()
 
 
+@cache
 def short(name: str) -> str:
     """Ids of the simulation differ in their last digits alone."""
     return name[-4:].lstrip("0") or "0"
