@@ -53,6 +53,9 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
 )
 # A seed lasts two hours, so what takes hours or days in production takes minutes here.
 LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "deaf_factor": 1.5, "breaker_open_s": 300.0}
+# What stands unchanged is looked at more rarely than in production. There polls find what lost news would have told;
+# here they were half of all passes, and each one hid for how long nobody would have noticed a loss.
+PATIENCE: dict[str, Any] = {"poll_patience": 1.0, "poll_slowest_s": 60.0}
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
 _ROLLOUT_IDLE_S = 60.0
@@ -81,7 +84,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     refusals = Refusals(SETTINGS.resync_s)
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
-    policy = msgspec.structs.replace(main.policy_of(SETTINGS), **LADDER)
+    policy = msgspec.structs.replace(main.policy_of(SETTINGS), **LADDER, **PATIENCE)
     keeper, strangers = caretaker(daemon, policy, SETTINGS, outages, metrics)
     reconciler = Reconciler(
         owner=daemon.name,
