@@ -43,8 +43,7 @@ class Outages:
 
     def worked(self, system: str) -> None:
         """A call was answered."""
-        since = self._since.pop(system, None)
-        if since is not None:
+        if self._since and (since := self._since.pop(system, None)) is not None:
             away_s = round(self._clock.monotonic() - since, 3)
             _log.info("dependency_returned", system=system, away_s=away_s)
 

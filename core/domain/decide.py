@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,7 @@ from core.domain.states import ContainerPhase, Reason
 # Nothing outside follows from these by itself: they are no reason to look again soon.
 _SEAT = (AskSeat, LeaveSeat, SettleSeat)
 _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
+_STOPPED: Final = WahaStatus.STOPPED
 
 
 def decide(desired: Desired, observation: Observation, now: datetime, policy: Policy) -> Decision:
@@ -46,9 +48,9 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
     container = plan_container(desired, observation, now, policy)
     if desired.fleet_paused:
         container = withheld_container(container, policy)
-    scene = _scene(desired, observation, container, now, policy)
     running = _running(observation)
     room = desired.max_chips - running
+    scene = _scene(desired, observation, container, now, policy, full=room <= 0)
     if not scene.full and isolation_is_open(desired, observation):
         room = min(room, 1 - running)
     actions: list[Action] = list(container.actions)
@@ -103,7 +105,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
 
 
 def _soonest(looks: Iterable[float | None]) -> float | None:
-    return min((look for look in looks if look is not None), default=None)
+    return min([look for look in looks if look is not None], default=None)
 
 
 def _patient(
@@ -137,7 +139,7 @@ def _starts(action: Action, waha_status: str | None) -> bool:
     if isinstance(action, CreateSession):
         return action.start
     starts = isinstance(action, StartSession | RestartSession | RewriteSession)
-    return starts and waha_status == WahaStatus.STOPPED
+    return starts and waha_status == _STOPPED
 
 
 def _running(observation: Observation) -> int:
@@ -145,8 +147,10 @@ def _running(observation: Observation) -> int:
     if not isinstance(observation.sessions, Known):
         return 0
     return sum(
-        session.status is not WahaStatus.STOPPED and chip_of_session(name) is not None
-        for name, session in observation.sessions.value.items()
+        [
+            session.status is not _STOPPED and chip_of_session(name) is not None
+            for name, session in observation.sessions.value.items()
+        ]
     )
 
 
@@ -156,6 +160,8 @@ def _scene(
     container: ContainerPlan,
     now: datetime,
     policy: Policy,
+    *,
+    full: bool,
 ) -> Scene:
     status = container.status
     sessions = observation.sessions
@@ -183,7 +189,7 @@ def _scene(
         policy=policy,
         paused=desired.container.paused,
         start_refused=refused,
-        full=_running(observation) >= desired.max_chips,
+        full=full,
         peers=observation.peers,
         probes=observation.probes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from operator import attrgetter
+from typing import Final
 
 from core.domain.desired import DesiredContainer
 from core.domain.facts import (
@@ -21,23 +21,39 @@ from core.domain.states import ContainerPhase, Reason
 
 # The client's own word that a container ended, which frees its port. `lost` is the servers' guess.
 CLIENT_ENDED = (ClientStatus.COMPLETE, ClientStatus.FAILED)
+_RUNNING: Final = ClientStatus.RUNNING
 _LIVE = (ClientStatus.RUNNING, ClientStatus.PENDING)
-_create_index = attrgetter("create_index")
+
+# Each look asks these several times, mostly about one allocation: loops of their own cost half of what `max` does.
 
 
 def newest(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The one that was created last."""
-    return max(allocations, key=_create_index, default=None)
+    found: AllocationFact | None = None
+    for one in allocations:
+        if found is None or one.create_index > found.create_index:
+            found = one
+    return found
 
 
 def current_allocation(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The one that Nomad reports desired run and running; the newest should there ever be two."""
-    return newest([a for a in allocations if a.desired == "run" and a.client is ClientStatus.RUNNING])
+    found: AllocationFact | None = None
+    for one in allocations:
+        runs = one.client is _RUNNING and one.desired == "run"
+        if runs and (found is None or one.create_index > found.create_index):
+            found = one
+    return found
 
 
 def newest_live(allocations: Iterable[AllocationFact]) -> AllocationFact | None:
     """The newest one that runs or is about to: its port is known although nothing may listen there yet."""
-    return newest([a for a in allocations if a.desired == "run" and a.client in _LIVE])
+    found: AllocationFact | None = None
+    for one in allocations:
+        lives = one.desired == "run" and one.client in _LIVE
+        if lives and (found is None or one.create_index > found.create_index):
+            found = one
+    return found
 
 
 def endpoint_of(

@@ -36,10 +36,12 @@ def health_score(
     score = 100 if connected else 50
     score -= min(30, 5 * drops)
     score -= min(30, 10 * failures)
-    signs = [last_activity_at] if connected else [last_activity_at, connected_at]
-    life = max((sign for sign in signs if sign is not None), default=None)
-    if connected and life is not None and connected_at is not None:
-        life = max(life, connected_at)
+    life = last_activity_at
+    if connected_at is not None:
+        if life is not None:
+            life = max(life, connected_at)
+        elif not connected:
+            life = connected_at
     if life is not None and now > life:
         score -= min(40, 5 * ((now - life) // _SILENCE_STEP))
     return max(0, score)

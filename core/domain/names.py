@@ -61,6 +61,7 @@ def session_name(chip_id: str) -> str:
     return SESSION_PREFIX + chip_id
 
 
+@lru_cache(maxsize=65_536)
 def chip_of_session(session: str) -> str | None:
     """The chip id in a WAHA session name, or None when the session is none of ours."""
     return parse_id(session.removeprefix(SESSION_PREFIX)) if session.startswith(SESSION_PREFIX) else None

@@ -192,6 +192,8 @@ def merge_chip(
     score = _health(after, drops, now)
     if score != after.health_score:
         after = msgspec.structs.replace(after, health_score=score)
+    if not moved and after.status == before.status:
+        return ChipMove(after, None)
     return ChipMove(
         after,
         status_event(
