@@ -87,6 +87,7 @@ def stored_name(database: str) -> str:
     return database.encode()[:POSTGRES_NAME_LIMIT].decode(errors="ignore")
 
 
+@lru_cache(maxsize=65_536)
 def namespace_of_database(database: str) -> str | None:
     """The storage namespace in a database's name, or None when the database is none of ours.
 
@@ -96,6 +97,7 @@ def namespace_of_database(database: str) -> str | None:
     return found.group(1) if found else None
 
 
+@lru_cache(maxsize=65_536)
 def chip_of_database(database: str) -> str | None:
     """The chip whose session the database belongs to; None for a container's main database and others'."""
     namespace = namespace_of_database(database)

@@ -66,9 +66,12 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
 
     async def summaries(self) -> tuple[UserSummary, ...]:
         self.up()
+        now = self.clock.now()
         return tuple(
-            _summary(self.containers[user_id], self.seats.get(user_id), self.clock.now())
-            for user_id in sorted(self.containers)
+            [
+                _summary(self.containers[user_id], self.seats.get(user_id), now)
+                for user_id in sorted(self.containers)
+            ]
         )
 
     async def peers(self, user_id: str, window_s: float) -> Peers:

@@ -127,11 +127,12 @@ def unowned(world: World) -> set[str]:
         if namespace not in owners:
             found.add(f"storage {namespace}")
             continue
-        chips = {SESSION_PREFIX + chip.id for chip in owners[namespace].chips}
-        found |= {f"session {name} in storage {namespace}" for name in names if name not in chips}
-    for user_id, allocation_id in {(entry[0], entry[1]) for entry in world.store.ledger.values()}:
-        if allocation_id not in servers.by_id:
-            found.add(f"port of user {user_id} for allocation {allocation_id}, which Nomad forgot")
+        left = names.difference([SESSION_PREFIX + chip.id for chip in owners[namespace].chips])
+        found |= {f"session {name} in storage {namespace}" for name in left}
+    for open_port in world.store.open_ports.values():
+        held = open_port.entry
+        if held.allocation_id not in servers.by_id:
+            found.add(f"port of user {held.user_id} for allocation {held.allocation_id}, which Nomad forgot")
     return found
 
 

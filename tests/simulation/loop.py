@@ -126,7 +126,9 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
     ) -> Any:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        handle = _Handle((callback, args, context or contextvars.copy_context()))
+        _push_timer(self._timers, (self._now + delay, self._number(), handle))
+        return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None

@@ -42,6 +42,7 @@ class Job:
         "modify_index",
         "retry",
         "spec",
+        "spec_hash",
         "stopped",
         "submitted",
         "wait",
@@ -49,7 +50,7 @@ class Job:
     )
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.spec = spec
+        self.set_spec(spec)
         self.modify_index = self.create_index = 0
         self.stopped = False
         self.submitted = 0.0
@@ -57,6 +58,10 @@ class Job:
         self.retry: Any = None  # timer of a rescheduled failure
         self.wait: Any = None  # timer of the stop-on-disconnect wait
         self.wait_until = 0.0
+
+    def set_spec(self, spec: Mapping[str, Any]) -> None:
+        self.spec = spec
+        self.spec_hash = _spec_hash(spec)
 
 
 class Alloc:
@@ -145,7 +150,7 @@ class Servers:
             raise Missing("nomad", "job not found")
         first = job.create_index == job.modify_index
         status = self._status(job_id, job)
-        return JobFact(job.modify_index, job.stopped, status, spec=_spec_hash(job.spec), first=first)
+        return JobFact(job.modify_index, job.stopped, status, spec=job.spec_hash, first=first)
 
     def allocations(self, job_id: str) -> tuple[AllocationFact, ...]:
         return tuple([self._fact(alloc) for alloc in self.allocs.get(job_id, ())])
@@ -198,7 +203,7 @@ class Servers:
             if job is None:
                 job = self.jobs[job_id] = Job(spec)
                 job.create_index = self.index
-            job.spec = spec
+            job.set_spec(spec)
             job.stopped = False
             job.modify_index = self.index
             job.submitted = self.world.now
@@ -476,8 +481,10 @@ class Servers:
             del self.by_id[alloc.id]
 
     def _status(self, job_id: str, job: Job) -> str:
-        running = any(not a.terminal for a in self.allocs.get(job_id, ()))
-        return "running" if running else "dead" if job.stopped else "pending"
+        for alloc in self.allocs.get(job_id, ()):
+            if alloc.client not in _TERMINAL:
+                return "running"
+        return "dead" if job.stopped else "pending"
 
     def _fact(self, alloc: Alloc) -> AllocationFact:
         if alloc.fact is None:

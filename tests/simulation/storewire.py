@@ -43,7 +43,12 @@ def _store_method(name: str) -> Any:
             checker = wire.world.checker
             if name in checker.before:
                 checker.before[name](daemon, args)
-            result = run_now(method(*args, **options))
+            try:
+                method(*args, **options).send(None)
+            except StopIteration as stop:
+                result = stop.value
+            else:
+                raise AssertionError(f"the store in memory awaited something in {name}")
             if name in checker.after:
                 checker.after[name](daemon, args, result)
             return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from core.clients.scheduler import RELIST, Relist
@@ -35,12 +36,14 @@ class SchedulerWire:
 
     def job(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
-        return self._read("job", lambda: self._servers.job(job_id), record and record.job_seen)
+        seen = record and record.job_seen
+        return self._wire.request("nomad", "job", partial(self._servers.job, job_id), NOMAD_TIMEOUT_S, seen=seen)
 
     def allocations(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
         seen = record and record.allocations_seen
-        return self._read("allocations", lambda: self._servers.allocations(job_id), seen)
+        execute = partial(self._servers.allocations, job_id)
+        return self._wire.request("nomad", "allocations", execute, NOMAD_TIMEOUT_S, seen=seen)
 
     def newest_placement(self, job_id: str) -> asyncio.Future[Any]:
         return self._read("newest_placement", lambda: self._servers.newest_placement(job_id))
@@ -155,8 +158,8 @@ class SchedulerWire:
         while True:
             yield await stream.next()
 
-    def _read(self, call: str, execute: Callable[[], Any], seen: Any = None) -> asyncio.Future[Any]:
-        return self._wire.request("nomad", call, execute, NOMAD_TIMEOUT_S, seen=seen)
+    def _read(self, call: str, execute: Callable[[], Any]) -> asyncio.Future[Any]:
+        return self._wire.request("nomad", call, execute, NOMAD_TIMEOUT_S)
 
 
 class DiscoveryWire:
@@ -168,7 +171,7 @@ class DiscoveryWire:
 
     def instances(self, user_id: str | None = None) -> asyncio.Future[tuple[ServiceInstance, ...]]:
         catalog = self._catalog
-        execute = catalog.all if user_id is None else lambda: catalog.of_user(user_id)
+        execute = catalog.all if user_id is None else partial(catalog.of_user, user_id)
         return self._wire.request("consul", "instances", execute, CONSUL_TIMEOUT_S)
 
     async def leader(self) -> str:
