@@ -33,7 +33,7 @@ def seen_status(
     endpoint = endpoint_of(allocations, instances.value) if isinstance(instances, Known) else None
     if isinstance(job, Missing) or job.value.stopped:
         endpoint = None  # on its way out: nobody is sent there any more
-    phase, reason = _phase(job, allocations, cut_off, observation, ready=endpoint is not None)
+    phase, reason = _phase(job, allocations, live, cut_off, observation, ready=endpoint is not None)
     asked = endpoint is not None and isinstance(observation.sessions, Known)
     return ContainerStatus(
         phase=phase,
@@ -57,6 +57,7 @@ def seen_status(
 def _phase(
     job: Known[JobFact] | Missing,
     allocations: tuple[AllocationFact, ...],
+    live: AllocationFact | None,
     cut_off: bool,
     observation: Observation,
     *,
@@ -69,7 +70,6 @@ def _phase(
         return ContainerPhase.ABSENT, None
     if job.value.stopped:
         return ContainerPhase.STOPPING, None
-    live = newest_live(allocations)
     if live is not None:
         if isinstance(observation.instances, Unknown):
             return ContainerPhase.BOOTING, observation.instances.why

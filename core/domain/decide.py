@@ -120,7 +120,7 @@ def _patient(
     News come by themselves and polling only finds those that got lost, so who waited long can wait a bit
     longer. What has a moment of its own (the end of a grace, of a pause between tries) keeps it.
     """
-    if next_s not in (policy.poll_moving_s, policy.poll_waiting_s) or before.since is None:
+    if next_s is None or before.since is None or next_s not in (policy.poll_moving_s, policy.poll_waiting_s):
         return next_s
     if (before.phase, before.reason) != (told.phase, told.reason):
         return next_s

@@ -7,6 +7,7 @@ from the start). A listing that failed says nothing: what it would have shown is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -166,10 +167,9 @@ def _long_unseen(row: Orphan, now: datetime, rules: Rules) -> bool:
 
 
 def _held_back(there: Mapping[Key, Found], loose: Mapping[Key, Found], rules: Rules) -> dict[Kind, int]:
-    found: dict[Kind, int] = {}
-    for kind in Kind:
-        count = sum(1 for key in loose if key[0] is kind)
-        listed = sum(1 for key in there if key[0] is kind)
-        if count > max(rules.held_back_least, rules.held_back_share * listed):
-            found[kind] = count
-    return found
+    counts, listed = Counter([key[0] for key in loose]), Counter([key[0] for key in there])
+    return {
+        kind: count
+        for kind, count in counts.items()
+        if count > max(rules.held_back_least, rules.held_back_share * listed[kind])
+    }

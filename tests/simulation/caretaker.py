@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from core.domain.policy import Policy
     from tests.simulation.daemons import Daemon
 
-_LOOK_S = 30.0
+_LOOK_S = 60.0
 _DECIDES_S = 120.0
 # After the grace: a round that finds it, one that removes it, and what stands in another's way first.
 SLACK_S = 480.0
