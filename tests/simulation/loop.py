@@ -221,6 +221,15 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                         return
                     if when > self._now:
                         self._now = when
+                    step = _pop_timer(timers)[2]
+                    if step[2] is None and (not timers or timers[0][0] > when):
+                        # The world's own and alone in its instant, as most are: it need not stand in line.
+                        if step[0] is not None:
+                            step[0](*step[1])
+                            if self._stop:
+                                return
+                        continue
+                    push(step)
                     while timers and timers[0][0] <= when:
                         push(_pop_timer(timers)[2])
         finally:

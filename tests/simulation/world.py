@@ -42,10 +42,11 @@ class Trace:
         self._last: list[tuple[float, str, str, object]] = []
 
     def note(self, kind: str, who: str = "", what: object = "") -> None:
-        self._new.append((self._loop._now, kind, who, what))
+        new = self._new
+        new.append((self._loop._now, kind, who, what))
         if self._verbose:
-            self.lines.append(_line(self._new[-1]))
-        if len(self._new) >= _HASHED_AT_ONCE:
+            self.lines.append(_line(new[-1]))
+        if len(new) >= _HASHED_AT_ONCE:
             self._absorb()
 
     def _absorb(self) -> None:
