@@ -37,12 +37,12 @@ _TERMINAL = (ClientStatus.COMPLETE, ClientStatus.FAILED, ClientStatus.LOST)
 
 class Job:
     __slots__ = (
+        "_spec_hash",
         "blocked",
         "create_index",
         "modify_index",
         "retry",
         "spec",
-        "spec_hash",
         "stopped",
         "submitted",
         "wait",
@@ -61,7 +61,15 @@ class Job:
 
     def set_spec(self, spec: Mapping[str, Any]) -> None:
         self.spec = spec
-        self.spec_hash = _spec_hash(spec)
+        self._spec_hash: str | None = None
+
+    @property
+    def spec_hash(self) -> str:
+        """What it carries of it in its service's meta; asked at each look."""
+        if self._spec_hash is None:
+            (service,) = self.spec["TaskGroups"][0]["Services"]
+            self._spec_hash = str(service["Meta"]["spec"])
+        return self._spec_hash
 
 
 class Alloc:
@@ -122,12 +130,6 @@ class Alloc:
     @property
     def terminal(self) -> bool:
         return self.client in _TERMINAL
-
-
-def _spec_hash(spec: Mapping[str, Any]) -> str:
-    """What the job carries of it in its service's meta."""
-    (service,) = spec["TaskGroups"][0]["Services"]
-    return str(service["Meta"]["spec"])
 
 
 class Servers:

@@ -36,12 +36,14 @@ class SchedulerWire:
 
     def job(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
-        seen = record and record.job_seen
-        return self._wire.request("nomad", "job", partial(self._servers.job, job_id), NOMAD_TIMEOUT_S, seen=seen)
+        seen = None if record is None else record.job_seen
+        return self._wire.request(
+            "nomad", "job", partial(self._servers.job, job_id), NOMAD_TIMEOUT_S, seen=seen
+        )
 
     def allocations(self, job_id: str) -> asyncio.Future[Any]:
         record = self._daemon.record(job_id[len(JOB_PREFIX) :])
-        seen = record and record.allocations_seen
+        seen = None if record is None else record.allocations_seen
         execute = partial(self._servers.allocations, job_id)
         return self._wire.request("nomad", "allocations", execute, NOMAD_TIMEOUT_S, seen=seen)
 
