@@ -71,6 +71,7 @@ class _Seen(msgspec.Struct, frozen=True):
         alive: allocations that run or may still run somewhere.
         cut_off: one of them is on a host that was lost.
         vanished: our placement left Nomad's lists before its end was seen, and may still run.
+        stopped: there is no job, or it stands stopped.
         gone: none of all that.
     """
 
@@ -79,14 +80,8 @@ class _Seen(msgspec.Struct, frozen=True):
     newest: AllocationFact | None
     cut_off: bool
     vanished: bool
-
-    @property
-    def stopped(self) -> bool:
-        return isinstance(self.job, Missing) or self.job.value.stopped
-
-    @property
-    def gone(self) -> bool:
-        return self.stopped and not self.alive and not self.vanished
+    stopped: bool
+    gone: bool
 
 
 def aim_of(desired: Desired, now: datetime, policy: Policy) -> tuple[Aim, datetime | None]:
@@ -117,9 +112,11 @@ def plan_container(
         return ContainerPlan(aim, (), status, gone=False, next_s=policy.poll_waiting_s)
 
     alive = tuple([a for a in allocations.value if is_possibly_alive(a, now, policy)])
-    cut_off = any(is_cut_off(a, now, policy) for a in alive)
+    cut_off = any([is_cut_off(a, now, policy) for a in alive])
     vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
-    seen = _Seen(job, alive, newest(allocations.value), cut_off, vanished)
+    stopped = isinstance(job, Missing) or job.value.stopped
+    gone = stopped and not alive and not vanished
+    seen = _Seen(job, alive, newest(allocations.value), cut_off, vanished, stopped, gone)
     status = seen_status(job, allocations.value, cut_off, observation, empty_since)
     if aim is Aim.REMOVE:
         plan = _remove(desired, seen, observation, status, now, policy)

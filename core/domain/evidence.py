@@ -40,6 +40,7 @@ CHECKS_KEPT: Final = 3
 TRAIL_KEPT: Final = 5
 # To be raised when the structs below change.
 _SHAPE: Final = b"evidence 1"
+_NOT_ASKED: Final = Unknown(NOT_ASKED)
 # A chip that comes during a removal finds the job stopped, by us.
 _MAY_STAND_STOPPED: Final = (ContainerPhase.STOPPING, ContainerPhase.MOVING, ContainerPhase.ABSENT)
 
@@ -233,17 +234,17 @@ def _with_trail(before: SessionSeen | None, seen: SessionSeen, now: datetime) ->
 
 
 def _away(seen: Observation, *, answers: bool) -> dict[str, str]:
-    facts: list[tuple[str, Fact[Any]]] = [
+    facts: tuple[tuple[str, Fact[Any]], ...] = (
         ("nomad", seen.job),
         ("nomad", seen.allocations),
         ("nomad", seen.evaluation),
         ("consul", seen.instances),
         ("storage", seen.storage),
-    ]
-    if answers:  # that WAHA is not asked before there is an endpoint is no outage of its own
-        facts.append(("waha", seen.sessions))
+        # That WAHA is not asked before there is an endpoint is no outage of its own.
+        ("waha", seen.sessions if answers else _NOT_ASKED),
+    )
     return {
-        system: str(fact.why) for system, fact in facts if isinstance(fact, Unknown) and fact.why != NOT_ASKED
+        system: str(fact.why) for system, fact in facts if type(fact) is Unknown and fact.why != NOT_ASKED
     }
 
 
