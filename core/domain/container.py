@@ -112,7 +112,7 @@ def plan_container(
         return ContainerPlan(aim, (), status, gone=False, next_s=policy.poll_waiting_s)
 
     alive = tuple([a for a in allocations.value if is_possibly_alive(a, now, policy)])
-    cut_off = any([is_cut_off(a, now, policy) for a in alive])
+    cut_off = any(is_cut_off(a, now, policy) for a in alive)
     vanished = vanished_left_s(desired.container, job, allocations.value, now, policy) is not None
     stopped = isinstance(job, Missing) or job.value.stopped
     gone = stopped and not alive and not vanished

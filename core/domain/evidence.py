@@ -244,7 +244,7 @@ def _away(seen: Observation, *, answers: bool) -> dict[str, str]:
         ("waha", seen.sessions if answers else _NOT_ASKED),
     )
     return {
-        system: str(fact.why) for system, fact in facts if type(fact) is Unknown and fact.why != NOT_ASKED
+        system: str(fact.why) for system, fact in facts if isinstance(fact, Unknown) and fact.why != NOT_ASKED
     }
 
 
