@@ -170,7 +170,7 @@ def evidence_of(
         placement=_placement(seen),
         checks=tuple([_check(i, secrets) for i in instances[:CHECKS_KEPT]]),
         sessions={
-            chip.id: SessionSeen(session.status.value, session.me is not None)
+            chip.id: SessionSeen(str(session.status), session.me is not None)
             for chip in desired.chips
             if chip.wanted is not Wanted.DELETED
             and (session := sessions.get(session_name(chip.id))) is not None
@@ -291,7 +291,7 @@ def _allocation(fact: AllocationFact, secrets: Collection[str]) -> AllocationSee
         id=fact.id,
         node=fact.node_name,
         desired=fact.desired,
-        client=fact.client.value,
+        client=str(fact.client),
         since=fact.modified_at,
         restarts=fact.restarts,
         events=tuple(
