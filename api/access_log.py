@@ -6,8 +6,9 @@ Never in the log: query strings, headers, bodies, tokens.
 from __future__ import annotations
 
 import re
+import secrets
 import time
-import uuid
+from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
@@ -47,41 +48,33 @@ class AccessLog:
             nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
-                streamed = is_event_stream(message["headers"])
-                message["headers"] = [
-                    *_with_no_store(message["headers"]),
-                    (b"x-request-id", request_id.encode()),
-                ]
+                headers, streamed = _finished(message["headers"])
+                headers.append((b"x-request-id", request_id.encode()))
+                message["headers"] = headers
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, sending)
-            except Exception:
-                _log.exception("request_broke", path=scope["path"], method=scope["method"])
-                if status:
-                    raise  # half an answer is out: all that is left is to cut the connection
-                await send_problem(internal_error(scope["path"]), sending)
-            finally:
-                took_s = time.perf_counter() - began_at
-                self._metrics.count(scope, status, took_s, streamed=streamed)
-                if scope["path"] not in _QUIET or status >= 400:
-                    user = scope.get("user")
-                    direct().info(
-                        "request",
-                        method=scope["method"],
-                        path=scope["path"],
-                        status=status,
-                        duration_ms=round(took_s * 1000, 1),
-                        user_id=getattr(user, "id", None),
-                    )
-
-
-def is_event_stream(headers: Any) -> bool:
-    """Whether an answer lasts for as long as somebody reads it."""
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers
-    )
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            _log.exception("request_broke", path=scope["path"], method=scope["method"])
+            if status:
+                raise  # half an answer is out: all that is left is to cut the connection
+            await send_problem(internal_error(scope["path"]), sending)
+        finally:
+            took_s = time.perf_counter() - began_at
+            self._metrics.count(scope, status, took_s, streamed=streamed)
+            if scope["path"] not in _QUIET or status >= 400:
+                user = scope.get("user")
+                direct().info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    duration_ms=round(took_s * 1000, 1),
+                    user_id=getattr(user, "id", None),
+                )
+            structlog.contextvars.reset_contextvars(**bound)
 
 
 def _request_id(scope: Any) -> str:
@@ -91,12 +84,21 @@ def _request_id(scope: Any) -> str:
             text = value.decode("latin-1")
             if _REQUEST_ID.match(text):
                 return str(text)
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
-def _with_no_store(headers: Any) -> list[tuple[bytes, bytes]]:
-    """Whatever says nothing about caching may hold somebody's data and is kept nowhere."""
-    known = list(headers)
-    if not any(name.lower() == b"cache-control" for name, _ in known):
+def _finished(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """The headers, and whether the answer lasts for as long as somebody reads it.
+
+    Whatever says nothing about caching may hold somebody's data and is kept nowhere.
+    """
+    known, kept, streamed = list(headers), False, False
+    for name, value in known:
+        lower = name.lower()
+        if lower == b"cache-control":
+            kept = True
+        elif lower == b"content-type":
+            streamed = value.startswith(b"text/event-stream")
+    if not kept:
         known.append((b"cache-control", b"no-store"))
-    return known
+    return known, streamed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
+from api.deadline import in_time
 from api.kept import Kept
 from api.standings import Standings
 from core.store import accounts
@@ -23,13 +25,19 @@ class AccountCache:
         self._kept: Kept[Account] = Kept(_LIMIT)
 
     async def find(self, user_id: str) -> tuple[Account, Standing] | None:
-        """The account and its standing; None when there is no such user. Raises Unavailable."""
+        """The account and its standing; None when there is no such user.
+
+        Raises Unavailable, after `deadline.STORE_S` at the latest.
+        """
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
         standing = await self._standings.of(user_id)
         if standing is None:
             return None
         account = self._kept.get(user_id, standing.account)
         if account is None:
-            account = await accounts.find(self._engine, user_id)
+            spent_s = loop.time() - began_at
+            account = await in_time(accounts.find(self._engine, user_id), spent_s=spent_s)
             if account is None:
                 return None
             self._kept.put(user_id, standing.account, account)

@@ -12,8 +12,28 @@ _VARY: Final = b"Cookie, Authorization, Sec-Fetch-Mode"
 _CACHING: Final = ((b"cache-control", b"private, no-cache"), (b"vary", _VARY))
 
 
+class Prepared(Response[Any]):
+    """Status, headers and bytes as they are: the framework has nothing left to encode, whoever it is sent to."""
+
+    def __init__(self, status: int, headers: tuple[tuple[bytes, bytes], ...], content: bytes) -> None:
+        super().__init__(None, status_code=status)
+        self._start = {"type": "http.response.start", "status": status}
+        self._headers = headers
+        self._body = {"type": "http.response.body", "body": content, "more_body": False}
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> Any:
+        return self._sent
+
+    async def _sent(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        # Both are made anew each time: whoever stands between may add to them.
+        start: Any = {**self._start, "headers": list(self._headers)}
+        await send(start)
+        body: Any = {**self._body}
+        await send(body)
+
+
 class Body:
-    """JSON bytes of one user, with the tag that is bound to both and the headers that go with them.
+    """JSON bytes of one user, with the tag that is bound to both and the answers that are made of them.
 
     The tag is a hash over user and bytes, so it changes with whatever is shown and one user's never fits
     another's.
@@ -21,14 +41,16 @@ class Body:
 
     def __init__(self, user_id: str, content: bytes) -> None:
         digest = hashlib.blake2b(user_id.encode() + b"\0" + content, digest_size=16).hexdigest()
-        self.content = content
         self.tag = f'W/"{digest}"'
-        self.unchanged_headers = ((b"etag", self.tag.encode()), *_CACHING)
-        self.headers = (
-            *self.unchanged_headers,
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-        )
+        caching = ((b"etag", self.tag.encode()), *_CACHING)
+        length = str(len(content)).encode()
+        described = ((b"content-type", b"application/json"), (b"content-length", length))
+        self._whole = Prepared(200, (*caching, *described), content)
+        self._unchanged = Prepared(304, caching, b"")
+
+    def answer(self, if_none_match: str) -> Prepared:
+        """All of it, or 304 for who has it."""
+        return self._unchanged if if_none_match and self.matches(if_none_match) else self._whole
 
     def matches(self, if_none_match: str) -> bool:
         """Weak comparison (RFC 9110, 8.8.3.2)."""
@@ -36,24 +58,3 @@ class Body:
             return True
         candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
         return "*" in candidates or self.tag.removeprefix("W/") in candidates
-
-
-class Prepared(Response[Any]):
-    """A body as it is, or a 304 for who has it; the framework has nothing left to encode."""
-
-    def __init__(self, body: Body, if_none_match: str) -> None:
-        unchanged = bool(if_none_match) and body.matches(if_none_match)
-        super().__init__(None, status_code=304 if unchanged else 200)
-        self._body = body
-
-    def to_asgi_response(self, *_: Any, is_head_response: bool = False, **__: Any) -> Any:
-        body, unchanged = self._body, self.status_code == 304
-
-        async def send_it(_scope: Scope, _receive: Receive, send: Send) -> None:
-            # A list of its own each time: whoever stands between may add to it.
-            headers = list(body.unchanged_headers if unchanged else body.headers)
-            await send({"type": "http.response.start", "status": self.status_code or 200, "headers": headers})
-            content = b"" if unchanged or is_head_response else body.content
-            await send({"type": "http.response.body", "body": content, "more_body": False})
-
-        return send_it

@@ -89,10 +89,11 @@ def create_app(
     `hasher`: argon2id parameters, the library's defaults unless given.
     """
     clock, metrics = clock or SystemClock(), Metrics()
+    proxies = TrustedProxies(settings.api.trusted_proxies)
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
-        async with _opened(settings, clock, hasher) as services:
+        async with _opened(settings, clock, hasher, proxies) as services:
             app.state.services = services
             yield
 
@@ -148,15 +149,17 @@ def create_app(
         debug=False,
     )
     # From the inside out: who is over the limit of an address is told so by an answer like all others.
-    limited = Cors(AddressLimit(KeptAnswers(app.asgi_handler)), settings.api.cors_origins)
-    app.asgi_handler = SecurityHeaders(AccessLog(limited, metrics))
+    limited = Cors(AddressLimit(KeptAnswers(app.asgi_handler), proxies), settings.api.cors_origins)
+    app.asgi_handler = SecurityHeaders(AccessLog(limited, metrics), proxies)
     metrics.watch(app)
     app.state.metrics = metrics
     return app
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | None) -> AsyncIterator[Services]:
+async def _opened(
+    settings: Settings, clock: Clock, hasher: PasswordHasher | None, proxies: TrustedProxies
+) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         engine = create_engine(settings.store, application_name="wahafleet api")
         stack.push_async_callback(engine.dispose)
@@ -197,7 +200,7 @@ async def _opened(settings: Settings, clock: Clock, hasher: PasswordHasher | Non
             passwords=Passwords(hasher),
             limits=limits,
             tokens=tokens,
-            proxies=TrustedProxies(settings.api.trusted_proxies),
+            proxies=proxies,
             observed=observed,
             qr=qr,
             look_ins=PostgresLookIns(engine),

@@ -103,7 +103,7 @@ def actor_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Actor:
         kind=kind,
         user_id=principal.account.id if principal is not None and principal.account is not None else None,
         key_id=None if principal is None else principal.key_id,
-        address=services_of(connection).proxies.client_address(connection),
+        address=services_of(connection).proxies.client_address(connection.scope),
         request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
         claim=claim,
     )
@@ -180,11 +180,11 @@ async def _principal(services: Services, token: str) -> Principal:
     if claims.user_id is not None and services.upstream is not None:
         account = await services.upstream.account(claims.user_id, claims, token)
     elif claims.user_id is not None:
-        found = await in_time(services.accounts.find(claims.user_id))
+        found = await services.accounts.find(claims.user_id)
         account, standing = found or (None, None)
     if account is None or not account.is_active:
         raise invalid_user()
-    listed = {name.lower() for name in services.settings.api.operators}
+    listed = services.operators
     by_list = account.id in listed or account.email in listed
     operator = by_list or (claims.role or account.role) == _OPERATOR
     return Principal(account, operator=operator, expires_at=claims.expires_at, standing=standing)

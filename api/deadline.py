@@ -17,10 +17,18 @@ T = TypeVar("T")
 STORE_S: Final = 1.9
 
 
-async def in_time(call: Awaitable[T]) -> T:
-    """The outcome of one call to the store. Raises Unavailable after `STORE_S` as well."""
+async def in_time(call: Awaitable[T], *, spent_s: float = 0.0) -> T:
+    """The outcome of one call to the store. Raises Unavailable after `STORE_S` as well.
+
+    `spent_s`: how much of that was waited before.
+    """
     try:
-        async with asyncio.timeout(STORE_S):
+        async with asyncio.timeout(STORE_S - spent_s):
             return await call
     except TimeoutError as error:
-        raise Unavailable("postgres", f"no answer within {STORE_S} s", code="timeout") from error
+        raise too_late(STORE_S) from error
+
+
+def too_late(waited_s: float) -> Unavailable:
+    """What is said of a store that did not answer."""
+    return Unavailable("postgres", f"no answer within {waited_s:g} s", code="timeout")

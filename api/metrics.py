@@ -26,6 +26,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        # A label's own counter costs more to find than to raise. As many as there are labels: few.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._requests = Counter(
             "wahafleet_api_requests",
             "Requests by route template, method and status.",
@@ -47,9 +50,17 @@ class Metrics:
         if status in (404, 405) and "route_handler" not in scope:
             route = UNKNOWN_ROUTE
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._requests.labels(route, method, str(status)).inc()
-        if not streamed:
-            self._seconds.labels(route).observe(seconds)
+        counter = self._counters.get((route, method, status))
+        if counter is None:
+            counter = self._requests.labels(route, method, str(status))
+            self._counters[route, method, status] = counter
+        counter.inc()
+        if streamed:
+            return
+        histogram = self._histograms.get(route)
+        if histogram is None:
+            histogram = self._histograms[route] = self._seconds.labels(route)
+        histogram.observe(seconds)
 
     def watch(self, app: Litestar) -> None:
         """Read the application's own parts too, anew with each scrape, while it is open."""

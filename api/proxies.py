@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from litestar.connection import ASGIConnection
+from litestar.types import Scope
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -20,45 +21,50 @@ class TrustedProxies:
             ipaddress.ip_network(text, strict=False) for text in networks
         )
 
-    def is_https(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
+    def is_https(self, scope: Scope) -> bool:
         """Whether the caller's own request came over https."""
-        if self._trusts_sender(connection):
-            forwarded = connection.headers.get("x-forwarded-proto", "")
+        if self._trusts_sender(scope):
+            forwarded = _header(scope, b"x-forwarded-proto")
             if forwarded:
                 return forwarded.split(",", 1)[0].strip().lower() == "https"
-        return connection.scope.get("scheme") == "https"
+        return scope.get("scheme") == "https"
 
-    def host(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    def host(self, scope: Scope) -> str:
         """Host and port that the caller asked for."""
-        if self._trusts_sender(connection):
-            forwarded = connection.headers.get("x-forwarded-host", "").split(",", 1)[0].strip()
+        if self._trusts_sender(scope):
+            forwarded = _header(scope, b"x-forwarded-host").split(",", 1)[0].strip()
             if forwarded:
                 return forwarded
-        return connection.headers.get("host", "")
+        return _header(scope, b"host")
 
-    def client_address(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    def client_address(self, scope: Scope) -> str:
         """The nearest address in the chain that is no proxy of ours."""
-        address = connection.client.host if connection.client else ""
-        if not self._trusts_sender(connection):
+        client = scope["client"]
+        address = client[0] if client else ""
+        if not self._trusts_sender(scope):
             return address
-        chain = [part.strip() for part in connection.headers.get("x-forwarded-for", "").split(",")]
+        chain = [part.strip() for part in _header(scope, b"x-forwarded-for").split(",")]
         for hop in reversed([part for part in chain if part]):
             if not self._trusts(hop):
                 return hop
             address = hop
         return address
 
-    def _trusts_sender(self, connection: ASGIConnection[Any, Any, Any, Any]) -> bool:
-        return connection.client is not None and self._trusts(connection.client.host)
+    def _trusts_sender(self, scope: Scope) -> bool:
+        # Asked twice a request: nothing is parsed for nobody.
+        return bool(self._networks) and scope["client"] is not None and self._trusts(scope["client"][0])
 
     def _trusts(self, address: str) -> bool:
-        if not self._networks:
-            return False  # asked twice a request: nothing is parsed for nobody
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(parsed in network for network in self._networks)
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """The first header of that name, which servers give in lower case; empty when there is none."""
+    return next((value.decode("latin-1") for known, value in scope["headers"] if known == name), "")
 
 
 def is_own_origin(
@@ -76,7 +82,7 @@ def is_own_origin(
         host = urlsplit(origin).netloc
     except ValueError:
         return False
-    return bool(host) and _without_port(host) == _without_port(proxies.host(connection))
+    return bool(host) and _without_port(host) == _without_port(proxies.host(connection.scope))
 
 
 def _without_port(host: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from litestar import MediaType, Request, Response
 
-from api.answers import Body, Prepared
+from api.answers import Body
 from api.auth import ACCESS_COOKIE
 from api.chip_cache import UserChips
 from api.services import services_of
@@ -51,4 +51,4 @@ def cached(
         ]
         content = _encoder.encode(views if chip is None else views[0])
         body = chips.bodies[key] = Body(user_id, content)
-    return Prepared(body, request.headers.get("if-none-match", ""))
+    return body.answer(request.headers.get("if-none-match", ""))

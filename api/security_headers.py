@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
-from litestar.connection import ASGIConnection
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from api.services import services_of
+from api.proxies import TrustedProxies
 
 # Nothing is loaded, run or framed: answers are data.
 DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
@@ -39,8 +39,9 @@ def page_policy(html: str) -> str:
 class SecurityHeaders:
     """Wraps an ASGI application; outside of all others, so that no answer is without."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
         self._app = app
+        self._proxies = proxies
         self._data = (*_ALWAYS, (_CSP, DATA_POLICY.encode()))
         policy = page_policy((files("api") / "docs.html").read_text())
         self._page = (*_ALWAYS, (_CSP, policy.encode()))
@@ -55,15 +56,17 @@ class SecurityHeaders:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
-                is_page = any(
-                    name.lower() == b"content-type" and value.startswith(b"text/html")
-                    for name, value in headers
-                )
-                headers += self._page if is_page else self._data
-                connection = ASGIConnection[Any, Any, Any, Any](scope)
-                if services_of(connection).proxies.is_https(connection):
+                headers += self._page if _is_page(headers) else self._data
+                if self._proxies.is_https(scope):
                     headers.append(_HSTS)
                 message["headers"] = headers
             await send(message)
 
         await self._app(scope, receive, sending)
+
+
+def _is_page(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    for name, value in headers:
+        if name.lower() == b"content-type":
+            return value.startswith(b"text/html")
+    return False

@@ -9,16 +9,20 @@ import uvicorn
 from litestar import Litestar
 
 from api.app import create_app
-from core import logging
+from core import heap, logging
 from core.settings import Settings
 
 
 class ApiServer(uvicorn.Server):
-    """Streams last for minutes; without this each of them would hold up the end for as long as requests get."""
+    """Ends streams with the process: they last for minutes, and each would hold up the end for as long as requests get."""
 
     def __init__(self, config: uvicorn.Config, app: Litestar) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        heap.settle()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.services.streams.end_all()

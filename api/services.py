@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from litestar.connection import ASGIConnection
@@ -52,6 +53,11 @@ class Services:
     streams: Streams
     fleet: FleetHub
     upstream: UpstreamAccounts | None = None
+
+    @cached_property
+    def operators(self) -> frozenset[str]:
+        """Ids and e-mails of the operators, lower case."""
+        return frozenset(name.lower() for name in self.settings.api.operators)
 
     @property
     def proxy_enabled(self) -> bool:

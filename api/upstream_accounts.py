@@ -4,6 +4,10 @@ The store's row is what all processes share: it says what is known of a user and
 older than the setting asks with the caller's own token, all requests of a user together; through Redis all processes
 together, without it each for itself. What the token itself claims wins.
 
+So the upstream is asked about a user, not about each token: one that is signed and has not expired is good while what
+is known of its user is fresh, whichever token that was asked with. Only what the upstream said of a token itself is
+held against it, for a while.
+
     upstream says                    known before              never seen
     a profile                        that                      that
     nothing, or nothing of sense     what was known            503, unless the token claims a plan
@@ -82,9 +86,11 @@ class UpstreamAccounts:
 
         Raises Unauthenticated, Forbidden, and Unavailable for one who was never seen while the upstream is away.
         """
+        digest = hashlib.sha256(token.encode()).digest()
+        self._raise_if_refused(digest)
         known = await in_time(store.find(self._engine, user_id))
         if not self._is_fresh(known):
-            known = await self._brought_up_to_date(user_id, claims, token, known)
+            known = await self._brought_up_to_date(user_id, claims, token, digest, known)
         if known is None:
             return await self._from_claims(user_id, claims)
         return await self._claimed(known.account, claims)
@@ -93,9 +99,8 @@ class UpstreamAccounts:
         return known is not None and known.age_s is not None and known.age_s < self._profile_s
 
     async def _brought_up_to_date(
-        self, user_id: str, claims: Claims, token: str, known: KnownAccount | None
+        self, user_id: str, claims: Claims, token: str, digest: bytes, known: KnownAccount | None
     ) -> KnownAccount | None:
-        digest = hashlib.sha256(token.encode()).digest()
         for _ in range(_TRIES):
             self._raise_if_refused(digest)
             if self._clock.monotonic() < self._away_until:

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 import structlog
-from litestar import Request, Response, get, post, put
+from litestar import Request, Response
 from litestar.datastructures import Cookie
 from litestar.params import JSONBody
 
@@ -23,6 +23,7 @@ from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
 from api.problems import unavailable
+from api.routing import get, post, put
 from api.schemas import AccountChange, IssuedTokens, Login, PlanFeatures, Registration, Session, User
 from api.schemas_accounts import LoggedOut
 from api.services import Services, services_of
@@ -48,7 +49,7 @@ _log = structlog.get_logger("api")
 )
 async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]) -> Response[Session]:
     services = services_of(request)
-    await services.limits.of_register(services.proxies.client_address(request))
+    await services.limits.of_register(services.proxies.client_address(request.scope))
     new = NewAccount(
         id=str(uuid.uuid4()),
         email=data.email,
@@ -74,7 +75,7 @@ async def register(request: Request[Any, Any, Any], data: JSONBody[Registration]
 )
 async def login(request: Request[Any, Any, Any], data: JSONBody[Login]) -> Response[Session]:
     services = services_of(request)
-    async with services.limits.login(services.proxies.client_address(request), data.email):
+    async with services.limits.login(services.proxies.client_address(request.scope), data.email):
         return await _logged_in(request, data)
 
 
@@ -162,7 +163,7 @@ async def refresh(request: Request[Any, Any, Any]) -> Response[Session]:
 )
 async def logout(request: Request[Any, Any, Any]) -> Response[LoggedOut]:
     services = services_of(request)
-    secure = services.proxies.is_https(request)
+    secure = services.proxies.is_https(request.scope)
     cookies = [_cookie(name, "", 0, secure=secure) for name in (ACCESS_COOKIE, REFRESH_COOKIE)]
     try:
         claims = services.tokens.read_refresh(request.cookies.get(REFRESH_COOKIE, ""), expired_too=True)
@@ -235,7 +236,7 @@ def _session(
         refresh_token=pair.refresh_token,
     )
     settings = services.settings.api
-    secure = services.proxies.is_https(request)
+    secure = services.proxies.is_https(request.scope)
     cookies = [
         _cookie(ACCESS_COOKIE, pair.access_token, settings.access_token_s, secure=secure),
         _cookie(REFRESH_COOKIE, pair.refresh_token, settings.refresh_token_s, secure=secure),

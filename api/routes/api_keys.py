@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from api.auth import actor_of, requires_plan_with_api, requires_user
@@ -12,6 +12,7 @@ from api.bodies import StrictBody
 from api.deadline import in_time
 from api.openapi import SECURED, USER_ERRORS, errors
 from api.parameters import limit_of, next_link
+from api.routing import delete, get, post
 from api.schemas_accounts import ApiKey, CreatedApiKey, NewApiKey
 from api.services import services_of
 from core.domain.names import parse_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from litestar import Request, delete, put
+from litestar import Request
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.params import FromPath
 
@@ -13,6 +13,7 @@ from api.auth import actor_of, requires_service
 from api.deadline import in_time
 from api.intents import known_id
 from api.openapi import SERVICE_SECURED, errors
+from api.routing import delete, put
 from api.services import services_of
 from core.domain.annotations import KEYS_LIMIT, TOTAL_LIMIT_BYTES, VALUE_LIMIT_BYTES, clean_key, read_value
 from core.store import chip_annotations

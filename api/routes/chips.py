@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, Response, delete, get, post
+from litestar import Request, Response
 from litestar.params import FromPath, JSONBody
 
 from api import intents
@@ -15,6 +15,7 @@ from api.deadline import in_time
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
 from api.preferences import preference
 from api.rendering import cached, rendered
+from api.routing import delete, get, post
 from api.schemas import Chip, NewChip, QrCode, Reconnect
 from api.services import services_of
 from core.store.accounts import Account

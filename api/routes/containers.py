@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar import Request, get
+from litestar import Request
 from litestar.params import FromPath
 
 from api.auth import actor_of, requires_operator
 from api.deadline import in_time
 from api.openapi import errors
+from api.routing import get
 from api.schemas import Container, ContainerAccess
 from api.services import Services, services_of
 from core.domain.accounts import FieldError, clean_email

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
-from litestar import Request, Response, delete, get, post, put
+from litestar import Request, Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery
 
@@ -14,6 +14,7 @@ from api.deadline import in_time
 from api.openapi import errors
 from api.parameters import cursor_of, flag_of, limit_of, next_link
 from api.routes.containers import SECURED, TAGS, container_of, rendered, unknown_container, user_of
+from api.routing import delete, get, post, put
 from api.schemas import Container
 from api.schemas_operators import Cleanup, ContainerGoing, OrphanItem
 from api.services import services_of

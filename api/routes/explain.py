@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.params import FromPath
 
 from api.auth import requires_user_or_command_line
@@ -13,6 +13,7 @@ from api.deadline import in_time
 from api.intents import known_id
 from api.openapi import CHIP_ERRORS, SECURED
 from api.rendering import wants_lower_case
+from api.routing import get
 from api.services import services_of
 from core.domain.explain import Explanation, explain
 from core.policies import policy_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, Response, get, post
+from litestar import Request, Response
 from litestar.params import FromQuery, JSONBody
 from litestar.response import Stream
 
@@ -17,6 +17,7 @@ from api.parameters import cursor_of, limit_of, next_link
 from api.rendering import wants_lower_case
 from api.routes.containers import SECURED
 from api.routes.containers_admin import operator_name
+from api.routing import get, post
 from api.schemas_operators import FleetPaused, FleetPlan, FleetSummary, PauseReason
 from api.services import services_of
 from api.streams import EventStream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Request, Response, get
+from litestar import Request, Response
 from litestar.params import FromPath, FromQuery, HeaderParameter
 from litestar.response import Stream
 
@@ -15,6 +15,7 @@ from api.intents import known_id
 from api.openapi import CHIP_ERRORS, SECURED, STREAMED, errors
 from api.parameters import MOST, limit_of, next_link
 from api.rendering import wants_lower_case
+from api.routing import get
 from api.services import services_of
 from api.streams import EventStream
 from core.domain.history import EventView, event_number, event_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from litestar import Request, Response, get, post
+from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 from litestar.response import ServerSentEvent
 
@@ -15,6 +15,7 @@ from api.openapi import SECURED as USER_SECURED
 from api.openapi import errors
 from api.parameters import flag_of, number_of
 from api.routes.containers import SECURED, TAGS, container_of, unknown_container
+from api.routing import get, post
 from api.schemas import ContainerLog, ContainerStats, OwnContainer, RestartAccepted
 from api.services import Services, services_of
 from core.domain.actor import Actor

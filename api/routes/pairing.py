@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, get, post
+from litestar import Request
 from litestar.params import FromPath, JSONBody
 
 from api import pairing
@@ -13,6 +13,7 @@ from api.bodies import StrictBody
 from api.deadline import in_time
 from api.intents import known_id
 from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
+from api.routing import get, post
 from api.schemas_live import ChipProxy, NewPairingCode, PairingCode
 from api.services import services_of
 from core.domain.proxy_usage import ProxyUsage, proxy_usage

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from litestar import Request, Response, get
+from litestar import Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from api.deadline import in_time
 from api.metrics import Metrics
 from api.openapi import errors
 from api.problems import STORE_AWAY, problem
+from api.routing import get
 from api.schemas import Health, Readiness
 from api.services import Services, services_of
 from core.errors import Unavailable

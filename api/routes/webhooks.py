@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, post
+from litestar import Request
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
 from api.deadline import in_time
 from api.openapi import errors
+from api.routing import post
 from api.schemas import Stored
 from api.services import services_of
 from core.crypto import signature_matches
@@ -92,7 +93,7 @@ def inbox_event(raw: bytes) -> InboxEvent:
 async def _unsigned(request: Request[Any, Any, Any]) -> Unauthenticated:
     """What is not signed counts for its address; what is, never does. Raises TooManyRequests."""
     services = services_of(request)
-    await services.limits.of_address(services.proxies.client_address(request))
+    await services.limits.of_address(services.proxies.client_address(request.scope))
     return Unauthenticated("Assinatura do webhook inválida.", code="bad_signature")
 
 

@@ -42,7 +42,7 @@ def test_https_is_believed_of_proxies_of_ours_alone(
     client: str | None, scheme: str, forwarded: str | None, https: bool
 ) -> None:
     headers = {} if forwarded is None else {"x_forwarded_proto": forwarded}
-    assert PROXIES.is_https(connection(client, scheme, **headers)) is https
+    assert PROXIES.is_https(connection(client, scheme, **headers).scope) is https
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_https_is_believed_of_proxies_of_ours_alone(
     ],
 )
 def test_the_callers_address(client: str | None, forwarded: str, address: str) -> None:
-    assert PROXIES.client_address(connection(client, x_forwarded_for=forwarded)) == address
+    assert PROXIES.client_address(connection(client, x_forwarded_for=forwarded).scope) == address
 
 
 def test_a_setting_that_is_no_network_is_refused() -> None:
