@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import uvicorn
 
+from core import heap
 from sandbox.consul_double import running_consul_double
 from sandbox.consul_double.catalog import CRITICAL, PASSING
 from sandbox.consul_double.definitions import Probe
@@ -96,6 +97,9 @@ async def _run(hosts: int, first: int, last: int, data: Path, clock_speed: float
         ):
             _say({"nomad": nomad.url, "consul": consul.url})
             while await asyncio.to_thread(sys.stdin.readline):
+                # Each container has a process of its own in the field, and does not wait while another's garbage is
+                # collected.
+                heap.settle()
                 _say(dict(_counts))
                 _counts.clear()
 
