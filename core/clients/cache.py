@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from core.clients.patience import Patience
 from core.clock import Clock, SystemClock
 
 _CONNECTIONS: Final = 32
@@ -241,7 +242,7 @@ class Cache:
             # This one tries; the others go on without Redis until it has an answer.
             self._away_until = now + self._cooldown_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with Patience(self._timeout_s):
                 if self._owed:
                     owed = tuple(self._owed)
                     await client.delete(*owed)
@@ -265,8 +266,10 @@ def _client(url: str, timeout_s: float) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         max_connections=_CONNECTIONS,
-        timeout=timeout_s,
-        socket_timeout=timeout_s,
+        # How long all of an operation may take is ours to say; the library's own timers for each step of it would
+        # take a process that was held up for a server that is away, and each costs more than the step.
+        timeout=None,
+        socket_timeout=None,
         socket_connect_timeout=timeout_s,
         # Trying again is our cool-down's business; the library's own retries would multiply the timeout.
         retry=Retry(NoBackoff(), 0),

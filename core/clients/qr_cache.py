@@ -7,6 +7,7 @@ without such news nobody knows when it changes, and it is kept for a few seconds
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -20,6 +21,8 @@ T = TypeVar("T")
 # News of the next code may be late. Until then the old one is shown, which costs a scan that fails; asking
 # too early costs a call that brings the same code again.
 LATE: Final = timedelta(seconds=5)
+# A picture is a few KB.
+_SEEN_LIMIT: Final = 2000
 
 
 class CachedQr(msgspec.Struct, frozen=True):
@@ -56,21 +59,30 @@ _turns: Final = msgspec.json.Decoder(Turn)
 
 
 class QrCache:
-    """QR codes, each kept until its turn ends; without a turn until it expires but for `ttl_s` at most."""
+    """QR codes, each kept until its turn ends; without a turn until it expires but for `ttl_s` at most.
+
+    While Redis is away a process believes for `ttl_s` what it saw last, or a moment without Redis would send every
+    poll of every page to the containers.
+    """
 
     def __init__(self, cache: Cache, ttl_s: float, *, clock: Clock | None = None) -> None:
         self._cache = cache
         self._ttl_s = ttl_s
         self._clock = clock or SystemClock()
+        self._seen: OrderedDict[str, tuple[float, CachedQr, Turn | None]] = OrderedDict()
 
     async def look(self, user_id: str, chip_id: str) -> tuple[CachedQr | None, Turn | None]:
         """The code that may be shown, and the turn that a new one would be asked for in."""
         names = (_key(chip_id), _turn_key(user_id, chip_id))
         written = await self._cache.get_many(*names)
+        if not self._cache.healthy:
+            return self._seen_last(chip_id)
         qr = await self._read(names[0], written[0], _codes)
         turn = await self._read(names[1], written[1], _turns)
         if qr is not None and (qr.turn != (turn.id if turn else None) or not self._good(qr, turn)):
             qr = None
+        if qr is not None:
+            self._remember(chip_id, qr, turn)
         return qr, turn
 
     async def put(self, chip_id: str, qr: CachedQr, turn: Turn | None = None) -> None:
@@ -79,6 +91,7 @@ class QrCache:
         left_s = (ends_at - self._clock.now()).total_seconds()
         kept = msgspec.structs.replace(qr, turn=None if turn is None else turn.id)
         ttl_s = left_s if turn is not None else min(self._ttl_s, left_s)
+        self._remember(chip_id, kept, turn)
         await self._cache.set(_key(chip_id), msgspec.json.encode(kept), ttl_s)
 
     async def turned(self, user_id: str, chip_id: str, turn: Turn | None) -> bool:
@@ -86,6 +99,7 @@ class QrCache:
 
         False when Redis is away and does not know of it.
         """
+        self._seen.pop(chip_id, None)
         if turn is None:
             await self._cache.delete(_turn_key(user_id, chip_id), _key(chip_id))
             return True
@@ -94,7 +108,21 @@ class QrCache:
 
     async def drop(self, *chip_ids: str) -> None:
         """Forget them: the chip's phase changed, or a new QR was asked for."""
+        for chip_id in chip_ids:
+            self._seen.pop(chip_id, None)
         await self._cache.delete(*(_key(chip_id) for chip_id in chip_ids))
+
+    def _remember(self, chip_id: str, qr: CachedQr, turn: Turn | None) -> None:
+        self._seen[chip_id] = (self._clock.monotonic() + self._ttl_s, qr, turn)
+        self._seen.move_to_end(chip_id)
+        if len(self._seen) > _SEEN_LIMIT:
+            self._seen.popitem(last=False)
+
+    def _seen_last(self, chip_id: str) -> tuple[CachedQr | None, Turn | None]:
+        until, qr, turn = self._seen.get(chip_id, (0.0, None, None))
+        if qr is None or self._clock.monotonic() >= until or qr.expires_at <= self._clock.now():
+            return None, None
+        return qr, turn
 
     def _good(self, qr: CachedQr, turn: Turn | None) -> bool:
         return turn is not None or qr.expires_at > self._clock.now()

@@ -13,11 +13,13 @@ import httpx
 import msgspec
 import pytest
 import redis
+import structlog
 
 from core.clients.waha import WahaClient
 from core.clients.waha_models import Qr
 from core.crypto import Sealer, hashed_api_key, webhook_signature
 from core.store.containers import container_secrets
+from sandbox.valkey import EmbeddedValkey
 from sandbox.waha.inline import InlineContainer, InlineSimulators
 from sandbox.waha.qr import png as draw
 from tests.integration.api.conftest import Person, Running, Start
@@ -394,6 +396,63 @@ async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
         await says(3, "SCAN_QR_CODE", "WORKING")
         await there.poll()
         assert len(calls) == 4
+        end(stage)
+
+
+async def test_neither_a_hold_up_nor_a_moment_without_redis_asks_for_a_code_again(
+    start: Start, mortal: EmbeddedValkey, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    more = {"redis_url": mortal.url(), "WAHAFLEET_REDIS_TIMEOUT_S": "0.1", "WAHAFLEET_QR_TTL_S": "20"}
+    async with start(**more) as one, start(**more) as two:
+        stage = await staged(one, simulators, tmp_path)
+        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
+        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        first = await stage.poll()
+        with structlog.testing.capture_logs() as logs:
+            # Held up for longer than Redis may take: it has answered, and nobody looked.
+            for turns in range(4, 44, 4):
+                polls = [asyncio.create_task(side.poll()) for side in (stage, there) for _ in range(3)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                time.sleep(0.15)  # noqa: ASYNC251 - that is the hold-up
+                assert {body["qr"] for body in await asyncio.gather(*polls)} == {first["qr"]}
+        assert [line["event"] for line in logs if line["event"] == "cache_away"] == []
+        assert len(calls) == 1
+        mortal.kill()
+        for side in (stage, there, stage, there):
+            assert (await side.poll())["qr"] == first["qr"]
+        assert len(calls) == 1
+        end(stage)
+
+
+async def test_who_comes_late_to_a_flight_elsewhere_asks_for_nothing(
+    start: Start,
+    redis_url: str,
+    simulators: InlineSimulators,
+    tmp_path: Path,
+    calls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
+    async with start(**patient) as one, start(**patient) as two:
+        stage = await staged(one, simulators, tmp_path)
+        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
+        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        # Looked for the code before the flight landed, and for the flight after what it brought was gone.
+        flown, real = asyncio.Event(), two.app.state.services.cache.single_flight
+
+        async def late(*given: Any, **more: Any) -> Any:
+            await flown.wait()
+            return await real(*given, **more)
+
+        monkeypatch.setattr(two.app.state.services.cache, "single_flight", late)
+        waiting = asyncio.create_task(there.poll())
+        await asyncio.sleep(0.1)
+        first = await stage.poll()
+        await one.app.state.services.cache.delete(f"qr-flight:{stage.chip_id}")
+        flown.set()
+        assert (await waiting)["qr"] == first["qr"]
+        assert len(calls) == 1
         end(stage)
 
 

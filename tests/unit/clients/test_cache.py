@@ -310,8 +310,34 @@ async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, se
     assert await codes.look("u1", "c1") == (None, None)
 
 
-async def test_the_typed_caches_miss_while_redis_is_off(off: Cache) -> None:
+async def test_endpoints_miss_while_redis_is_off(off: Cache) -> None:
     await EndpointCache(off, 30).put("u1", ENDPOINT)
     assert await EndpointCache(off, 30).get("u1") is None
-    await QrCache(off, 30).put("c1", CachedQr(None, "STARTING", datetime.now(UTC) + timedelta(seconds=9)))
-    assert await QrCache(off, 30).look("u1", "c1") == (None, None)
+
+
+async def test_what_redis_said_last_of_a_code_is_believed_for_a_while_without_it(
+    cache: Cache, clock: FakeClock, server: FakeRedis
+) -> None:
+    here, there = QrCache(cache, ttl_s=5, clock=clock), QrCache(cache, ttl_s=5, clock=clock)
+    turn = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
+    await here.turned("u1", "c1", turn)
+    await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn)
+    seen = await there.look("u1", "c1")
+    assert seen[0] is not None
+    server.up = False
+    for codes in (here, there):
+        assert await codes.look("u1", "c1") == seen
+        assert await codes.look("u1", "c2") == (None, None)
+    clock.t += 4.9
+    assert await there.look("u1", "c1") == seen
+    clock.t += 0.1
+    assert await there.look("u1", "c1") == (None, None)
+    # News and wishes that this process hears of count at once; an expired code never does.
+    for forget in (here.turned("u1", "c1", None), here.drop("c1")):
+        await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn)
+        assert (await here.look("u1", "c1"))[0] is not None
+        await forget
+        assert await here.look("u1", "c1") == (None, None)
+    await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=2)))
+    clock.t += 2
+    assert await here.look("u1", "c1") == (None, None)
