@@ -243,11 +243,34 @@ async def test_a_refused_token_takes_no_other_with_it(start: Start, upstream: Up
         bad = somebody(running, good.id)
         upstream.tells(good.id, "free")
         upstream.refused_tokens.add(bad.token)
-        upstream.delay_s = 0.1
-        answers = await asyncio.gather(chips(bad), chips(good), chips(bad), chips(good))
-        # The first flight is the bad token's; those that waited for it ask for themselves.
-        assert [answer.status_code for answer in answers][1::2] == [200, 200]
-        assert answers[0].status_code == 401
+        upstream.delay_s = 0.3
+        first = asyncio.create_task(chips(bad))
+        while not upstream.asked:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.005)
+        # The flight is the bad token's; those of the good one that waited for it ask for themselves.
+        answers = await asyncio.gather(first, chips(good), chips(bad), chips(good))
+        assert [answer.status_code for answer in answers] == [401, 200, 401, 200]
+        assert len(upstream.asked) == 2
+
+
+async def test_a_token_is_good_while_its_user_is_fresh_unless_it_was_refused_itself(
+    start: Start, upstream: Upstream
+) -> None:
+    async with attached(start, upstream) as running:
+        good = somebody(running)
+        bad = somebody(running, good.id)
+        upstream.tells(good.id, "free")
+        upstream.refused_tokens.add(bad.token)
+        assert (await chips(good)).status_code == 200
+        # Signed, not expired, and its user was asked about only just: nobody asks about each token.
+        assert (await chips(bad)).status_code == 200
+        assert len(upstream.asked) == 1
+        await old_profile(running)
+        assert (await chips(bad)).status_code == 401
+        # What was said of it holds, though the other one brings the user up to date.
+        assert (await chips(good)).status_code == 200
+        assert (await chips(bad)).status_code == 401
+        assert len(upstream.asked) == 3
 
 
 async def test_a_user_that_it_does_not_know_is_nobody(start: Start, upstream: Upstream) -> None:
