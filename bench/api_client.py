@@ -29,9 +29,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct):
-    """What came back on one route."""
+    """What came back on one route. `late_s`: how late each request was sent, which its time in `seconds` holds too."""
 
     seconds: list[float] = msgspec.field(default_factory=list)
+    late_s: list[float] = msgspec.field(default_factory=list)
     statuses: dict[int, int] = msgspec.field(default_factory=dict)
     with_qr: int = 0
 
@@ -42,6 +43,7 @@ class Route(msgspec.Struct):
             "p50_ms": round(1000 * times[len(times) // 2], 2),
             "p99_ms": round(1000 * times[int(len(times) * 0.99)], 2),
             "max_ms": round(1000 * times[-1], 2),
+            "sent_late_p99_ms": round(1000 * sorted(self.late_s)[int(len(times) * 0.99)], 2),
             "statuses": dict(sorted(self.statuses.items())),
         }
 
@@ -119,10 +121,12 @@ class Poller:
             await asyncio.sleep(due - time.perf_counter())
             if connection is None or not connection.is_open:
                 _, connection = await loop.create_connection(_Connection, self._host, self._port)
+            late_s = time.perf_counter() - due
             tag = f"if-none-match: {self._tag}\r\n" if self._tag else ""
             status, head, body = await connection.ask(f"{self._request}{tag}\r\n".encode())
             if due >= counts_from:
                 self._route.seconds.append(time.perf_counter() - due)
+                self._route.late_s.append(late_s)
                 self._route.statuses[status] = self._route.statuses.get(status, 0) + 1
                 self._route.with_qr += b'"qr":"data:' in body
             if b"\r\netag: " in head:
