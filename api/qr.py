@@ -52,6 +52,8 @@ _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
 _VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
 _TELL_AGAIN_S: Final = 1.0
+_CHANGES_WITHIN_S: Final = 1.0
+_LOOK_AGAIN_S: Final = 0.1
 _RETRIED_S: Final = 60.0  # a webhook that is older than that, or from tomorrow, has a wrong clock
 _VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
@@ -222,7 +224,7 @@ class QrDesk:
         return None
 
     async def _produced(self, chip: StoredChip) -> bytes:
-        known, turn = await self._codes.look(chip.user_id, chip.id)
+        known, turn = await self._settled(chip)
         if known is not None:
             # Another process brought it since its own flight for it was looked for.
             return msgspec.json.encode(known)
@@ -233,6 +235,21 @@ class QrDesk:
                 found = msgspec.structs.replace(found, expires_at=turn.ends_at)
             await self._codes.put(chip.id, found, turn)
         return msgspec.json.encode(found)
+
+    async def _settled(self, chip: StoredChip) -> tuple[CachedQr | None, Turn | None]:
+        """As `look`, and not in the last moments of a turn: news of the next one is waited for.
+
+        What is asked for then may be either code. Taken for the old one it is asked for again a moment later; and
+        the old one itself would be gone before anybody has scanned it.
+        """
+        while True:
+            known, turn = await self._codes.look(chip.user_id, chip.id)
+            if known is not None or turn is None:
+                return known, turn
+            left_s = (turn.ends_at - self._clock.now()).total_seconds()
+            if not -_CHANGES_WITHIN_S < left_s < _CHANGES_WITHIN_S:
+                return known, turn
+            await self._clock.sleep(_LOOK_AGAIN_S)
 
     async def pairing_code(self, chip: StoredChip, phone: str, timeout_s: float) -> str:
         """A pairing code for `phone` (digits with country code), kept nowhere.

@@ -28,9 +28,11 @@ _POLL_CAP_S: Final = 0.25
 _OWED_LIMIT: Final = 10_000
 
 # Deletes the lock only for who still holds it: it may have expired and be somebody else's by now.
-_RELEASE: Final = (
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-)
+_LAND: Final = """
+if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -192,35 +194,34 @@ class Cache:
         deadline = self._clock.monotonic() + wait_s
         pause_s = _POLL_FIRST_S
         while True:
-            value = await self.get(key)
-            if value is not None:
-                return value
             try:
                 mine = await self._ask(
                     lambda client: client.set(lock, token, nx=True, px=round(lock_ttl_s * 1000))
                 )
             except _AwayError:
                 mine = True  # nobody to agree with: one flight per process is what is left
-            if mine:
+            # Looked for behind the lock: before it another process may have landed.
+            value = await self.get(key)
+            if mine or value is not None:
                 break
             if self._clock.monotonic() >= deadline:
                 return None
             await self._clock.sleep(pause_s)
             pause_s = min(_POLL_CAP_S, pause_s * 1.5)
+        landed: bytes | None = None
         try:
-            # Between the look and the lock another process may have landed.
-            value = await self.get(key)
             if value is None:
-                value = await producer()
-                if value is not None:
-                    await self.set(key, value, ttl_s)
+                value = landed = await producer()
             return value
         finally:
-            await self._release(lock, token)
+            if mine:
+                await self._land(lock, token, self._prefix + key, landed, ttl_s)
 
-    async def _release(self, lock: str, token: str) -> None:
+    async def _land(self, lock: str, token: str, name: str, value: bytes | None, ttl_s: float) -> None:
+        """Keep what was brought, if anything, and give the lock back."""
+        ttl_ms = 0 if value is None else round(ttl_s * 1000)
         try:
-            await self._ask(lambda client: client.eval(_RELEASE, 1, lock, token))
+            await self._ask(lambda client: client.eval(_LAND, 2, lock, name, token, value or b"", ttl_ms))
         except _AwayError:
             return  # it expires by itself
 

@@ -9,9 +9,10 @@ a failover, so the server's start is part of every version: both come with a ser
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import asyncpg
 import msgspec
@@ -19,6 +20,11 @@ from asyncpg.exceptions import InternalClientError  # type: ignore[import-untype
 
 from core.settings import StoreSettings
 from core.store.engine import Timeouts, connect_arguments, parse_url, translated
+
+Connection: TypeAlias = asyncpg.Connection
+
+# What stands between us and the server may forget a connection that was silent for longer.
+_IDLE_S: Final = 300.0
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -56,8 +62,11 @@ class StandingReader:
     planned once: for a list of users PostgreSQL would plan anew each time, which takes longer than to answer.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], connections: int) -> None:
+        self._connect = connect
+        self._free = asyncio.Semaphore(connections)
+        self._open: set[Connection] = set()
+        self._idle: list[tuple[float, Connection]] = []  # since when; the one used last stands last
 
     @classmethod
     @asynccontextmanager
@@ -69,30 +78,43 @@ class StandingReader:
         _, address = url.get_dialect()().create_connect_args(url)
         arguments = connect_arguments(application_name, Timeouts())
         arguments["server_settings"]["plan_cache_mode"] = "force_generic_plan"
-        pool = await asyncpg.create_pool(
-            **address, **arguments, min_size=0, max_size=connections, reset=_as_it_is
-        )
+        reader = cls(lambda: asyncpg.connect(**address, **arguments), connections)
         try:
-            yield cls(pool)
+            yield reader
         finally:
-            pool.terminate()
+            for connection in tuple(reader._open):
+                reader._cut(connection)
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, Standing]:
         """The standing of each user there is, as of one moment after the call. Raises Unavailable."""
         with translated():
-            async with self._pool.acquire() as connection:
+            async with self._free:
+                connection = await self._taken()
                 try:
                     rows = await connection.fetch(_STANDINGS, user_ids)
-                except TimeoutError:
-                    # A server that says nothing would be waited for once more when we say goodbye to it.
-                    connection.terminate()
-                    raise
                 except InternalClientError as error:
                     # What the driver makes of a goodbye of the server's that it has read only half of.
-                    connection.terminate()
+                    self._cut(connection)
                     raise ConnectionError("the server ended the connection") from error
+                except BaseException:
+                    # Cut and not closed: a server that says nothing would be waited for once more.
+                    self._cut(connection)
+                    raise
+                self._idle.append((asyncio.get_running_loop().time(), connection))
         return {id_: Standing(account, chips) for id_, account, chips in rows}
 
+    async def _taken(self) -> Connection:
+        """One that is at hand, or a new one. The driver's own pool takes longer to lend one than the read takes."""
+        oldest = asyncio.get_running_loop().time() - _IDLE_S
+        while self._idle:
+            since, connection = self._idle.pop()
+            if since > oldest and not connection.is_closed():
+                return connection
+            self._cut(connection)
+        connection = await self._connect()
+        self._open.add(connection)
+        return connection
 
-async def _as_it_is(_connection: object) -> None:
-    """Nothing was changed that would have to be set back, at the cost of a round trip."""
+    def _cut(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        connection.terminate()
