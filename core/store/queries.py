@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.desired import Tries
@@ -15,6 +15,7 @@ from core.domain.facts import Endpoint
 from core.domain.states import ContainerPhase
 from core.domain.story import ContainerStory, Story, Waits
 from core.domain.views import StoredChip, StoredContainer
+from core.store.direct import Prepared, statements
 from core.store.engine import reading
 from core.store.snapshots import memory_of
 from core.store.tables import chips, containers, evidence, plans, users
@@ -63,16 +64,20 @@ async def read_story(engine: AsyncEngine, user_id: str, chip_id: str) -> Story |
     return None if row is None else _story(row)
 
 
-async def sealed_access(engine: AsyncEngine, user_id: str) -> SealedAccess | None:
-    """Endpoint and sealed key of the user's container; None when there is none. Raises Unavailable."""
-    query = select(
+_ACCESS: Final = Prepared(
+    select(
         containers.c.endpoint_address,
         containers.c.endpoint_port,
         containers.c.endpoint_allocation_id,
         containers.c.sealed_api_key,
-    ).where(containers.c.user_id == user_id)
-    async with reading(engine) as connection:
-        row = (await connection.execute(query)).one_or_none()
+    ).where(containers.c.user_id == bindparam("user_id"))
+)
+
+
+async def sealed_access(engine: AsyncEngine, user_id: str) -> SealedAccess | None:
+    """Endpoint and sealed key of the user's container; None when there is none. Raises Unavailable."""
+    async with statements(engine) as connection:
+        row = (await connection.execute(_ACCESS, {"user_id": user_id})).first()
     if row is None:
         return None
     endpoint = None

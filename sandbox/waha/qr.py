@@ -91,6 +91,6 @@ def _write_png(matrix: Sequence[Sequence[int]]) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"".join(rows), 6))
+        + chunk(b"IDAT", zlib.compress(b"".join(rows), 1))
         + chunk(b"IEND", b"")
     )

@@ -353,6 +353,63 @@ async def test_replicas_share_one_flight_and_the_viewers_mark(
         end(stage)
 
 
+async def waha_of(stage: Stage, *replicas: Running) -> Callable[..., Awaitable[None]]:
+    """`says(number, *statuses, age_s=0)`: the container tells one of the replicas by webhook."""
+    sealer = Sealer(tuple(key.reveal() for key in replicas[0].settings.store.secret_keys))
+    secrets = await container_secrets(replicas[0].engine, stage.person.id, sealer)
+    assert secrets is not None
+    hook_key = secrets.hook_key
+
+    async def says(number: int, *statuses: str, age_s: float = 0) -> None:
+        event = {
+            "id": f"evt_{number}",
+            "timestamp": int((time.time() - age_s) * 1000),
+            "event": "session.status",
+            "session": f"chip_{stage.chip_id}",
+            "payload": {"status": statuses[-1], "statuses": [{"status": status} for status in statuses]},
+        }
+        raw = msgspec.json.encode(event)
+        answer = await replicas[number % len(replicas)].client.post(
+            f"/api/v1/webhooks/waha/{stage.person.id}",
+            content=raw,
+            headers={"X-Webhook-Hmac": webhook_signature(hook_key, raw)},
+        )
+        assert answer.json() == {"status": "stored"}
+
+    return says
+
+
+async def test_a_code_that_is_about_to_change_is_not_asked_for(
+    start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
+    async with start(**more) as one, start(**more) as two:
+        stage = await staged(one, simulators, tmp_path)
+        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
+        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        says = await waha_of(stage, one, two)
+        await says(0, "SCAN_QR_CODE", "SCAN_QR_CODE", age_s=19.6)
+        polls = [asyncio.create_task(side.poll()) for side in (stage, there)]
+        await asyncio.sleep(0.2)
+        assert calls == []
+        await says(1, "SCAN_QR_CODE", "SCAN_QR_CODE")
+        first, second = await asyncio.gather(*polls)
+        assert first["qr"] == second["qr"] is not None
+        assert len(calls) == 1
+        end(stage)
+
+
+async def test_news_of_the_next_code_is_waited_for_no_longer_than_a_moment(
+    start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    async with start(redis_url=redis_url, WAHAFLEET_REDIS_TIMEOUT_S="5") as running:
+        stage = await staged(running, simulators, tmp_path)
+        await (await waha_of(stage, running))(0, "SCAN_QR_CODE", "SCAN_QR_CODE", age_s=20.5)
+        assert (await stage.poll())["qr"] is not None
+        assert len(calls) == 1
+        end(stage)
+
+
 async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
     start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
 ) -> None:
@@ -362,21 +419,7 @@ async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
         stage = await staged(one, simulators, tmp_path)
         there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
         there.person = Person(stage.person.id, "", stage.person.token, two.client)
-        sealer = Sealer(tuple(key.reveal() for key in one.settings.store.secret_keys))
-        secrets = await container_secrets(one.engine, stage.person.id, sealer)
-        assert secrets is not None
-
-        async def says(number: int, *statuses: str) -> None:
-            payload = {"status": statuses[-1], "statuses": [{"status": status} for status in statuses]}
-            event = {"id": f"evt_{number}", "event": "session.status", "session": f"chip_{stage.chip_id}"}
-            raw = msgspec.json.encode(event | {"payload": payload})
-            answer = await (one, two)[number % 2].client.post(
-                f"/api/v1/webhooks/waha/{stage.person.id}",
-                content=raw,
-                headers={"X-Webhook-Hmac": webhook_signature(secrets.hook_key, raw)},
-            )
-            assert answer.json() == {"status": "stored"}
-
+        says = await waha_of(stage, one, two)
         await says(0, "STARTING", "SCAN_QR_CODE")
         first = await stage.poll()
         left_s = (datetime.fromisoformat(first["expires_at"]) - datetime.now(UTC)).total_seconds()

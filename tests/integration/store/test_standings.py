@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from core.store.migrate import upgrade
 from core.store.standings import Standing, StandingReader
 from core.store.users_admin import ensure_user
 from sandbox.postgres import EmbeddedPostgres, scratch_folder
+from tests.polling import eventually
 
 
 async def person(engine: AsyncEngine) -> str:
@@ -123,3 +124,48 @@ async def test_a_server_that_was_started_again_has_no_version_of_before(folder: 
             after = (await reader.read((user,)))[user]
     assert after.account != before.account
     assert after.chips != before.chips
+
+
+async def test_a_connection_that_the_server_ended_is_replaced(
+    engine: AsyncEngine, reader: StandingReader
+) -> None:
+    user = await person(engine)
+    before = await reader.read((user,))
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'test'")
+        )
+    await eventually(_closed(reader), 5)
+    assert await reader.read((user,)) == before
+
+
+async def test_a_connection_is_used_again_unless_it_was_silent_for_long_or_its_read_was_given_up(
+    engine: AsyncEngine, reader: StandingReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await person(engine)
+    await reader.read((user,))
+    [first] = reader._open
+    await asyncio.gather(*(reader.read((user,)) for _ in range(6)))
+    assert first in reader._open
+    assert len(reader._open) == 2
+    given_up = asyncio.create_task(reader.read((user,)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert len(reader._open) == 1
+    kept = set(reader._open)
+    assert await reader.read((user,))
+    assert reader._open == kept
+    monkeypatch.setattr("core.store.standings._IDLE_S", 0.0)
+    assert await reader.read((user,))
+    assert reader._open.isdisjoint(kept)
+    assert len(reader._open) == 1
+
+
+def _closed(reader: StandingReader) -> Callable[[], Awaitable[bool]]:
+    async def closed() -> bool:
+        return all(connection.is_closed() for connection in reader._open)
+
+    return closed

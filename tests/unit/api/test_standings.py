@@ -123,3 +123,40 @@ def test_what_is_kept_is_good_for_its_version_alone() -> None:
     assert kept.get("a", "2") == "two"  # used last, so it stays
     kept.put("c", "1", "c")
     assert (kept.get("a", "2"), kept.get("b", "1"), kept.get("c", "1")) == ("two", None, "c")
+
+
+async def test_who_waited_long_enough_is_sent_away_and_no_other() -> None:
+    store = Store()
+    standings = Standings(cast(StandingReader, cast(Any, store)), wait_s=0.1)
+    busy = []
+    for id_ in ("a", "b"):  # as many reads as there may be, and both hang
+        busy.append(asyncio.create_task(standings.of(id_)))
+        await turn()
+    early = asyncio.create_task(standings.of("a"))
+    await asyncio.sleep(0.06)
+    late = asyncio.create_task(standings.of("a"))
+    await asyncio.sleep(0.06)
+    assert [task.done() for task in (*busy, early, late)] == [True, True, True, False]
+    for task in (*busy, early):
+        with pytest.raises(Unavailable, match=r"no answer within 0.1 s"):
+            await task
+    store.answer()
+    await turn()
+    store.answer()
+    await turn()
+    store.answer()
+    assert await late == Standing("", "1")
+    await standings.close()
+
+
+async def test_the_last_one_is_sent_away_too() -> None:
+    store = Store()
+    standings = Standings(cast(StandingReader, cast(Any, store)), wait_s=0.05)
+    waiting = [asyncio.create_task(standings.of("a"))]
+    await asyncio.sleep(0.02)
+    for id_ in ("b", "a"):
+        waiting.append(asyncio.create_task(standings.of(id_)))
+        await turn()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+    await standings.close()

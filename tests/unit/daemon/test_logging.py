@@ -6,11 +6,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 import structlog
 
-from core.logging import HIDDEN, configure, redact
+from core.logging import HIDDEN, configure, direct, redact
 
 
 @pytest.fixture
@@ -46,6 +47,28 @@ def test_a_line_has_its_message_component_level_time_and_context(stream: io.Stri
         "code": "unavailable",
         "took_s": 0.5,
     }
+
+
+def test_a_line_of_every_request_is_as_all_others_are(stream: io.StringIO) -> None:
+    fields = {"path": "/x/postgres://u:hunter2@db", "api_key": "s3cret", "status": 200, "user_id": None}
+    with structlog.contextvars.bound_contextvars(request_id="abc"):
+        structlog.get_logger("api").info("request", **fields)
+        direct().info("request", **fields)
+    usual, cheap = lines(stream)
+    for line in (usual, cheap):
+        at = line.pop("at")
+        assert isinstance(at, str)
+        assert datetime.fromisoformat(at).utcoffset() == timedelta(0)
+        assert at.endswith("Z")
+    assert cheap == usual
+    assert (cheap["api_key"], cheap["request_id"]) == (HIDDEN, "abc")
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
+    configure("api", level=logging.WARNING, stream=stream)
+    direct().info("request", status=200)
+    assert stream.getvalue() == ""
 
 
 def test_lines_of_libraries_go_the_same_way(stream: io.StringIO) -> None:
