@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from litestar.connection import ASGIConnection
 
@@ -26,13 +27,15 @@ from core.settings import Settings
 from core.store.engine import Engine
 from core.store.look_ins import PostgresLookIns
 
+HOOKS_AT_ONCE: Final = 4
+
 
 @dataclass(frozen=True)
 class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
     `observed`: news of wishes and passes. `looked`: of samples of containers that somebody looks into.
-    `upstream`: whose the accounts are in attached mode.
+    `upstream`: whose the accounts are in attached mode. `hooks`: leave to handle a webhook.
     """
 
     settings: Settings
@@ -53,6 +56,9 @@ class Services:
     streams: Streams
     fleet: FleetHub
     upstream: UpstreamAccounts | None = None
+    # Ten sessions of a user change their codes in one moment and tell it at once; who polls meanwhile takes turns with
+    # a few of them, not with all.
+    hooks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HOOKS_AT_ONCE))
 
     @cached_property
     def operators(self) -> frozenset[str]:

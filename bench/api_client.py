@@ -112,9 +112,10 @@ class Poller:
         )
         self._tag = ""
 
-    async def run(self, counts_from: float, until: float) -> None:
-        """Ask from a random moment of the first period on. Times by `time.perf_counter`."""
-        due = time.perf_counter() + random.random() * self._every_s
+    async def run(self, opened_by: float, counts_from: float, until: float) -> None:
+        """Ask from a random moment before `opened_by` on. Times by `time.perf_counter`."""
+        now = time.perf_counter()
+        due = now + random.random() * (opened_by - now)
         connection: _Connection | None = None
         loop = asyncio.get_running_loop()
         while due < until:
@@ -135,8 +136,12 @@ class Poller:
 
 
 async def poll(pages: list[Page], warm_up_s: float, seconds: float) -> dict[str, Route]:
-    """What all `pages` got on each route in `seconds`, after `warm_up_s` that do not count."""
+    """What all `pages` got on each route in `seconds`, after `warm_up_s` that do not count.
+
+    Pages are opened in the first two thirds of that, one after the other as people do, not all at once.
+    """
     routes = {"list": Route(), "chip": Route(), "qr": Route()}
+    opened_by = time.perf_counter() + max(LIST_S, warm_up_s * 2 / 3)
     counts_from = time.perf_counter() + warm_up_s
     until = counts_from + seconds
     pollers = []
@@ -147,5 +152,5 @@ async def poll(pages: list[Page], warm_up_s: float, seconds: float) -> dict[str,
             Poller(page, chip, CHIP_S, routes["chip"]),
             Poller(page, f"{chip}/qr", CHIP_S, routes["qr"]),
         ]
-    await asyncio.gather(*(poller.run(counts_from, until) for poller in pollers))
+    await asyncio.gather(*(poller.run(opened_by, counts_from, until) for poller in pollers))
     return routes

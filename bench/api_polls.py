@@ -21,6 +21,7 @@ from api.tokens import Tokens
 from bench import fleet
 from bench.api_client import Page, poll
 from bench.api_rates import SECRET, answers, process
+from core import heap
 from core.clock import SystemClock
 from core.crypto import Sealer
 from core.domain.actor import COMMAND_LINE
@@ -111,6 +112,7 @@ async def _measure(users: int, chips: int, warm_up_s: float, seconds: float) -> 
             for number, chip in enumerate(owned)
         ]
         found.counts()
+        heap.settle()  # these pages are many browsers, and do not wait for each other's garbage either
         watched = {f"api {n + 1}": pid for n, pid in enumerate(pids)} | {
             "daemon": daemon,
             "doubles": found.pid,

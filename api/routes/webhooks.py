@@ -54,8 +54,17 @@ class WebhookOperation(Operation):
 )
 async def receive_waha_webhook(request: Request[Any, Any, Any], user_id: FromPath[str]) -> Stored:
     services = services_of(request)
-    known = parse_id(user_id)
     raw = await request.body()
+    # Whoever waits here for longer than the store may take is told what the store's silence is told with.
+    await in_time(services.hooks.acquire())
+    try:
+        return await _received(request, parse_id(user_id), raw)
+    finally:
+        services.hooks.release()
+
+
+async def _received(request: Request[Any, Any, Any], known: str | None, raw: bytes) -> Stored:
+    services = services_of(request)
     sealed = None if known is None else await in_time(webhooks.sealed_hook_key(services.engine, known))
     claimed = request.headers.get("x-webhook-hmac", "")
     if known is None or sealed is None or not claimed:
