@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import os
 import secrets
 import signal
@@ -16,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from core import jobspecs, policies
+from core import heap, jobspecs, policies
 from core.clients.cache import Cache
 from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
@@ -88,9 +87,7 @@ def run(settings: Settings) -> None:
             loop.add_signal_handler(signum, stop.set)
         await serve(settings, stop)
 
-    # All that was imported lives as long as we do: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
+    heap.settle()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
         runner.run(until_told())
 
