@@ -37,13 +37,18 @@ class DiscoveryWatch:
                     self._queue.put(user)
 
 
-def changed(before: Iterable[ServiceInstance], after: Iterable[ServiceInstance]) -> frozenset[str]:
-    """Users whose passing instances are not what they were, in number or place.
+def changed(before: Iterable[ServiceInstance], after: Iterable[ServiceInstance]) -> tuple[str, ...]:
+    """Users whose passing instances are not what they were, in number or place; each once, in the lists' order.
 
     Whoever does not pass is nobody's endpoint, so its coming and going changes nothing that a pass would do.
     """
-    return frozenset(instance.user_id for instance in _passing(before) ^ _passing(after))
+    was, is_now = _passing(before), _passing(after)
+    moved = [one.user_id for one in was if one not in is_now] + [
+        one.user_id for one in is_now if one not in was
+    ]
+    return tuple(dict.fromkeys(moved))
 
 
-def _passing(instances: Iterable[ServiceInstance]) -> set[ServiceInstance]:
-    return {instance for instance in instances if instance.passing}
+def _passing(instances: Iterable[ServiceInstance]) -> dict[ServiceInstance, None]:
+    # No set: its order would be another one in each run.
+    return dict.fromkeys(instance for instance in instances if instance.passing)
