@@ -113,7 +113,7 @@ def environment(database_url: str, redis_url: str | None, **more: str) -> dict[s
         "WAHAFLEET_JOBSPEC": "waha-plus",
         "WAHAFLEET_STORAGE_DSN": "postgresql://nobody@localhost/waha",
         "WAHAFLEET_OPERATOR_TOKEN": OPERATOR_TOKEN,
-        "WAHAFLEET_DATABASE_POOL": "10",
+        "WAHAFLEET_DATABASE_POOL": "5",
         "WAHAFLEET_CREATE_WAIT_S": "0.3",
         "WAHAFLEET_EGRESS": "direct",
         **NO_LIMITS,  # those of the limits set their own
