@@ -27,7 +27,7 @@ from core.logging import direct
 from core.store.interface import ReconcileStore, UserSnapshot
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease
-from daemon.load import Loader
+from daemon.load import Loader, generation_of
 from daemon.metrics import Metrics
 from daemon.outcome import PACED, Result, Verdict, starts_of
 from daemon.refusals import Refusals
@@ -309,7 +309,8 @@ class _Performance:
 
     async def _do_chip(self, action: ChipAction) -> None:
         if isinstance(action, act.RemoveChip):
-            await self._actor._store.remove_chip(self._held.lease, action.chip_id)
+            known = generation_of(self._snapshot)
+            await self._actor._store.remove_chip(self._held.lease, action.chip_id, known)
             return
         waha, name = self._waha(), session_name(action.chip_id)
         match action:

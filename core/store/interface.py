@@ -329,8 +329,12 @@ class ReconcileStore(Protocol):
         longer the lease's.
         """
 
-    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
-        """Remove a tombstone's row and its events. Raises StaleWrite."""
+    async def remove_chip(self, lease: Lease, chip_id: str, generation: int) -> None:
+        """Remove a tombstone's row and its events.
+
+        `generation`: the newest that the pass loaded. Raises StaleWrite, when a wish came since as well: the container
+        that was to go with the chip's session may be wanted again.
+        """
 
     async def remove_container(self, lease: Lease) -> bool:
         """Remove the container row with its placements and ledger entries, unless a chip came meanwhile.

@@ -201,9 +201,14 @@ class PostgresReconcileStore:
         )
         return await status.write_status(self._engine, lease, seen)
 
-    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
+    async def remove_chip(self, lease: Lease, chip_id: str, generation: int) -> None:
         async with transaction(self._engine) as connection:
             await leases.guard(connection, lease)
+            # The order of wishes: each of them moves this row first.
+            known = select(containers.c.generation).where(containers.c.user_id == lease.key)
+            newest = (await connection.execute(known.with_for_update(read=True))).scalar_one_or_none()
+            if newest is not None and newest > generation:
+                raise StaleWrite(SYSTEM, f"a wish came since generation {generation}: look again")
             owned = select(chips.c.deleted_at).where(chips.c.id == chip_id, chips.c.user_id == lease.key)
             row = (await connection.execute(owned.with_for_update())).one_or_none()
             if row is None:

@@ -127,8 +127,11 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
         row.observed = msgspec.structs.replace(row.observed, restarted_generation=newest, restart_mark=None)
         row.snapshot = None
 
-    async def remove_chip(self, lease: Lease, chip_id: str) -> None:
+    async def remove_chip(self, lease: Lease, chip_id: str, generation: int) -> None:
         self.guard(lease)
+        known = self.containers.get(lease.key)
+        if known is not None and known.generation > generation:
+            raise StaleWrite(SYSTEM, f"a wish came since generation {generation}: look again")
         chip = self.chips.get(chip_id)
         if chip is None or chip.user_id != lease.key:
             return  # removed by an earlier pass that was stopped before it could say so

@@ -53,7 +53,7 @@ class ChipChecks:
         if method == "logout":
             self._logout(what, chip, paired=paired, peers=peers)
         if starts:
-            self._start(what, method, chip, live)
+            self._start(what, method, chip, live, paired=paired)
 
     def _logout(self, what: str, chip: Any, *, paired: bool, peers: Peers | None) -> None:
         consent = chip.consent
@@ -74,7 +74,7 @@ class ChipChecks:
         elif any(g.lately >= max(1, 0.02 * (g.failing + g.connected)) for g in (peers.host, peers.engine)):
             self._fail(f"consent: {what} while others fail too: {peers}")
 
-    def _start(self, what: str, method: str, chip: Any, live: Live | None) -> None:
+    def _start(self, what: str, method: str, chip: Any, live: Live | None, *, paired: bool) -> None:
         if chip.wanted is not Wanted.CONNECTED or chip.banned or chip.phase == "quarantined":
             # A release is told by the row; until the next pass its phase is the old one.
             held = chip.memory.breaker.quarantined_generation
@@ -82,7 +82,8 @@ class ChipChecks:
                 state = "banned" if chip.banned else f"{chip.wanted.value} {chip.phase}"
                 self._fail(f"intent: {what}, which is {state}")
         needs_pairing = chip.connected_at is None or chip.unlinked_generation is not None
-        if needs_pairing or method == "logout":
+        # One that was scanned in the moment in which it was stopped has its credentials, and shows no code.
+        if (needs_pairing and not paired) or method == "logout":
             self.rounds[chip.id, chip.generation] += 1
             if self.rounds[chip.id, chip.generation] > _QR_ROUNDS:
                 self._fail(f"QR budget: {what}, start {self.rounds[chip.id, chip.generation]} of one wish")

@@ -317,7 +317,9 @@ class Checker:
         self._removal(daemon, args[0].key)
 
     def _removing_chip(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
-        self._chip_removal(daemon, args[0].key, args[1])
+        row = self.world.store.containers.get(args[0].key)
+        if row is None or row.generation <= args[2]:  # else the store refuses it
+            self._chip_removal(daemon, args[0].key, args[1])
 
     def _planned(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
         self.moves.admitted(args[1], result)

@@ -9,7 +9,7 @@ from core.domain.evidence import AllocationSeen, CheckSeen, EventSeen, Evidence,
 from core.errors import StaleWrite
 from core.store.interface import Lease, PortTaken
 from tests.contract.store.harness import Harness, Kept
-from tests.contract.store.test_status import ALLOCATION, QR, READY, Scene
+from tests.contract.store.test_status import ALL, ALLOCATION, QR, READY, Scene
 from tests.contract.store.test_status import scene as scene  # the fixture
 from tests.world_rows import START
 
@@ -116,6 +116,6 @@ async def test_a_status_that_is_refused_for_its_port_keeps_none(scene: Scene) ->
 async def test_it_goes_with_its_container(scene: Scene, harness: Harness) -> None:
     await scene.see(QR, evidence=seen(scene.chip_id))
     await harness.wish(scene.chip_id, "deleted")
-    await scene.store.remove_chip(scene.lease, scene.chip_id)
+    await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)
     assert await scene.store.remove_container(scene.lease) is True
     assert await harness.kept(scene.user_id) is None

@@ -74,7 +74,7 @@ async def test_an_expired_lease_changes_hands_and_the_old_one_can_do_nothing(har
         store.record_variables(old, "x"),
         store.take_starts(old, [], Pace(), {chip_id: Tries(1, 1)}),
         store.write_status(old, ContainerStatus(phase="ready"), {}, {}, 1),
-        store.remove_chip(old, chip_id),
+        store.remove_chip(old, chip_id, 99),
         store.remove_container(old),
     ):
         with pytest.raises(StaleWrite):

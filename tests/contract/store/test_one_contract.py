@@ -310,7 +310,7 @@ class TwoStores(RuleBasedStateMachine):
                 asks = [Start(chip_id, "h1", None, 20, None)]
                 await store.take_starts(lease, asks, _UNLIMITED, {chip_id: Tries(number, 1, 2)})
                 return None
-            return await store.remove_chip(lease, chip_id)
+            return await store.remove_chip(lease, chip_id, number)
 
         self.stores(call, number)
 

@@ -35,6 +35,8 @@ CONNECTED = ChipStatus(
     push_name="Ana",
     connected_now=True,
 )
+# Of a pass that knows every wish.
+ALL = 1_000_000
 
 
 class Scene:
@@ -319,20 +321,31 @@ async def test_a_chip_that_came_during_the_pass_is_left_alone(scene: Scene) -> N
 async def test_only_a_deleted_chip_is_removed_and_its_history_with_it(scene: Scene) -> None:
     await scene.see(QR)
     with pytest.raises(StaleWrite):
-        await scene.store.remove_chip(scene.lease, scene.chip_id)
+        await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)
     await scene.harness.wish(scene.chip_id, "deleted")
     await scene.see(ChipStatus(phase="deleting", status="DISCONNECTED"))
     assert [event.code for event in await scene.harness.events(scene.chip_id)] == ["qr"]
-    await scene.store.remove_chip(scene.lease, scene.chip_id)
+    await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)
     assert await scene.harness.chip_columns(scene.chip_id) is None
     assert await scene.harness.events(scene.chip_id) == []
-    await scene.store.remove_chip(scene.lease, scene.chip_id)  # a pass that was killed does it again
+    await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)  # a pass that was killed does it again
+
+
+async def test_a_chip_is_not_removed_when_a_wish_came_since(scene: Scene) -> None:
+    await scene.see(QR)
+    await scene.harness.wish(scene.chip_id, "deleted")
+    before = await scene.store.load(scene.user_id)
+    assert before is not None
+    await scene.harness.wish(await scene.harness.chip(scene.user_id), "connected")
+    with pytest.raises(StaleWrite):
+        await scene.store.remove_chip(scene.lease, scene.chip_id, before.container.generation)
+    assert await scene.harness.chip_columns(scene.chip_id) is not None
 
 
 async def test_a_chip_of_another_user_is_not_removed(scene: Scene) -> None:
     stranger = await scene.harness.chip(await scene.harness.user())
     await scene.harness.wish(stranger, "deleted")
-    await scene.store.remove_chip(scene.lease, stranger)
+    await scene.store.remove_chip(scene.lease, stranger, ALL)
     assert await scene.harness.chip_columns(stranger) is not None
 
 
@@ -341,7 +354,7 @@ async def test_a_container_with_chips_or_a_pin_is_not_removed(scene: Scene) -> N
     assert await scene.store.remove_container(scene.lease) is False
     await scene.harness.wish(scene.chip_id, "deleted")
     assert await scene.store.remove_container(scene.lease) is False  # the tombstone may own something
-    await scene.store.remove_chip(scene.lease, scene.chip_id)
+    await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)
     await scene.harness.container(scene.user_id, pinned=True)
     assert await scene.store.remove_container(scene.lease) is False
     assert await scene.store.load(scene.user_id) is not None
@@ -350,7 +363,7 @@ async def test_a_container_with_chips_or_a_pin_is_not_removed(scene: Scene) -> N
 async def test_an_empty_container_goes_with_everything_that_hangs_on_it(scene: Scene) -> None:
     await scene.see(QR)
     await scene.harness.wish(scene.chip_id, "deleted")
-    await scene.store.remove_chip(scene.lease, scene.chip_id)
+    await scene.store.remove_chip(scene.lease, scene.chip_id, ALL)
     assert await scene.store.remove_container(scene.lease) is True
     assert await scene.store.load(scene.user_id) is None
     assert await scene.harness.placements(scene.user_id) == []

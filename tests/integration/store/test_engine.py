@@ -226,7 +226,7 @@ async def test_every_method_of_the_store_says_unavailable() -> None:
         store.record_variables(lease, None),
         store.take_starts(lease, [], Pace(), {}),
         store.write_status(lease, ContainerStatus(phase="ready"), {}, {}, 1),
-        store.remove_chip(lease, lease.key),
+        store.remove_chip(lease, lease.key, 1),
         store.remove_container(lease),
     ):
         with pytest.raises(Unavailable):
