@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-_SCALE = 4
+SCALE = 4
 _BORDER = 4
 # Any of the eight can be scanned. To find the best one, for worn print and bad cameras, each is drawn and weighed:
 # 13 of 17 ms, which hundreds of containers in one process have not.
@@ -75,14 +75,20 @@ def _load_encoder() -> Callable[..., Any]:
 
 
 def _write_png(matrix: Sequence[Sequence[int]]) -> bytes:
-    side = (len(matrix) + 2 * _BORDER) * _SCALE
-    blank = b"\0" + b"\xff" * side
-    margin = b"\xff" * (_BORDER * _SCALE)
-    rows = [blank * (_BORDER * _SCALE)]
+    side = (len(matrix) + 2 * _BORDER) * SCALE
+    blank = b"\xff" * side
+    margin = b"\xff" * (_BORDER * SCALE)
+    rows = [blank] * (_BORDER * SCALE)
     for line in matrix:
-        pixels = b"".join((b"\0" if module & 1 else b"\xff") * _SCALE for module in line)
-        rows.append((b"\0" + margin + pixels + margin) * _SCALE)
-    rows.append(blank * (_BORDER * _SCALE))
+        pixels = b"".join((b"\0" if module & 1 else b"\xff") * SCALE for module in line)
+        rows += [margin + pixels + margin] * SCALE
+    rows += [blank] * (_BORDER * SCALE)
+    return picture(rows)
+
+
+def picture(rows: Sequence[bytes]) -> bytes:
+    """A PNG image of these rows of pixels, 8 bits of grey each, as many rows as a row has pixels."""
+    side = len(rows)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -91,6 +97,6 @@ def _write_png(matrix: Sequence[Sequence[int]]) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"".join(rows), 1))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 1))
         + chunk(b"IEND", b"")
     )

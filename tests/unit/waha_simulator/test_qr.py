@@ -10,6 +10,7 @@ import zxingcpp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.doubles import drawn
 from sandbox.waha import qr
 from tests.scale import examples
 
@@ -40,6 +41,11 @@ def decode(png: bytes) -> str:
 def test_the_png_encodes_the_value() -> None:
     value = qr.new_value(qr.new_identity())
     assert decode(qr.png(value)) == value
+
+
+def test_what_the_bench_draws_is_a_code_of_the_value_too() -> None:
+    value = qr.new_value(qr.new_identity())
+    assert decode(drawn(value)) == value
 
 
 @settings(max_examples=examples(15))
