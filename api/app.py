@@ -19,6 +19,7 @@ from api.address_limit import AddressLimit
 from api.chip_cache import ChipCache
 from api.cors import Cors
 from api.fleet_hub import FleetHub
+from api.hooks import Hooks
 from api.idempotency import KeptAnswers
 from api.limits import RequestLimits
 from api.metrics import Metrics
@@ -28,6 +29,7 @@ from api.options import OptionsRouter
 from api.passwords import Passwords
 from api.proxies import TrustedProxies
 from api.qr import QrDesk
+from api.qr_news import QrNews
 from api.routes import (
     accounts,
     api_keys,
@@ -54,6 +56,7 @@ from api.upstream_accounts import UpstreamAccounts
 from api.vault import Vault
 from core.clients.cache import Cache
 from core.clients.endpoint_cache import EndpointCache
+from core.clients.qr_cache import QrCache
 from core.clients.upstream import UpstreamClient
 from core.clients.waha import WahaClients
 from core.clock import Clock, SystemClock
@@ -171,11 +174,12 @@ async def _opened(
         limits = RequestLimits(settings.limits, cache, clock)
         stack.push_async_callback(limits.close)
         vault = Vault(Sealer(tuple(key.reveal() for key in settings.store.secret_keys)))
+        codes = QrCache(cache, settings.cache.qr_ttl_s, clock=clock)
         qr = QrDesk(
             engine=engine,
             cache=cache,
+            codes=codes,
             endpoints=EndpointCache(cache, settings.cache.endpoint_ttl_s),
-            qr_ttl_s=settings.cache.qr_ttl_s,
             waha=waha,
             vault=vault,
             clock=clock,
@@ -187,6 +191,13 @@ async def _opened(
         )
         standings = Standings(await stack.enter_async_context(reader))
         stack.push_async_callback(standings.close)
+        chips_kept = ChipCache(engine, standings)
+        news = QrNews(
+            cache=cache, codes=codes, desk=qr, chips=lambda user_id: chips_kept.of(user_id, None), clock=clock
+        )
+        stack.push_async_callback(news.close)
+        hooks = Hooks(engine, vault, news)
+        stack.push_async_callback(hooks.close)
         observed, looked, watched = ObservedHub(), ObservedHub(), FleetHub()
         stack.push_async_callback(
             _ended, asyncio.create_task(_listen(settings, observed, looked, watched, qr))
@@ -205,10 +216,11 @@ async def _opened(
             qr=qr,
             look_ins=PostgresLookIns(engine),
             accounts=AccountCache(engine, standings),
-            chips=ChipCache(engine, standings),
+            chips=chips_kept,
             looked=looked,
             streams=Streams(_stream_limits(settings), clock),
             fleet=watched,
+            hooks=hooks,
             upstream=upstream,
         )
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,28 +17,25 @@ import structlog
 
 from api.schemas import QrCode
 from api.vault import Vault
-from core.clients.cache import Cache
-from core.clients.endpoint_cache import EndpointCache
-from core.clients.qr_cache import CachedQr, QrCache, Turn
+from core.clients.cache import Beside, Cache
+from core.clients.endpoint_cache import EndpointCache, endpoint_key
+from core.clients.qr_cache import CachedQr, QrCache, Turn, code_keys, flight_key, viewer_key
 from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
 from core.clock import Clock
 from core.domain.facts import Endpoint, WahaStatus
-from core.domain.names import chip_of_session, session_name
+from core.domain.names import session_name
 from core.domain.qr_view import (
     SCAN,
     UNREACHABLE,
     qr_expires_at,
-    qr_lasts,
     qr_set_began_at,
     qr_state,
-    status_told,
     told_by_waha,
 )
 from core.domain.views import StoredChip
 from core.errors import DependencyError, Missing, Rejected, Unavailable
 from core.store import queries
 from core.store.engine import Engine
-from core.store.webhooks import SESSION_STATUS, InboxEvent
 
 T = TypeVar("T")
 
@@ -51,10 +47,8 @@ _CALL_TIMEOUT_S: Final = 16.0
 _LANDED_TTL_S: Final = 1.0
 _VIEWER_TTL_S: Final = 15.0
 _VIEWER_RENEWED_S: Final = 8.0  # no later than the poll after it, the mark is renewed while it still stands
-_TELL_AGAIN_S: Final = 1.0
 _CHANGES_WITHIN_S: Final = 1.0
 _LOOK_AGAIN_S: Final = 0.1
-_RETRIED_S: Final = 60.0  # a webhook that is older than that, or from tomorrow, has a wrong clock
 _VIEWED_LIMIT: Final = 10_000
 _DATA_URL: Final = "data:image/png;base64,"
 
@@ -77,8 +71,8 @@ class QrDesk:
         *,
         engine: Engine,
         cache: Cache,
+        codes: QrCache,
         endpoints: EndpointCache,
-        qr_ttl_s: float,
         waha: WahaClients,
         vault: Vault,
         clock: Clock,
@@ -87,7 +81,7 @@ class QrDesk:
         self._cache = cache
         self._endpoints = endpoints
         self._hits = self._misses = 0
-        self._codes = QrCache(cache, qr_ttl_s, clock=clock)
+        self._codes = codes
         self._waha = waha
         self._vault = vault
         self._clock = clock
@@ -128,48 +122,17 @@ class QrDesk:
     async def forget_chip(self, chip_id: str) -> None:
         """A new wish: what was shown for the old one must not come again."""
         await self._codes.drop(chip_id)
-        await self._cache.delete(_flight_key(chip_id))
 
     @property
     def cache_counts(self) -> tuple[int, int]:
         """How many codes stood in the cache, and how many had to be fetched, since the process began."""
         return self._hits, self._misses
 
-    async def heard(self, user_id: str, event: InboxEvent, *, new: bool) -> None:
-        """A webhook of the user's container: a session may show another code now.
-
-        `new`: False for one that was stored before, by a request that may have ended before it came here.
-        """
-        chip_id = chip_of_session(event.session)
-        if event.event != SESSION_STATUS or chip_id is None:
-            return
-        told, began_at = status_told(event.body.get("payload")), self._sent_at(event)
-        _, known = await self._codes.look(user_id, chip_id)
-        turn = None
-        if told and told[-1] == WahaStatus.SCAN_QR_CODE:
-            turn = Turn(event.id, began_at, began_at + qr_lasts(told))
-            if known is not None and (known.id == turn.id or known.began_at > began_at):
-                return  # the same again, or an older one
-        elif not new or known is None or known.began_at >= began_at:
-            return  # STARTING and the first code are sent together, and may come in either order
-        if not await self._codes.turned(user_id, chip_id, turn) and turn is not None:
-            self._run(self._tell_again(user_id, chip_id, turn))
-        await self._cache.delete(_flight_key(chip_id))
-
-    def _sent_at(self, event: InboxEvent) -> datetime:
-        """When the container sent it, as far as its clock can be believed; now otherwise."""
-        now, stamp = self._clock.now(), event.body.get("timestamp")
-        age_s = now.timestamp() - stamp / 1000 if isinstance(stamp, int) else 0.0
-        return now - timedelta(seconds=age_s) if 0 <= age_s <= _RETRIED_S else now
-
-    async def _tell_again(self, user_id: str, chip_id: str, turn: Turn) -> None:
-        """Until Redis knows of the turn: without it the code would be asked for every few seconds."""
-        while self._clock.now() < turn.ends_at and self._cache.configured:
-            await self._clock.sleep(_TELL_AGAIN_S)
-            _, known = await self._codes.look(user_id, chip_id)
-            newer = known is not None and known.began_at >= turn.began_at
-            if newer or await self._codes.turned(user_id, chip_id, turn):
-                return
+    async def fetch(self, chip: StoredChip) -> None:
+        """Have the code at hand before it is polled for. Never raises."""
+        if (flight := self._flights.get(chip.id)) is not None:
+            await asyncio.wait((flight,))  # begun before the news: it may bring the code before
+        await asyncio.wait((self._begun(chip),))
 
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]
@@ -184,7 +147,7 @@ class QrDesk:
         if len(self._viewed) >= _VIEWED_LIMIT:
             self._viewed.clear()
         self._viewed[chip_id] = now
-        self._run(self._cache.set(f"viewer:{chip_id}", b"1", _VIEWER_TTL_S))
+        self._run(self._cache.set(viewer_key(chip_id), b"1", _VIEWER_TTL_S))
 
     def _run(self, errand: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(errand)
@@ -205,16 +168,28 @@ class QrDesk:
             # Somebody else may have begun meanwhile.
             flight = self._flights.get(chip.id)
         if flight is None:
-            flight = self._flights[chip.id] = asyncio.create_task(self._fly(chip))
-            flight.add_done_callback(lambda _: self._flights.pop(chip.id, None))
+            flight = self._begun(chip)
         done, _ = await asyncio.wait((flight,), timeout=ends_at - loop.time())
         return flight.result() if done and not flight.cancelled() else None
 
+    def _begun(self, chip: StoredChip) -> asyncio.Task[CachedQr | None]:
+        """The flight for the chip's code: the one that is under way, or a new one."""
+        flight = self._flights.get(chip.id)
+        if flight is None:
+            flight = self._flights[chip.id] = asyncio.create_task(self._fly(chip))
+            flight.add_done_callback(lambda _: self._flights.pop(chip.id, None))
+        return flight
+
     async def _fly(self, chip: StoredChip) -> CachedQr | None:
         """Never raises: what went wrong is in the log, and in the answer as a sentence."""
+        beside = Beside(*code_keys(chip.user_id, chip.id), endpoint_key(chip.user_id))
         try:
             body = await self._cache.single_flight(
-                _flight_key(chip.id), _LANDED_TTL_S, lambda: self._produced(chip), wait_s=_PATIENCE_S
+                flight_key(chip.id),
+                _LANDED_TTL_S,
+                lambda: self._produced(chip, beside),
+                wait_s=_PATIENCE_S,
+                beside=beside,
             )
             return None if body is None else msgspec.json.decode(body, type=CachedQr)
         except DependencyError as error:
@@ -223,33 +198,39 @@ class QrDesk:
             _log.exception("qr_failed", chip_id=chip.id)
         return None
 
-    async def _produced(self, chip: StoredChip) -> bytes:
-        known, turn = await self._settled(chip)
+    async def _produced(self, chip: StoredChip, beside: Beside) -> bytes:
+        *code, where = beside.found
+        known, turn = await self._settled(chip, code)
         if known is not None:
             # Another process brought it since its own flight for it was looked for.
             return msgspec.json.encode(known)
         self._misses += 1
-        found = await self._fetch(chip)
-        if found.png_base64 is not None:
-            if turn is not None:
-                found = msgspec.structs.replace(found, expires_at=turn.ends_at)
-            await self._codes.put(chip.id, found, turn)
+        endpoint = await self._endpoints.read(chip.user_id, where)
+        found = await self._asked(chip.user_id, endpoint, lambda client: self._ask(client, chip))
+        if found.png_base64 is None:
+            return msgspec.json.encode(found)
+        if turn is not None:
+            found = msgspec.structs.replace(found, expires_at=turn.ends_at)
+        beside.kept |= self._codes.entry(chip.id, found, turn)
         return msgspec.json.encode(found)
 
-    async def _settled(self, chip: StoredChip) -> tuple[CachedQr | None, Turn | None]:
+    async def _settled(
+        self, chip: StoredChip, written: Sequence[bytes | None]
+    ) -> tuple[CachedQr | None, Turn | None]:
         """As `look`, and not in the last moments of a turn: news of the next one is waited for.
 
         What is asked for then may be either code. Taken for the old one it is asked for again a moment later; and
         the old one itself would be gone before anybody has scanned it.
         """
+        known, turn = await self._codes.read(chip.user_id, chip.id, written)
         while True:
-            known, turn = await self._codes.look(chip.user_id, chip.id)
             if known is not None or turn is None:
                 return known, turn
             left_s = (turn.ends_at - self._clock.now()).total_seconds()
             if not -_CHANGES_WITHIN_S < left_s < _CHANGES_WITHIN_S:
                 return known, turn
             await self._clock.sleep(_LOOK_AGAIN_S)
+            known, turn = await self._codes.look(chip.user_id, chip.id)
 
     async def pairing_code(self, chip: StoredChip, phone: str, timeout_s: float) -> str:
         """A pairing code for `phone` (digits with country code), kept nowhere.
@@ -257,21 +238,26 @@ class QrDesk:
         Raises WrongState while the session shows no QR, and DependencyError as the client does.
         """
         name = session_name(chip.id)
-        return await self._asked(chip.user_id, lambda client: client.request_code(name, phone, timeout_s))
+        endpoint = await self._endpoints.get(chip.user_id)
+        return await self._asked(
+            chip.user_id, endpoint, lambda client: client.request_code(name, phone, timeout_s)
+        )
 
-    async def _fetch(self, chip: StoredChip) -> CachedQr:
-        return await self._asked(chip.user_id, lambda client: self._ask(client, chip))
+    async def _asked(
+        self, user_id: str, endpoint: Endpoint | None, ask: Callable[[WahaClient], Awaitable[T]]
+    ) -> T:
+        """Ask the container; when it does not answer, believe the store once more about where it is.
 
-    async def _asked(self, user_id: str, ask: Callable[[WahaClient], Awaitable[T]]) -> T:
-        """Ask the container; when it does not answer, believe the store once more about where it is."""
-        access = await self._access(user_id)
+        `endpoint`: where it is remembered to be.
+        """
+        access = await self._access(user_id, endpoint)
         try:
             return await ask(self._at(access))
         except (Unavailable, Rejected, Missing) as error:
             if isinstance(error, Rejected) and error.code != KEY_REJECTED:
                 raise
             await self.forget(user_id)
-            again = await self._access(user_id)
+            again = await self._access(user_id, None)
             if again == access:
                 raise
             return await ask(self._at(again))
@@ -291,9 +277,8 @@ class QrDesk:
         expires_at = qr_expires_at(qr_set_began_at(chip), now)
         return CachedQr(base64.b64encode(code.png).decode(), WahaStatus.SCAN_QR_CODE.value, expires_at)
 
-    async def _access(self, user_id: str) -> _Access:
+    async def _access(self, user_id: str, endpoint: Endpoint | None) -> _Access:
         key = self._keys.get(user_id)
-        endpoint = None if key is None else await self._endpoints.get(user_id)
         if key is not None and endpoint is not None:
             return _Access(endpoint, key)
         stored = await queries.sealed_access(self._engine, user_id)
@@ -302,10 +287,6 @@ class QrDesk:
         key = self._keys[user_id] = self._vault.open(user_id, stored.sealed_api_key)
         await self._endpoints.put(user_id, stored.endpoint)
         return _Access(stored.endpoint, key)
-
-
-def _flight_key(chip_id: str) -> str:
-    return f"qr-flight:{chip_id}"
 
 
 def _said(status: str | None, message: str) -> QrCode:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from litestar.connection import ASGIConnection
 
 from api.account_cache import AccountCache
 from api.chip_cache import ChipCache
 from api.fleet_hub import FleetHub
+from api.hooks import Hooks
 from api.limits import RequestLimits
 from api.observed import ObservedHub
 from api.passwords import Passwords
@@ -27,15 +27,13 @@ from core.settings import Settings
 from core.store.engine import Engine
 from core.store.look_ins import PostgresLookIns
 
-HOOKS_AT_ONCE: Final = 4
-
 
 @dataclass(frozen=True)
 class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
     `observed`: news of wishes and passes. `looked`: of samples of containers that somebody looks into.
-    `upstream`: whose the accounts are in attached mode. `hooks`: leave to handle a webhook.
+    `upstream`: whose the accounts are in attached mode.
     """
 
     settings: Settings
@@ -55,10 +53,8 @@ class Services:
     looked: ObservedHub
     streams: Streams
     fleet: FleetHub
+    hooks: Hooks
     upstream: UpstreamAccounts | None = None
-    # Ten sessions of a user change their codes in one moment and tell it at once; who polls meanwhile takes turns with
-    # a few of them, not with all.
-    hooks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(HOOKS_AT_ONCE))
 
     @cached_property
     def operators(self) -> frozenset[str]:

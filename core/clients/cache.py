@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 import redis.asyncio
 import redis.exceptions
@@ -27,18 +27,47 @@ _POLL_FIRST_S: Final = 0.05
 _POLL_CAP_S: Final = 0.25
 _OWED_LIMIT: Final = 10_000
 
-# Deletes the lock only for who still holds it: it may have expired and be somebody else's by now.
+# The lock, if nobody has it, and what stands under the other keys then.
+_BEGIN: Final = """
+local mine = redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
+return {mine and 1 or 0, redis.call('MGET', unpack(KEYS, 2))}
+"""
+# Keeps values. Deletes the lock only for who still holds it: it may have expired and be somebody else's by now.
 _LAND: Final = """
-if tonumber(ARGV[3]) > 0 then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i - 2], 'PX', ARGV[2 * i - 1]) end
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """
+# Keeps a value under each of the first keys, and deletes the rest.
+_CHANGE: Final = """
+local kept = #ARGV / 2
+for i = 1, kept do redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ARGV[2 * i]) end
+if #KEYS > kept then redis.call('DEL', unpack(KEYS, kept + 1)) end
+return 1
+"""
+
+Kept: TypeAlias = Mapping[str, tuple[bytes, float]]
+"""Key -> value, and for how many seconds it is kept."""
 
 _log = structlog.get_logger(__name__)
 
 
 class _AwayError(Exception):
     """Redis is off, failed just now, or failed so recently that it was not asked."""
+
+
+class Beside:
+    """What a flight reads with its beginning and keeps with its landing, for no round trip more.
+
+    Attributes:
+        found: what stood under each of `keys` when the flight was begun; None for all while Redis is away.
+        kept: to be kept when it lands. The producer fills it.
+    """
+
+    def __init__(self, *keys: str) -> None:
+        self.keys = keys
+        self.found: list[bytes | None] = [None] * len(keys)
+        self.kept: dict[str, tuple[bytes, float]] = {}
 
 
 class Cache:
@@ -122,6 +151,22 @@ class Cache:
             return False
         return True
 
+    async def change(self, kept: Kept, forgotten: Iterable[str] = ()) -> bool:
+        """As `set` and `delete`, all of them in one round trip. False when Redis is away: what was to be kept is not."""
+        good = {key: (value, ms) for key, (value, ttl_s) in kept.items() if (ms := round(ttl_s * 1000)) > 0}
+        over = [*forgotten, *(key for key in kept if key not in good)]
+        if not good:
+            await self.delete(*over)
+            return self.healthy
+        names = [self._prefix + key for key in (*good, *over)]
+        values = [part for pair in good.values() for part in pair]
+        try:
+            await self._ask(lambda client: client.eval(_CHANGE, len(names), *names, *values))
+        except _AwayError:
+            await self.delete(*over)  # owed
+            return False
+        return True
+
     async def delete(self, *keys: str) -> None:
         """Forget the values. What cannot be deleted now is deleted before Redis is believed again."""
         if not keys or self._client is None:
@@ -142,20 +187,21 @@ class Cache:
         wait_s: float,
         *,
         lock_ttl_s: float = 20.0,
+        beside: Beside | None = None,
     ) -> bytes | None:
         """The value of `key`; when there is none, one caller of all processes makes it with `producer`.
 
         The maker waits as long as `producer` takes and raises what it raises, as do callers of the same
         process that joined it; everybody else waits at most `wait_s` and gets None then. A value is kept
         for `ttl_s`; None from the producer is not kept. `lock_ttl_s` should outlast the producer: after
-        it another process may start a second one.
+        it another process may start a second one. `beside`: of the flight, if this call begins one.
         """
         running = self._flights.get(key)
         if running is not None:
             done, _ = await asyncio.wait((running,), timeout=wait_s)
             return running.result() if done and not running.cancelled() else None
         # A task of its own: a caller who hangs up must not take the others' answer away.
-        flight = asyncio.create_task(self._fly(key, ttl_s, producer, wait_s, lock_ttl_s))
+        flight = asyncio.create_task(self._fly(key, ttl_s, producer, wait_s, lock_ttl_s, beside or Beside()))
         self._flights[key] = flight
         flight.add_done_callback(lambda ended: self._landed(key, ended))
         return await asyncio.shield(flight)
@@ -189,39 +235,56 @@ class Cache:
         producer: Callable[[], Awaitable[bytes | None]],
         wait_s: float,
         lock_ttl_s: float,
+        beside: Beside,
     ) -> bytes | None:
         lock, token = f"{self._prefix}lock:{key}", secrets.token_hex(16)
         deadline = self._clock.monotonic() + wait_s
         pause_s = _POLL_FIRST_S
         while True:
-            try:
-                mine = await self._ask(
-                    lambda client: client.set(lock, token, nx=True, px=round(lock_ttl_s * 1000))
-                )
-            except _AwayError:
-                mine = True  # nobody to agree with: one flight per process is what is left
-            # Looked for behind the lock: before it another process may have landed.
-            value = await self.get(key)
+            mine, value = await self._begin(lock, token, key, lock_ttl_s, beside)
             if mine or value is not None:
                 break
             if self._clock.monotonic() >= deadline:
                 return None
             await self._clock.sleep(pause_s)
             pause_s = min(_POLL_CAP_S, pause_s * 1.5)
-        landed: bytes | None = None
+        kept: dict[str, tuple[bytes, float]] = {}
         try:
             if value is None:
-                value = landed = await producer()
+                value = await producer()
+                kept = beside.kept
+                if value is not None:
+                    kept = {**kept, key: (value, ttl_s)}
             return value
         finally:
             if mine:
-                await self._land(lock, token, self._prefix + key, landed, ttl_s)
+                await self._land(lock, token, kept)
 
-    async def _land(self, lock: str, token: str, name: str, value: bytes | None, ttl_s: float) -> None:
-        """Keep what was brought, if anything, and give the lock back."""
-        ttl_ms = 0 if value is None else round(ttl_s * 1000)
+    async def _begin(
+        self, lock: str, token: str, key: str, lock_ttl_s: float, beside: Beside
+    ) -> tuple[bool, bytes | None]:
+        """Whether the flight is ours, and what another one has brought."""
+        names = [lock, *(self._prefix + one for one in (key, *beside.keys))]
+        lock_ms = round(lock_ttl_s * 1000)
         try:
-            await self._ask(lambda client: client.eval(_LAND, 2, lock, name, token, value or b"", ttl_ms))
+            mine, (value, *found) = await self._ask(
+                lambda client: client.eval(_BEGIN, len(names), *names, token, lock_ms)
+            )
+        except _AwayError:
+            return True, None  # nobody to agree with: one flight per process is what is left
+        beside.found = found
+        return bool(mine), value
+
+    async def _land(self, lock: str, token: str, kept: Kept) -> None:
+        """Keep what was brought, if anything, and give the lock back."""
+        good = {
+            self._prefix + key: (value, ms)
+            for key, (value, ttl_s) in kept.items()
+            if (ms := round(ttl_s * 1000)) > 0
+        }
+        values = [part for pair in good.values() for part in pair]
+        try:
+            await self._ask(lambda client: client.eval(_LAND, 1 + len(good), lock, *good, token, *values))
         except _AwayError:
             return  # it expires by itself
 

@@ -22,23 +22,27 @@ class EndpointCache:
         self._ttl_s = ttl_s
 
     async def get(self, user_id: str) -> Endpoint | None:
-        body = await self._cache.get(_key(user_id))
-        if body is None:
+        return await self.read(user_id, await self._cache.get(endpoint_key(user_id)))
+
+    async def read(self, user_id: str, written: bytes | None) -> Endpoint | None:
+        """As `get`, of what was just read under `endpoint_key`."""
+        if written is None:
             return None
         try:
-            return _decoder.decode(body)
+            return _decoder.decode(written)
         except msgspec.MsgspecError:
             # Written by another release. It may not be read again before its time is over.
-            await self._cache.delete(_key(user_id))
+            await self.drop(user_id)
             return None
 
     async def put(self, user_id: str, endpoint: Endpoint) -> None:
-        await self._cache.set(_key(user_id), msgspec.json.encode(endpoint), self._ttl_s)
+        await self._cache.set(endpoint_key(user_id), msgspec.json.encode(endpoint), self._ttl_s)
 
     async def drop(self, *user_ids: str) -> None:
         """Forget them: the endpoint changed, was withdrawn, or did not answer."""
-        await self._cache.delete(*(_key(user_id) for user_id in user_ids))
+        await self._cache.delete(*(endpoint_key(user_id) for user_id in user_ids))
 
 
-def _key(user_id: str) -> str:
+def endpoint_key(user_id: str) -> str:
+    """Where the endpoint stands."""
     return f"endpoint:{user_id}"

@@ -8,12 +8,13 @@ without such news nobody knows when it changes, and it is kept for a few seconds
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
 
-from core.clients.cache import Cache
+from core.clients.cache import Cache, Kept
 from core.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -73,10 +74,15 @@ class QrCache:
 
     async def look(self, user_id: str, chip_id: str) -> tuple[CachedQr | None, Turn | None]:
         """The code that may be shown, and the turn that a new one would be asked for in."""
-        names = (_key(chip_id), _turn_key(user_id, chip_id))
-        written = await self._cache.get_many(*names)
+        return await self.read(user_id, chip_id, await self._cache.get_many(*code_keys(user_id, chip_id)))
+
+    async def read(
+        self, user_id: str, chip_id: str, written: Sequence[bytes | None]
+    ) -> tuple[CachedQr | None, Turn | None]:
+        """As `look`, of what was just read under `code_keys`."""
         if not self._cache.healthy:
             return self._seen_last(chip_id)
+        names = code_keys(user_id, chip_id)
         qr = await self._read(names[0], written[0], _codes)
         turn = await self._read(names[1], written[1], _turns)
         if qr is not None and (qr.turn != (turn.id if turn else None) or not self._good(qr, turn)):
@@ -85,32 +91,49 @@ class QrCache:
             self._remember(chip_id, qr, turn)
         return qr, turn
 
-    async def put(self, chip_id: str, qr: CachedQr, turn: Turn | None = None) -> None:
-        """Keep the code. `turn`: as it was before the container was asked."""
+    async def turns(self, user_id: str, chip_ids: Sequence[str]) -> dict[str, tuple[Turn | None, bool]]:
+        """Chip id -> the turn that stands, and whether somebody has the chip's QR open."""
+        names = [name for id_ in chip_ids for name in (_turn_key(user_id, id_), viewer_key(id_))]
+        written = await self._cache.get_many(*names)
+        if not self._cache.healthy:
+            return {id_: (self._seen_last(id_)[1], False) for id_ in chip_ids}
+        found = {}
+        for at, id_ in zip(range(0, len(names), 2), chip_ids, strict=True):
+            turn = await self._read(names[at], written[at], _turns)
+            found[id_] = (turn, written[at + 1] is not None)
+        return found
+
+    def entry(self, chip_id: str, qr: CachedQr, turn: Turn | None = None) -> Kept:
+        """What is to be kept of a code. `turn`: as it was before the container was asked."""
         ends_at = qr.expires_at if turn is None else turn.ends_at + LATE
         left_s = (ends_at - self._clock.now()).total_seconds()
         kept = msgspec.structs.replace(qr, turn=None if turn is None else turn.id)
         ttl_s = left_s if turn is not None else min(self._ttl_s, left_s)
         self._remember(chip_id, kept, turn)
-        await self._cache.set(_key(chip_id), msgspec.json.encode(kept), ttl_s)
+        return {_key(chip_id): (msgspec.json.encode(kept), ttl_s)}
 
-    async def turned(self, user_id: str, chip_id: str, turn: Turn | None) -> bool:
-        """The container of this user said that the chip shows a new code, or none any more.
+    async def turned(self, user_id: str, told: Mapping[str, Turn | None]) -> bool:
+        """The container of this user said that these chips show a new code, or, with None, none any more.
 
-        False when Redis is away and does not know of it.
+        What flights brought in the turns before is forgotten with them. False when Redis is away and does not know.
         """
-        self._seen.pop(chip_id, None)
-        if turn is None:
-            await self._cache.delete(_turn_key(user_id, chip_id), _key(chip_id))
-            return True
-        left_s = (turn.ends_at + LATE - self._clock.now()).total_seconds()
-        return await self._cache.set(_turn_key(user_id, chip_id), msgspec.json.encode(turn), left_s)
+        kept: dict[str, tuple[bytes, float]] = {}
+        forgotten = []
+        for chip_id, turn in told.items():
+            self._seen.pop(chip_id, None)
+            forgotten.append(flight_key(chip_id))
+            if turn is None:
+                forgotten += code_keys(user_id, chip_id)
+            else:
+                left_s = (turn.ends_at + LATE - self._clock.now()).total_seconds()
+                kept[_turn_key(user_id, chip_id)] = (msgspec.json.encode(turn), left_s)
+        return await self._cache.change(kept, forgotten)
 
     async def drop(self, *chip_ids: str) -> None:
         """Forget them: the chip's phase changed, or a new QR was asked for."""
         for chip_id in chip_ids:
             self._seen.pop(chip_id, None)
-        await self._cache.delete(*(_key(chip_id) for chip_id in chip_ids))
+        await self._cache.delete(*(name for id_ in chip_ids for name in (_key(id_), flight_key(id_))))
 
     def _remember(self, chip_id: str, qr: CachedQr, turn: Turn | None) -> None:
         self._seen[chip_id] = (self._clock.monotonic() + self._ttl_s, qr, turn)
@@ -136,6 +159,21 @@ class QrCache:
             # Written by another release. It may not be read again before its time is over.
             await self._cache.delete(key)
             return None
+
+
+def code_keys(user_id: str, chip_id: str) -> tuple[str, str]:
+    """Where the code and its turn stand."""
+    return _key(chip_id), _turn_key(user_id, chip_id)
+
+
+def flight_key(chip_id: str) -> str:
+    """What the last flight for the code brought, for those who waited for it elsewhere."""
+    return f"qr-flight:{chip_id}"
+
+
+def viewer_key(chip_id: str) -> str:
+    """Stands while somebody has the chip's QR open."""
+    return f"viewer:{chip_id}"
 
 
 def _key(chip_id: str) -> str:

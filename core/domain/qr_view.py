@@ -134,6 +134,11 @@ def qr_lasts(statuses: Sequence[str]) -> timedelta:
     return _FIRST_QR if first else _NEXT_QR
 
 
+def is_next_code(statuses: Sequence[str]) -> bool:
+    """Whether a session tells no more than that it shows the next code of its set. As `qr_lasts`."""
+    return len(statuses) > 1 and set(statuses[-2:]) == {WahaStatus.SCAN_QR_CODE}
+
+
 def qr_set_began_at(chip: StoredChip) -> datetime:
     """The best guess from the store: the last start, or when the status last changed if that was later."""
     return chip.since if chip.started_at is None else max(chip.since, chip.started_at)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -360,12 +361,12 @@ async def waha_of(stage: Stage, *replicas: Running) -> Callable[..., Awaitable[N
     assert secrets is not None
     hook_key = secrets.hook_key
 
-    async def says(number: int, *statuses: str, age_s: float = 0) -> None:
+    async def says(number: int, *statuses: str, age_s: float = 0, chip_id: str = stage.chip_id) -> None:
         event = {
             "id": f"evt_{number}",
             "timestamp": int((time.time() - age_s) * 1000),
             "event": "session.status",
-            "session": f"chip_{stage.chip_id}",
+            "session": f"chip_{chip_id}",
             "payload": {"status": statuses[-1], "statuses": [{"status": status} for status in statuses]},
         }
         raw = msgspec.json.encode(event)
@@ -440,6 +441,57 @@ async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
         await there.poll()
         assert len(calls) == 4
         end(stage)
+
+
+async def test_the_next_code_is_at_hand_before_it_is_polled_for(
+    start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
+    async with start(**more) as one, start(**more) as two:
+        stage = await staged(one, simulators, tmp_path)
+        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
+        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        says = await waha_of(stage, one)
+        await says(0, "STARTING", "SCAN_QR_CODE")
+        await asyncio.sleep(0.3)
+        assert calls == []  # nobody looks
+        first = await there.poll()  # through the other process
+
+        async def asked(times: int) -> bool:
+            return len(calls) == times
+
+        for number in (1, 2):
+            await stage.waha("POST", f"/api/sessions/chip_{stage.chip_id}/restart", {})
+            await stage.session_shows_qr()
+            await says(number, "SCAN_QR_CODE", "SCAN_QR_CODE")
+            await until(partial(asked, 1 + number))
+            bodies = await asyncio.gather(*(side.poll() for side in (stage, there) for _ in range(3)))
+            assert len({body["qr"] for body in bodies}) == 1
+            assert bodies[0]["qr"] not in (None, first["qr"])
+            assert len(calls) == 1 + number
+        # Whoever looks would not be shown it.
+        await stage.person.post(f"/chips/{stage.chip_id}/disconnect")
+        await says(3, "SCAN_QR_CODE", "SCAN_QR_CODE")
+        await asyncio.sleep(0.3)
+        assert len(calls) == 3
+        end(stage)
+
+
+async def test_a_container_has_no_code_fetched_but_of_its_own_users_chips(
+    start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
+) -> None:
+    async with start(redis_url=redis_url, WAHAFLEET_REDIS_TIMEOUT_S="5") as running:
+        stage = await staged(running, simulators, tmp_path / "a")
+        other = await staged(running, simulators, tmp_path / "b")
+        shown = await other.poll()
+        says = await waha_of(stage, running)
+        await says(0, "SCAN_QR_CODE", "SCAN_QR_CODE", chip_id=other.chip_id)
+        await asyncio.sleep(0.3)
+        assert calls == [f"chip_{other.chip_id}"]
+        assert (await other.poll())["qr"] == shown["qr"]
+        assert len(calls) == 1
+        end(stage)
+        end(other)
 
 
 async def test_neither_a_hold_up_nor_a_moment_without_redis_asks_for_a_code_again(

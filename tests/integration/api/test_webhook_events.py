@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from api.routes.webhooks import inbox_event
+from api.hook_events import inbox_event
 from tests.fixtures.waha_events import RECORDED, SPECIFIED, all_events
 from tests.integration.api.conftest import Running
 from tests.integration.api.test_webhooks import Hook, hook

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -10,8 +12,12 @@ import msgspec
 import pytest
 
 from core.crypto import Sealer, webhook_signature
+from core.store import webhooks
 from core.store.containers import container_secrets
+from core.store.engine import Engine
+from core.store.webhooks import InboxEvent
 from tests.integration.api.conftest import Person, Running
+from tests.integration.api.fleet import QR, STARTING
 
 EVENT: dict[str, Any] = {
     "id": "evt_01",
@@ -41,6 +47,12 @@ class Hook:
 
     async def inbox(self) -> list[Any]:
         return await self.running.sql("SELECT * FROM webhook_inbox ORDER BY received_at")
+
+
+def told(chip_id: str, number: int, *statuses: str) -> dict[str, Any]:
+    listed = [{"status": status} for status in statuses]
+    payload = {"status": statuses[-1], "statuses": listed}
+    return EVENT | {"id": f"evt_{number}", "session": f"chip_{chip_id}", "payload": payload}
 
 
 @pytest.fixture
@@ -156,3 +168,91 @@ async def test_a_wrong_secret_key_is_a_fault_of_ours_and_is_retried(hook: Hook) 
     await hook.running.sql("UPDATE containers SET sealed_hook_key = 'rubbish'")
     answer = await hook.send(EVENT)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+
+
+async def test_the_next_code_of_a_chip_that_shows_codes_wakes_nobody(hook: Hook, database_url: str) -> None:
+    running, other = hook.running, await hook.running.person()
+    [chip] = await running.sql("SELECT id FROM chips")
+    theirs = str((await other.chip())["id"])
+    mine, scan = str(chip.id), "SCAN_QR_CODE"
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    connection = await asyncpg.connect(database_url.replace("postgresql+asyncpg", "postgresql"))
+    await connection.add_listener("inbox", lambda *news: heard.put_nowait(news[-1]))
+    numbers = itertools.count(1)
+
+    async def wakes(chip_id: str, *statuses: str) -> bool:
+        number = next(numbers)
+        sent = told(chip_id, number, *statuses)
+        assert (await hook.send(sent)).json() == {"status": "stored"}
+        await connection.execute("SELECT 1")  # what was committed before is heard by then
+        woken = not heard.empty()
+        if woken:
+            assert heard.get_nowait() == hook.person.id
+        [row] = await running.sql(f"SELECT processed_at FROM webhook_inbox WHERE event_id = 'evt_{number}'")
+        assert (row.processed_at is None) is woken  # who reads the inbox finds what would have woken
+        return woken
+
+    try:
+        assert await wakes(mine, scan, scan)  # no pass has seen a code yet
+        await running.daemon.saw(hook.person.id, chips={mine: QR})
+        await running.daemon.saw(other.id, chips={theirs: QR})
+        assert not await wakes(mine, scan, scan)
+        assert not await wakes(mine, "STARTING", scan, scan)
+        for statuses in [
+            ("STARTING", scan),
+            (scan,),
+            (scan, scan, "WORKING"),
+            (scan, "FAILED"),
+            (scan, "X", scan),
+        ]:
+            assert await wakes(mine, *statuses), statuses
+        assert await wakes(theirs, scan, scan)  # a container speaks for the chips of its own user
+        assert await wakes(str(uuid.uuid4()), scan, scan)
+        assert await wakes("x", scan, scan)
+        for wish in ("disconnect", "reconnect"):
+            await hook.person.post(f"/chips/{mine}/{wish}")
+            assert await wakes(mine, scan, scan)  # no pass has looked at the wish yet
+        await running.daemon.saw(hook.person.id, chips={mine: STARTING})
+        assert await wakes(mine, scan, scan)
+    finally:
+        await connection.close()
+
+
+async def test_what_comes_together_is_kept_together_and_answered_one_by_one(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+    real = webhooks.record
+
+    async def counted(engine: Engine, user_id: str, events: Sequence[InboxEvent]) -> list[bool]:
+        kept.append([event.id for event in events])
+        return await real(engine, user_id, events)
+
+    monkeypatch.setattr(webhooks, "record", counted)
+    raws = [msgspec.json.encode(EVENT | {"id": f"evt_{number}"}) for number in range(10)]
+    sent = [hook.raw(raw, webhook_signature(hook.key, raw)) for raw in (*raws, raws[3])]
+    sent += [hook.send(b"not json"), hook.raw(raws[0], "0" * 128)]
+    answers = await asyncio.gather(*sent)
+    assert [answer.status_code for answer in answers] == [200] * 11 + [400, 401]
+    assert sorted(answer.json()["status"] for answer in answers[:11]) == ["duplicate"] + ["stored"] * 10
+    assert sorted(id_ for ids in kept for id_ in ids) == sorted([*(f"evt_{n}" for n in range(10)), "evt_3"])
+    assert len(kept) <= 3
+    assert len(await hook.inbox()) == 10
+
+
+async def test_who_stops_waiting_takes_nothing_from_the_others(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, real = asyncio.Event(), webhooks.sealed_hook_key
+
+    async def late(engine: Engine, user_id: str) -> bytes | None:
+        await slow.wait()
+        return await real(engine, user_id)
+
+    monkeypatch.setattr(webhooks, "sealed_hook_key", late)
+    sent = [asyncio.create_task(hook.send(EVENT | {"id": f"evt_{number}"})) for number in range(3)]
+    await asyncio.sleep(0.2)
+    sent[0].cancel()
+    await asyncio.sleep(0)
+    slow.set()
+    assert [(await answer).json()["status"] for answer in sent[1:]] == ["stored"] * 2

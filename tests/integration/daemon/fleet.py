@@ -20,6 +20,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Select, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.hook_events import inbox_event
 from core.crypto import Sealer
 from core.domain.actor import COMMAND_LINE
 from core.domain.names import job_id, session_name, variable_path
@@ -29,7 +30,7 @@ from core.store.engine import engine_for, reading, transaction
 from core.store.intents import create_chip, delete_chip, disconnect_chip, reconnect_chip
 from core.store.leases_admin import free_leases
 from core.store.tables import chips, containers, users
-from core.store.webhooks import InboxEvent, record
+from core.store.webhooks import record
 from daemon.main import serve
 from sandbox.consul_double import running_consul_double
 from sandbox.consul_double.double import ConsulDouble
@@ -199,13 +200,11 @@ async def _hook_receiver(engine: AsyncEngine, hooks: list[dict[str, Any]]) -> As
             for line in head.split("\r\n")
             if line.lower().startswith("content-length")
         )
-        event = json.loads(await reader.readexactly(length))
+        raw = await reader.readexactly(length)
         user_id = head.split(" ", 2)[1].rsplit("/", 1)[1]
-        hooks.append(event)
+        hooks.append(json.loads(raw))
         with suppress(Exception):  # a user that is gone by now: the sender may try as often as it likes
-            await record(
-                engine, user_id, InboxEvent(event["id"], event["event"], event["session"], {"event": event})
-            )
+            await record(engine, user_id, [inbox_event(raw)])
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         with suppress(ConnectionError):
             await writer.drain()

@@ -181,7 +181,7 @@ async def _fail_session(fleet: Fleet, user: User) -> User:
         assert (await http.get(f"/api/sessions/{name}")).json()["status"] == "FAILED"
         (await http.post(faults, json={})).raise_for_status()
     event = InboxEvent(str(uuid.uuid4()), "session.status", name, {"event": {}})
-    await record(fleet.engine, user.id, event)
+    await record(fleet.engine, user.id, [event])
     return user
 
 
@@ -205,7 +205,7 @@ async def _refuse_key(fleet: Fleet, user: User) -> User:
     address = row["endpoint_address"], row["endpoint_port"]
     fleet.simulators.refuse_key(*address)
     event = InboxEvent(str(uuid.uuid4()), "session.status", session_name(user.chips[0]), {"event": {}})
-    await record(fleet.engine, user.id, event)
+    await record(fleet.engine, user.id, [event])
     return user
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.routes.webhooks import inbox_event
+from api.hook_events import inbox_event
 from core.errors import InvalidInput
 
 ENVELOPE: dict[str, Any] = {

@@ -66,6 +66,15 @@ class FakeRedis:
         self.values[key] = value
         return True
 
+    async def eval(self, script: str, count: int, *given: Any) -> int:
+        assert script == subject._CHANGE
+        self._called("eval")
+        names, values = given[:count], given[count::2]
+        for name in names[len(values) :]:
+            self.values.pop(name, None)
+        self.values.update(zip(names, values, strict=False))
+        return 1
+
     async def delete(self, *keys: str) -> int:
         self._called("delete")
         return sum(self.values.pop(key, None) is not None for key in keys)
@@ -261,52 +270,78 @@ async def test_what_another_release_wrote_is_a_miss_and_goes(
     assert server.values == {}
 
 
-async def test_a_qr_lives_until_it_expires(cache: Cache, clock: FakeClock, monkeypatch: Any) -> None:
-    kept: list[float] = []
-    real = cache.set
-
-    async def recording(key: str, value: bytes, ttl_s: float) -> None:
-        kept.append(ttl_s)
-        await real(key, value, ttl_s)
-
-    monkeypatch.setattr(cache, "set", recording)
+async def test_a_qr_lives_until_it_expires(cache: Cache, clock: FakeClock) -> None:
     codes = QrCache(cache, ttl_s=5, clock=clock)
-    qr = CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=3))
-    await codes.put("c1", qr)
+
+    async def shown(chip_id: str, lasts_s: float) -> tuple[CachedQr, float]:
+        qr = CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=lasts_s))
+        entry = codes.entry(chip_id, qr)
+        await cache.change(entry)
+        return qr, entry[f"qr:{chip_id}"][1]
+
+    qr, kept_s = await shown("c1", 3)
+    assert kept_s == 3
     assert await codes.look("u1", "c1") == (qr, None)
-    await codes.put("c2", CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=20)))
-    assert kept == [3, 5]
+    assert (await shown("c2", 20))[1] == 5
     clock.t += 3
     assert await codes.look("u1", "c1") == (None, None)
-    await codes.put("c2", CachedQr("aGk=", "SCAN_QR_CODE", clock.now()))
+    await shown("c2", 0)
     assert await codes.look("u1", "c2") == (None, None)
     await codes.drop("c1")
+
+
+async def test_what_is_told_of_several_chips_is_one_call(
+    cache: Cache, clock: FakeClock, server: FakeRedis
+) -> None:
+    codes = QrCache(cache, ttl_s=5, clock=clock)
+    turn = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
+    await cache.set("viewer:c2", b"1", 10)
+    for name in ("qr-flight:c1", "qr-flight:c3", "qr:c3"):
+        await cache.set(name, b"old", 10)
+    server.calls.clear()
+    assert await codes.turned("u1", {"c1": turn, "c2": turn, "c3": None})
+    assert await codes.turns("u1", ("c1", "c2", "c3")) == {
+        "c1": (turn, False),
+        "c2": (turn, True),
+        "c3": (None, False),
+    }
+    assert server.calls == ["eval", "mget"]
+    assert sorted(name.removeprefix("wahafleet:") for name in server.values) == [
+        *("qr-turn:u1:c1", "qr-turn:u1:c2", "viewer:c2")
+    ]
+    server.up = False
+    assert not await codes.turned("u1", {"c1": turn, "c2": None})
+    assert await codes.turns("u1", ("c1", "c2")) == {"c1": (None, False), "c2": (None, False)}
+    server.up = True
+    clock.t += 2
+    assert await cache.ping()
+    assert sorted(server.values) == ["wahafleet:qr-turn:u1:c1", "wahafleet:viewer:c2"]  # forgotten by now
 
 
 async def test_a_qr_lives_as_long_as_its_turn(cache: Cache, clock: FakeClock, server: FakeRedis) -> None:
     codes = QrCache(cache, ttl_s=5, clock=clock)
     first = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
-    await codes.turned("u1", "c1", first)
+    await codes.turned("u1", {"c1": first})
     assert await codes.look("u1", "c1") == (None, first)
     qr = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at)
-    await codes.put("c1", qr, first)
+    await cache.change(codes.entry("c1", qr, first))
     kept = CachedQr("aGk=", "SCAN_QR_CODE", first.ends_at, turn="evt_1")
     assert await codes.look("u1", "c1") == (kept, first)
     # Asked for in the turn before: whatever it shows is the old code, though it came later.
     second = Turn("evt_2", first.ends_at, first.ends_at + timedelta(seconds=20))
-    await codes.turned("u1", "c1", second)
-    await codes.put("c1", qr, first)
+    await codes.turned("u1", {"c1": second})
+    await cache.change(codes.entry("c1", qr, first))
     assert await codes.look("u1", "c1") == (None, second)
-    await codes.put("c1", qr, None)
+    await cache.change(codes.entry("c1", qr, None))
     assert await codes.look("u1", "c1") == (None, second)
     # Another user's container names the same session.
-    await codes.put("c1", qr, second)
-    await codes.turned("u2", "c1", Turn("evt_9", second.began_at, second.ends_at))
+    await cache.change(codes.entry("c1", qr, second))
+    await codes.turned("u2", {"c1": Turn("evt_9", second.began_at, second.ends_at)})
     found, turn = await codes.look("u1", "c1")
     assert found is not None
     assert turn == second
     # The session shows none any more.
-    await codes.turned("u1", "c1", None)
+    await codes.turned("u1", {"c1": None})
     assert await codes.look("u1", "c1") == (None, None)
 
 
@@ -320,8 +355,8 @@ async def test_what_redis_said_last_of_a_code_is_believed_for_a_while_without_it
 ) -> None:
     here, there = QrCache(cache, ttl_s=5, clock=clock), QrCache(cache, ttl_s=5, clock=clock)
     turn = Turn("evt_1", clock.now(), clock.now() + timedelta(seconds=60))
-    await here.turned("u1", "c1", turn)
-    await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn)
+    await here.turned("u1", {"c1": turn})
+    await cache.change(here.entry("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn))
     seen = await there.look("u1", "c1")
     assert seen[0] is not None
     server.up = False
@@ -333,11 +368,11 @@ async def test_what_redis_said_last_of_a_code_is_believed_for_a_while_without_it
     clock.t += 0.1
     assert await there.look("u1", "c1") == (None, None)
     # News and wishes that this process hears of count at once; an expired code never does.
-    for forget in (here.turned("u1", "c1", None), here.drop("c1")):
-        await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn)
+    for forget in (here.turned("u1", {"c1": None}), here.drop("c1")):
+        await cache.change(here.entry("c1", CachedQr("aGk=", "SCAN_QR_CODE", turn.ends_at), turn))
         assert (await here.look("u1", "c1"))[0] is not None
         await forget
         assert await here.look("u1", "c1") == (None, None)
-    await here.put("c1", CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=2)))
+    await cache.change(here.entry("c1", CachedQr("aGk=", "SCAN_QR_CODE", clock.now() + timedelta(seconds=2))))
     clock.t += 2
     assert await here.look("u1", "c1") == (None, None)

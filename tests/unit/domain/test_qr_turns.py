@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.domain.qr_view import qr_lasts, status_told
+from core.domain.qr_view import is_next_code, qr_lasts, status_told
 
 SCAN, STARTING = "SCAN_QR_CODE", "STARTING"
 
@@ -45,3 +45,21 @@ def test_what_a_webhook_tells_of_a_session(payload: object, told: tuple[str, ...
 )
 def test_how_long_a_code_lasts(statuses: tuple[str, ...], lasts_s: int) -> None:
     assert qr_lasts(statuses) == timedelta(seconds=lasts_s)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "no_more"),
+    [
+        ((SCAN, SCAN), True),
+        ((STARTING, SCAN, SCAN), True),
+        ((STARTING, SCAN), False),
+        ((SCAN, STARTING, SCAN), False),
+        ((SCAN, SCAN, "FAILED"), False),
+        ((SCAN, "WORKING"), False),
+        (("WORKING", "WORKING"), False),
+        ((SCAN,), False),  # nobody knows what it was before
+        ((), False),
+    ],
+)
+def test_what_tells_no_more_than_the_next_code(statuses: tuple[str, ...], no_more: bool) -> None:
+    assert is_next_code(statuses) is no_more
