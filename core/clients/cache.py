@@ -23,7 +23,7 @@ from core.clients.patience import Patience
 from core.clock import Clock, SystemClock
 
 _CONNECTIONS: Final = 32
-_POLL_FIRST_S: Final = 0.05
+_POLL_FIRST_S: Final = 0.02
 _POLL_CAP_S: Final = 0.25
 _OWED_LIMIT: Final = 10_000
 
