@@ -129,10 +129,11 @@ class QrDesk:
         return self._hits, self._misses
 
     async def fetch(self, chip: StoredChip) -> None:
-        """Have the code at hand before it is polled for. Never raises."""
+        """Have the code at hand before it is polled for; returns after as long as a poll would. Never raises."""
         if (flight := self._flights.get(chip.id)) is not None:
-            await asyncio.wait((flight,))  # begun before the news: it may bring the code before
-        await asyncio.wait((self._begun(chip),))
+            # Begun before the news: it may bring the code before.
+            await asyncio.wait((flight,), timeout=_PATIENCE_S)
+        await asyncio.wait((self._begun(chip),), timeout=_PATIENCE_S)
 
     async def close(self) -> None:
         running = [*self._flights.values(), *self._errands]

@@ -1,7 +1,7 @@
 """What containers tell of their QR codes: which turn stands, and the next code at hand before it is polled for.
 
 At each turn every poll of that chip would wait for a flight, and ten chips of a user turn at once. So whoever hears
-of a turn fetches the code at once, a few chips at a time, if somebody has it open: from the container, which shows it
+of a turn fetches the code at once, one chip after another, if somebody has it open: from the container, which shows it
 anyway. It starts nothing and changes nothing, and the flight is one for all processes like any other.
 """
 
@@ -26,7 +26,7 @@ from core.domain.qr_view import qr_lasts, qr_state, status_told
 from core.errors import DependencyError
 from core.store.webhooks import SESSION_STATUS, InboxEvent
 
-AT_ONCE: Final = 2  # of one container's codes; polls take turns with them
+AT_ONCE: Final = 1  # whoever polls takes turns with these fetches, and has not asked for them
 _TELL_AGAIN_S: Final = 1.0
 _RETRIED_S: Final = 60.0  # a webhook that is older than that, or from tomorrow, has a wrong clock
 
@@ -50,6 +50,7 @@ class QrNews:
         self._desk = desk
         self._chips = chips
         self._clock = clock
+        self._free = asyncio.Semaphore(AT_ONCE)
         self._errands: set[asyncio.Task[object]] = set()
 
     async def heard(self, user_id: str, told: Iterable[tuple[InboxEvent, bool]]) -> None:
@@ -124,12 +125,8 @@ class QrNews:
         except DependencyError as error:
             _log.warning("qr_not_fetched", user_id=user_id, code=error.code, error=error.message)
             return
-        waiting = iter([(chips[chip_id], turn) for chip_id, turn in turns.items() if chip_id in chips])
-
-        async def fetch() -> None:
-            for chip, turn in waiting:
-                now = self._clock.now()
-                if now < turn.ends_at and qr_state(chip, now).ask:
+        for chip_id, turn in turns.items():
+            async with self._free:
+                now, chip = self._clock.now(), chips.get(chip_id)
+                if chip is not None and now < turn.ends_at and qr_state(chip, now).ask:
                     await self._desk.fetch(chip)
-
-        await asyncio.gather(*(fetch() for _ in range(AT_ONCE)))
