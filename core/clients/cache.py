@@ -153,7 +153,7 @@ class Cache:
 
     async def change(self, kept: Kept, forgotten: Iterable[str] = ()) -> bool:
         """As `set` and `delete`, all of them in one round trip. False when Redis is away: what was to be kept is not."""
-        good = {key: (value, ms) for key, (value, ttl_s) in kept.items() if (ms := round(ttl_s * 1000)) > 0}
+        good = _lasting(kept)
         over = [*forgotten, *(key for key in kept if key not in good)]
         if not good:
             await self.delete(*over)
@@ -277,14 +277,11 @@ class Cache:
 
     async def _land(self, lock: str, token: str, kept: Kept) -> None:
         """Keep what was brought, if anything, and give the lock back."""
-        good = {
-            self._prefix + key: (value, ms)
-            for key, (value, ttl_s) in kept.items()
-            if (ms := round(ttl_s * 1000)) > 0
-        }
+        good = _lasting(kept)
+        names = [lock, *(self._prefix + key for key in good)]
         values = [part for pair in good.values() for part in pair]
         try:
-            await self._ask(lambda client: client.eval(_LAND, 1 + len(good), lock, *good, token, *values))
+            await self._ask(lambda client: client.eval(_LAND, len(names), *names, token, *values))
         except _AwayError:
             return  # it expires by itself
 
@@ -324,6 +321,11 @@ class Cache:
         if self._away_until is None:
             _log.warning("cache_away", error=type(error).__name__, cooldown_s=self._cooldown_s)
         self._away_until = self._clock.monotonic() + self._cooldown_s
+
+
+def _lasting(kept: Kept) -> dict[str, tuple[bytes, int]]:
+    """What is not over already, with its time in milliseconds."""
+    return {key: (value, ms) for key, (value, ttl_s) in kept.items() if (ms := round(ttl_s * 1000)) > 0}
 
 
 def _client(url: str, timeout_s: float) -> redis.asyncio.Redis:

@@ -16,7 +16,6 @@ from typing import Final, Self, TypeAlias
 
 import asyncpg
 import msgspec
-from asyncpg.exceptions import InternalClientError  # type: ignore[import-untyped]
 
 from core.settings import StoreSettings
 from core.store.engine import Timeouts, connect_arguments, parse_url, translated
@@ -92,10 +91,6 @@ class StandingReader:
                 connection = await self._taken()
                 try:
                     rows = await connection.fetch(_STANDINGS, user_ids)
-                except InternalClientError as error:
-                    # What the driver makes of a goodbye of the server's that it has read only half of.
-                    self._cut(connection)
-                    raise ConnectionError("the server ended the connection") from error
                 except BaseException:
                     # Cut and not closed: a server that says nothing would be waited for once more.
                     self._cut(connection)

@@ -329,6 +329,12 @@ async def _heard(stage: Stage) -> None:
 # With Redis alone
 
 
+def seen_by(replica: Running, stage: Stage, folder: Path) -> Stage:
+    """The same chip and its owner, at another process of the API."""
+    person = Person(stage.person.id, "", stage.person.token, replica.client)
+    return Stage(replica, person, stage.chip_id, stage.key, folder, stage.start_waha)
+
+
 async def test_replicas_share_one_flight_and_the_viewers_mark(
     start: Start, redis_url: str, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
 ) -> None:
@@ -336,8 +342,7 @@ async def test_replicas_share_one_flight_and_the_viewers_mark(
     patient = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
     async with start(**patient) as one, start(**patient) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         bodies = await asyncio.gather(*(side.poll() for side in (stage, there) for _ in range(5)))
         assert len({body["qr"] for body in bodies}) == 1
         assert len(calls) == 1
@@ -386,8 +391,7 @@ async def test_a_code_that_is_about_to_change_is_not_asked_for(
     more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
     async with start(**more) as one, start(**more) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         says = await waha_of(stage, one, two)
         await says(0, "SCAN_QR_CODE", "SCAN_QR_CODE", age_s=19.6)
         polls = [asyncio.create_task(side.poll()) for side in (stage, there)]
@@ -418,8 +422,7 @@ async def test_a_code_is_asked_for_once_a_rotation_over_all_replicas(
     more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5", "WAHAFLEET_QR_TTL_S": "1"}
     async with start(**more) as one, start(**more) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         says = await waha_of(stage, one, two)
         await says(0, "STARTING", "SCAN_QR_CODE")
         first = await stage.poll()
@@ -449,8 +452,7 @@ async def test_the_next_code_is_at_hand_before_it_is_polled_for(
     more = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
     async with start(**more) as one, start(**more) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         says = await waha_of(stage, one)
         await says(0, "STARTING", "SCAN_QR_CODE")
         await asyncio.sleep(0.3)
@@ -500,8 +502,7 @@ async def test_neither_a_hold_up_nor_a_moment_without_redis_asks_for_a_code_agai
     more = {"redis_url": mortal.url(), "WAHAFLEET_REDIS_TIMEOUT_S": "0.1", "WAHAFLEET_QR_TTL_S": "20"}
     async with start(**more) as one, start(**more) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         first = await stage.poll()
         with structlog.testing.capture_logs() as logs:
             # Held up for longer than Redis may take: it has answered, and nobody looked.
@@ -531,8 +532,7 @@ async def test_who_comes_late_to_a_flight_elsewhere_asks_for_nothing(
     patient = {"redis_url": redis_url, "WAHAFLEET_REDIS_TIMEOUT_S": "5"}
     async with start(**patient) as one, start(**patient) as two:
         stage = await staged(one, simulators, tmp_path)
-        there = Stage(two, stage.person, stage.chip_id, stage.key, tmp_path, stage.start_waha)
-        there.person = Person(stage.person.id, "", stage.person.token, two.client)
+        there = seen_by(two, stage, tmp_path)
         # Looked for the code before the flight landed, and for the flight after what it brought was gone.
         flown, real = asyncio.Event(), two.app.state.services.cache.single_flight
 
