@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1.7
-# One image for every part: `wahafleet api`, `wahafleet daemon`, `wahafleet migrate`.
+# One image for every part: `wahafleet api`, `wahafleet daemon`, `wahafleet egress`, `wahafleet migrate`.
 
 FROM python:3.11.13-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -20,6 +20,7 @@ COPY api/ api/
 COPY cli/ cli/
 COPY core/ core/
 COPY daemon/ daemon/
+COPY egress/ egress/
 COPY jobspecs/ jobspecs/
 COPY sandbox/ sandbox/
 RUN /opt/build/bin/hatchling build -t wheel -d /dist \

@@ -19,10 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final, Protocol
 
-import msgspec
 import structlog
 from sqlalchemy import (
     ARRAY,
@@ -45,6 +43,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.clock import Clock, SystemClock
 from core.domain.guard_grants import Doubt, Reading, ServerView, doubt
+from core.domain.guard_wire import Answer as Answer
+from core.domain.guard_wire import Ask as Ask
+from core.domain.guard_wire import Standing as Standing
 from core.errors import StaleWrite
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.tables import guard_grants, placements
@@ -54,36 +55,6 @@ TTL_S: Final = 90.0
 _NOTE_EVERY: Final = timedelta(seconds=5)
 _ATTEMPTS: Final = 3
 _log = structlog.get_logger(__name__)
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """A guard carries this allocation. `grant`: the number of the lease that it holds; None = none."""
-
-    allocation_id: str
-    grant: int | None = None
-
-
-class Standing(StrEnum):
-    """GRANTED: forward. REVOKED: not the one that may speak; close and confirm. WAITING: ask again."""
-
-    GRANTED = "granted"
-    REVOKED = "revoked"
-    WAITING = "waiting"
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What the store says to one `Ask`.
-
-    Attributes:
-        grant, epoch: of the lease; only with GRANTED.
-        ttl_s: its life, counted by the guard from the moment it sent the request; 0 unless GRANTED.
-    """
-
-    allocation_id: str
-    standing: Standing
-    grant: int | None = None
-    epoch: int | None = None
-    ttl_s: float = 0.0
 
 
 class GuardLeases(Protocol):
