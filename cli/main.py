@@ -18,7 +18,7 @@ from cli.guard import guard
 from cli.jobspec import jobspec
 from cli.key import key
 from cli.orphans import orphans
-from cli.parts import api, daemon, migrate
+from cli.parts import api, daemon, egress, migrate
 from cli.phone import phone
 from cli.plan import plan
 from cli.rollout import rollout
@@ -39,7 +39,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-_PARTS = (up, api, daemon, migrate, settings, jobspec, openapi, problems)
+_PARTS = (up, api, daemon, egress, migrate, settings, jobspec, openapi, problems)
 _VERBS = (user, key, plan, chip, container, fleet, rollout, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)

@@ -1,4 +1,4 @@
-"""Verbs that run one part of the system: `api`, `daemon`, `migrate`."""
+"""Verbs that run one part of the system: `api`, `daemon`, `egress`, `migrate`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def daemon() -> None:
     loaded = load(part="daemon")
     logging.configure("daemon")
     from daemon.main import run
+
+    run(loaded)
+
+
+@click.command()
+def egress() -> None:
+    """Run the egress guard of one host. Settings come from the environment: `wahafleet settings`."""
+    from core.settings import load
+
+    loaded = load(part="egress")
+    from egress.main import run
 
     run(loaded)
 

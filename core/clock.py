@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Protocol
+
+# Seconds that count while the machine sleeps too; what a promise to others is measured on.
+Boottime = Callable[[], float]
 
 
 class Clock(Protocol):
@@ -33,3 +37,10 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def boottime() -> Boottime:
+    """This machine's CLOCK_BOOTTIME. Raises RuntimeError where there is none (outside Linux)."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        raise RuntimeError("this system has no clock that goes on while it sleeps: a guard runs on Linux.")
+    return functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)

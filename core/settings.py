@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from core.settings_guard import GuardSettings, guard_settings
 from core.settings_reader import (
     Reader,
     database_url,
@@ -192,14 +193,16 @@ class Settings(msgspec.Struct, frozen=True):
     api: ApiSettings
     loop: LoopSettings
     limits: LimitSettings
+    guard: GuardSettings
     accounts: AccountSettings = AccountSettings()
 
 
 def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Settings:
     """Read and check all settings.
 
-    `part`: `api` or `daemon`, to ask only for what that one needs (the API then holds no secret of WAHA's
-    storage, the daemon none that signs tokens); None asks for everything.
+    `part`: `api`, `daemon` or `egress`, to ask only for what that one needs (the API then holds no secret of
+    WAHA's storage, the daemon none that signs tokens, the guard its own key alone); None asks for everything
+    but the guard's.
     Raises SettingsError with one sentence per problem, so that all can be mended in one go.
     """
     reader = Reader(os.environ if env is None else env, part)
@@ -315,6 +318,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             start_burst_provider=reader.whole("WAHAFLEET_START_BURST_PROVIDER", least=1, most=10_000),
         ),
         accounts=accounts,
+        guard=guard_settings(reader),
         limits=LimitSettings(
             reads=_limit(reader, "READS"),
             writes=_limit(reader, "WRITES"),
@@ -343,7 +347,7 @@ def _contradictions(settings: Settings, part: str | None) -> list[str]:
         found.append("WAHAFLEET_LEASE_HEARTBEAT_S is too long: use at most a third of WAHAFLEET_LEASE_TTL_S.")
     if loop.pass_deadline_s >= loop.lease_ttl_s:
         found.append("WAHAFLEET_PASS_DEADLINE_S must be shorter than WAHAFLEET_LEASE_TTL_S.")
-    renders_jobs = part != "api"
+    renders_jobs = part not in ("api", "egress")
     if renders_jobs and settings.job.jobspec == "waha-simulator" and not settings.job.simulator_command:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")
     if renders_jobs and settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():

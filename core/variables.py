@@ -185,6 +185,50 @@ VARIABLES: Final = (
     _v(
         "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
     ),
+    _v(
+        "WAHAFLEET_GUARD_LISTEN",
+        "172.30.0.1:3128",
+        "Where the egress guard takes the tunnels of its host's containers: host:port.",
+    ),
+    _v(
+        "WAHAFLEET_GUARD_STATUS_LISTEN",
+        "127.0.0.1:3129",
+        "Where the guard answers /health and /metrics, on loopback alone: host:port; empty = nowhere.",
+    ),
+    _v("WAHAFLEET_GUARD_NODE_ID", "", "The Nomad node that the guard runs on; the guard needs it."),
+    _v("WAHAFLEET_GUARD_KEY", "", "That node's key, 64 hexadecimal digits; the guard needs it.", secret=True),
+    _v("WAHAFLEET_GUARD_API_URL", "http://127.0.0.1:8000", "Where the guard reaches the API."),
+    _v(
+        "WAHAFLEET_GUARD_DESTINATIONS",
+        "whatsapp.com,whatsapp.net",
+        "Comma list of hosts that tunnels may lead to, each with all names below it; an address only where it is listed.",
+    ),
+    _v("WAHAFLEET_GUARD_PORTS", "443,80,5222", "Comma list of ports that tunnels may lead to."),
+    _v("WAHAFLEET_GUARD_TTL_S", "90", "Life of a guard's lease; as the store gives it."),
+    _v(
+        "WAHAFLEET_GUARD_RENEW_S",
+        "10",
+        "How often a guard renews its leases; at most a quarter of what life and margin leave.",
+    ),
+    _v(
+        "WAHAFLEET_GUARD_MARGIN_S",
+        "20",
+        "How long before its end a guard gives a lease up; at least 0.19 of its life and 1 s, for clocks that drift.",
+    ),
+    _v(
+        "WAHAFLEET_GUARD_TUNNELS",
+        "2000",
+        "Tunnels that one guard carries at most; each needs two open files.",
+    ),
+    _v("WAHAFLEET_GUARD_HEAD_S", "10", "Longest wait for a chip's whole request to the guard."),
+    _v("WAHAFLEET_GUARD_CONNECT_S", "15", "Longest wait for the upstream to open a tunnel."),
+    _v("WAHAFLEET_GUARD_IDLE_S", "600", "After which a silent tunnel is closed."),
+    _v("WAHAFLEET_GUARD_LIFE_S", "86400", "After which any tunnel is closed; its chip opens another."),
+    _v(
+        "WAHAFLEET_GUARD_DIRECT",
+        "0",
+        "1 = a chip's route may leave through the host's own address, where the API says so; for trials.",
+    ),
     _v("WAHAFLEET_WORKERS", "16", "Passes that one daemon runs at a time."),
     _v("WAHAFLEET_LEASE_TTL_S", "60", "Life of a key's lease."),
     _v("WAHAFLEET_LEASE_HEARTBEAT_S", "10", "How often a held lease is extended."),

@@ -10,20 +10,14 @@ else. It listens where WAHAFLEET_DAEMON_LISTEN says, and nowhere without it.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
-import uvicorn
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from core.settings import SettingsError
 from daemon.fleet import Fleet
 from daemon.metrics import Metrics
 from daemon.outages import Outages
@@ -38,8 +32,6 @@ _JSON: Final = "application/json"
 
 Headers = Mapping[str, str]
 Answer = tuple[int, str, bytes]
-
-_log = structlog.get_logger(__name__)
 
 
 class Health:
@@ -159,66 +151,6 @@ class _Parts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return self._health.families()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the daemon."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def listening(app: Callable[..., Any], listen: str) -> AsyncIterator[str | None]:
-    """Serve `app` on `listen` ("host:port", port 0 takes a free one; "" = not at all) while the block runs.
-
-    Gives the address that it got. Raises SettingsError when it cannot listen there.
-    """
-    if not listen:
-        yield None
-        return
-    bound = _bind(listen)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            ws="none",
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    host, port = bound.getsockname()[:2]
-    serving = asyncio.create_task(server.serve(sockets=[bound]), name="health")
-    _log.info("health_listening", address=f"{host}:{port}")
-    try:
-        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    finally:
-        server.should_exit = True
-        await serving
-        bound.close()
-
-
-def _bind(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, int(port)))
-    except OSError as error:
-        bound.close()
-        raise SettingsError(
-            [
-                f"WAHAFLEET_DAEMON_LISTEN: cannot listen on {listen} ({error.strerror}); name another host:port."
-            ]
-        ) from error
-    return bound
 
 
 def _json(status: int, body: object) -> Answer:

@@ -32,6 +32,7 @@ from core.domain.sweep import Rhythm
 from core.errors import DependencyError
 from core.logging import configure
 from core.settings import LoopSettings, Settings, SettingsError
+from core.status_server import listening
 from core.store import inbox
 from core.store.engine import create_engine
 from core.store.housekeeping import PostgresHousekeeping
@@ -43,7 +44,7 @@ from daemon import announce
 from daemon.act import STORE_TIMEOUT_S, Actor
 from daemon.controller import Controller
 from daemon.fleet import KEY, Fleet, Lister
-from daemon.health import Health, listening
+from daemon.health import Health
 from daemon.janitor.wiring import janitor
 from daemon.load import Loader
 from daemon.look_ins import LookIns
@@ -223,7 +224,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         health = Health(
             sources=supervised, outages=outages, queue=queue, fleet=fleet, sweep=sweep, metrics=metrics
         )
-        async with listening(health, settings.loop.listen):
+        async with listening(health, settings.loop.listen, setting="WAHAFLEET_DAEMON_LISTEN"):
             await _work(controller, queue, supervised, stop, health)
             await hand_over(queue, functools.partial(notify_each, engine, INTENTS))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.domain.egress_errors import EgressError
 from core.domain.states import Reason
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ LOUD = {"warning", "error", "exception", "critical"}
 def messages() -> dict[str, str]:
     """Constant first argument of each `log.warning(...)` and its like -> where it stands."""
     found = {}
-    for folder in ("api", "core", "daemon"):
+    for folder in ("api", "core", "daemon", "egress"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
@@ -42,3 +43,8 @@ def test_every_warning_is_explained(message: str, where: str) -> None:
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_is_explained(reason: Reason) -> None:
     assert f"`{reason}`" in PAGE
+
+
+@pytest.mark.parametrize("error", list(EgressError))
+def test_every_refusal_of_the_guard_is_explained(error: EgressError) -> None:
+    assert f"`{error}`" in PAGE

@@ -122,3 +122,45 @@ def test_a_bucket_holds_a_token_at_least(name: str) -> None:
     (problem,) = problems({**GOOD, f"WAHAFLEET_{name}": "0.5"})
     assert problem.startswith(f"WAHAFLEET_{name}")
     load({**GOOD, f"WAHAFLEET_{name}": "1"})
+
+
+GUARD = {"WAHAFLEET_GUARD_NODE_ID": "node-1", "WAHAFLEET_GUARD_KEY": "0f" * 32}
+
+
+def test_a_guard_needs_its_node_and_that_nodes_key_and_nothing_of_the_others() -> None:
+    guard = load(GUARD, "egress").guard
+    assert (guard.ttl_s, guard.renew_s, guard.margin_s, guard.tunnels, guard.direct) == (
+        90,
+        10,
+        20,
+        2000,
+        False,
+    )
+    assert guard.destinations == ("whatsapp.com", "whatsapp.net")
+    assert guard.ports == (443, 80, 5222)
+    assert "0f0f" not in repr(guard)
+    assert [problem.split(" ")[0] for problem in problems({}, "egress")] == list(GUARD)
+    load(GOOD, "daemon")  # which needs neither
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KEY", "0f0f"),
+        ("KEY", "xy" * 32),
+        ("MARGIN_S", "18"),
+        ("RENEW_S", "18"),
+        ("PORTS", "443,0"),
+        ("PORTS", "https"),
+        ("PORTS", ","),
+        ("DESTINATIONS", ","),
+        ("STATUS_LISTEN", "0.0.0.0:3129"),
+        ("LISTEN", "3128"),
+        ("TUNNELS", "0"),
+        ("DIRECT", "yes"),
+    ],
+)
+def test_a_guard_that_could_not_work_or_would_not_be_safe_is_refused(name: str, value: str) -> None:
+    found = problems({**GUARD, f"WAHAFLEET_GUARD_{name}": value}, "egress")
+    assert found
+    assert all("WAHAFLEET_GUARD_" in problem and "0f0f" not in problem for problem in found)

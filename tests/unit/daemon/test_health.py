@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.errors import Unavailable
 from core.settings import SettingsError, load
-from daemon.health import Health, _bind
+from core.status_server import bind
+from daemon.health import Health
 from daemon.sources.supervisor import Supervisor
 from tests.unit.daemon.system import C1, U1, U2, Daemon, World, scenario
 
@@ -174,4 +175,4 @@ def test_an_address_that_is_none_is_refused_with_all_other_problems(text: str) -
 
 def test_an_address_that_cannot_be_had_is_one_sentence() -> None:
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1:1 .* name another host:port"):
-        _bind("192.0.2.1:1")
+        bind("192.0.2.1:1", "WAHAFLEET_DAEMON_LISTEN")

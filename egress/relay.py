@@ -1,0 +1,217 @@
+"""A tunnel once it stands: bytes from one socket to the other, each chunk only while its lease holds.
+
+It works on sockets and not on asyncio's transports, which would send what they buffered whenever they can, without
+a look at the lease. Here each call of `send` comes right after that look. What could not be sent is kept, one chunk
+a direction at most, and nothing more is read until it is gone: that is all the backpressure there is.
+
+An idle tunnel is two sockets and three small objects; all tunnels receive into one buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from core.clock import Boottime
+from egress.leases import Lease
+from egress.meter import Cell
+
+CHUNK: Final = 128 * 1024
+_buffer = bytearray(CHUNK)
+_view = memoryview(_buffer)
+_DISCARD: Final = struct.pack("ii", 1, 0)
+_KEEPALIVE_S: Final = 60
+
+
+class Tunnel:
+    """Two sockets, both connected and non-blocking. `closed` is told once, when both are gone.
+
+    Attributes:
+        began_at, moved_at: boot times of the start and of the last byte.
+        cell: the meter's; bytes count when the kernel has taken them.
+    """
+
+    __slots__ = (
+        "_boottime",
+        "_closed",
+        "_inward",
+        "_outward",
+        "began_at",
+        "cell",
+        "is_open",
+        "lease",
+        "loop",
+        "moved_at",
+    )
+
+    def __init__(
+        self,
+        chip: socket.socket,
+        upstream: socket.socket,
+        lease: Lease,
+        cell: Cell,
+        boottime: Boottime,
+        closed: Callable[[Tunnel], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.lease = lease
+        self.cell = cell
+        self.is_open = True
+        self.began_at = self.moved_at = boottime()
+        self._boottime = boottime
+        self._closed = closed
+        self._outward = _Way(self, chip, upstream, inward=False)
+        self._inward = _Way(self, upstream, chip, inward=True)
+
+    def start(self, from_chip: bytes = b"", from_upstream: bytes = b"") -> None:
+        """Forward from now on; first what had come already."""
+        lease, cell = self.lease, self.cell
+        lease.open.add(self)
+        cell.tunnels += 1
+        cell.held += 1
+        if not self.may_forward():
+            return
+        for way, early in ((self._outward, from_chip), (self._inward, from_upstream)):
+            if self.is_open:
+                way.start(early)
+
+    def may_forward(self) -> bool:
+        """Whether the lease holds; closes the tunnel when it does not. Counts as a sign of life."""
+        now = self._boottime()
+        if now >= self.lease.deadline:
+            self.abort()
+            return False
+        self.moved_at = now
+        return True
+
+    def ended(self) -> None:
+        """One direction has come to its end; with the other one the tunnel has."""
+        if self._outward.is_over and self._inward.is_over:
+            self._close()
+
+    def abort(self) -> None:
+        """Close both, without sending what is buffered here or in the kernel."""
+        if not self.is_open:
+            return
+        for way in (self._outward, self._inward):
+            discard(way.source)
+        self._close()
+
+    def _close(self) -> None:
+        self.is_open = False
+        for way in (self._outward, self._inward):
+            self.loop.remove_reader(way.source.fileno())
+            self.loop.remove_writer(way.source.fileno())
+        for way in (self._outward, self._inward):
+            way.kept = None
+            way.source.close()
+        self.lease.open.discard(self)
+        self.lease.used_at = self._boottime()
+        self.cell.held -= 1
+        self._closed(self)
+
+
+class _Way:
+    """One direction."""
+
+    __slots__ = ("ends", "inward", "is_over", "kept", "source", "target", "tunnel")
+
+    def __init__(self, tunnel: Tunnel, source: socket.socket, target: socket.socket, *, inward: bool) -> None:
+        self.tunnel = tunnel
+        self.source = source
+        self.target = target
+        self.inward = inward
+        self.kept: memoryview | None = None  # read, and not yet taken by the other side
+        self.ends = False  # the source has said that nothing more comes
+        self.is_over = False
+
+    def start(self, early: bytes) -> None:
+        self.tunnel.loop.add_reader(self.source.fileno(), self._readable)
+        if early:
+            self._forward(memoryview(early))
+
+    def _readable(self) -> None:
+        try:
+            count = self.source.recv_into(_buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.tunnel.abort()
+            return
+        if count:
+            self._forward(_view[:count])
+            return
+        self.ends = True
+        self.tunnel.loop.remove_reader(self.source.fileno())
+        self._end()
+
+    def _forward(self, chunk: memoryview) -> None:
+        sent = self._send(chunk)
+        if 0 <= sent < len(chunk):
+            # A copy: the buffer is everybody's.
+            self.kept = memoryview(bytes(chunk[sent:]))
+            self.tunnel.loop.remove_reader(self.source.fileno())
+            self.tunnel.loop.add_writer(self.target.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        kept = self.kept
+        if kept is None:
+            return
+        sent = self._send(kept)
+        if sent < 0:
+            return
+        if sent < len(kept):
+            self.kept = kept[sent:]
+            return
+        self.kept = None
+        self.tunnel.loop.remove_writer(self.target.fileno())
+        if self.ends:
+            self._end()
+        else:
+            self.tunnel.loop.add_reader(self.source.fileno(), self._readable)
+
+    def _send(self, chunk: memoryview) -> int:
+        """How many bytes the kernel took; -1 = the tunnel is closed."""
+        tunnel = self.tunnel
+        if not tunnel.may_forward():
+            return -1
+        try:
+            sent = self.target.send(chunk)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            tunnel.abort()
+            return -1
+        if self.inward:
+            tunnel.cell.bytes_in += sent
+        else:
+            tunnel.cell.bytes_out += sent
+        return sent
+
+    def _end(self) -> None:
+        if self.kept is not None:
+            return
+        try:
+            self.target.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.tunnel.abort()
+            return
+        self.is_over = True
+        self.tunnel.ended()
+
+
+def prepare(sock: socket.socket) -> None:
+    """Options of every socket of a tunnel."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
+
+
+def discard(sock: socket.socket) -> None:
+    """Let the coming close drop what the kernel has not sent."""
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
