@@ -56,6 +56,7 @@ bench: setup ## A chip's way to port and QR, fleets of 100 and 1,000, polls of p
 soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/integration/api/test_schema.py $(ARGS)
+	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n 0 --timeout 7200 tests/integration/egress/test_fuzz.py $(ARGS)
 	WAHAFLEET_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/test_simulation.py $(ARGS)
 
 lock: ## Pin all dependencies anew (needs uv on PATH)

@@ -95,9 +95,7 @@ def _missing(settings: GuardSettings) -> list[str]:
         found.append("WAHAFLEET_GUARD_NODE_ID is not set: name the Nomad node that the guard runs on.")
     if not settings.key.reveal():
         found.append("WAHAFLEET_GUARD_KEY is not set: a guard needs its node's key.")
-    if not settings.listen:
-        found.append("WAHAFLEET_GUARD_LISTEN is empty: name the host:port that containers reach.")
-    if settings.status_listen and not settings.status_listen.startswith(_LOOPBACK):
+    if not settings.status_listen.startswith(_LOOPBACK):
         found.append(
             "WAHAFLEET_GUARD_STATUS_LISTEN is for this machine alone: use an address that starts with 127."
         )

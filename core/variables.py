@@ -193,7 +193,7 @@ VARIABLES: Final = (
     _v(
         "WAHAFLEET_GUARD_STATUS_LISTEN",
         "127.0.0.1:3129",
-        "Where the guard answers /health and /metrics, on loopback alone: host:port; empty = nowhere.",
+        "Where the guard answers /health and /metrics, on loopback alone: host:port, port 0 takes a free one.",
     ),
     _v("WAHAFLEET_GUARD_NODE_ID", "", "The Nomad node that the guard runs on; the guard needs it."),
     _v("WAHAFLEET_GUARD_KEY", "", "That node's key, 64 hexadecimal digits; the guard needs it.", secret=True),
