@@ -35,11 +35,11 @@ class Tunnel:
     """
 
     __slots__ = (
-        "_boottime",
         "_closed",
         "_inward",
         "_outward",
         "began_at",
+        "boottime",
         "cell",
         "is_open",
         "lease",
@@ -61,7 +61,7 @@ class Tunnel:
         self.cell = cell
         self.is_open = True
         self.began_at = self.moved_at = boottime()
-        self._boottime = boottime
+        self.boottime = boottime
         self._closed = closed
         self._outward = _Way(self, chip, upstream, inward=False)
         self._inward = _Way(self, upstream, chip, inward=True)
@@ -80,7 +80,7 @@ class Tunnel:
 
     def may_forward(self) -> bool:
         """Whether the lease holds; closes the tunnel when it does not. Counts as a sign of life."""
-        now = self._boottime()
+        now = self.boottime()
         if now >= self.lease.deadline:
             self.abort()
             return False
@@ -109,7 +109,7 @@ class Tunnel:
             way.kept = None
             way.source.close()
         self.lease.open.discard(self)
-        self.lease.used_at = self._boottime()
+        self.lease.used_at = self.boottime()
         self.cell.held -= 1
         self._closed(self)
 
@@ -134,62 +134,60 @@ class _Way:
             self._forward(memoryview(early))
 
     def _readable(self) -> None:
+        tunnel = self.tunnel
         try:
             count = self.source.recv_into(_buffer)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self.tunnel.abort()
+            tunnel.abort()
             return
         if count:
             self._forward(_view[:count])
             return
         self.ends = True
-        self.tunnel.loop.remove_reader(self.source.fileno())
+        tunnel.loop.remove_reader(self.source.fileno())
         self._end()
 
     def _forward(self, chunk: memoryview) -> None:
-        sent = self._send(chunk)
-        if 0 <= sent < len(chunk):
-            # A copy: the buffer is everybody's.
-            self.kept = memoryview(bytes(chunk[sent:]))
-            self.tunnel.loop.remove_reader(self.source.fileno())
-            self.tunnel.loop.add_writer(self.target.fileno(), self._writable)
-
-    def _writable(self) -> None:
-        kept = self.kept
-        if kept is None:
-            return
-        sent = self._send(kept)
-        if sent < 0:
-            return
-        if sent < len(kept):
-            self.kept = kept[sent:]
-            return
-        self.kept = None
-        self.tunnel.loop.remove_writer(self.target.fileno())
-        if self.ends:
-            self._end()
-        else:
-            self.tunnel.loop.add_reader(self.source.fileno(), self._readable)
-
-    def _send(self, chunk: memoryview) -> int:
-        """How many bytes the kernel took; -1 = the tunnel is closed."""
+        # Every byte comes through here, in pieces as small as the upstream sends them; so the look at the lease and
+        # the count stand here once more instead of being called.
         tunnel = self.tunnel
-        if not tunnel.may_forward():
-            return -1
+        now = tunnel.boottime()
+        if now >= tunnel.lease.deadline:
+            tunnel.abort()
+            return
+        tunnel.moved_at = now
         try:
             sent = self.target.send(chunk)
         except (BlockingIOError, InterruptedError):
-            return 0
+            sent = 0
         except OSError:
             tunnel.abort()
-            return -1
+            return
         if self.inward:
             tunnel.cell.bytes_in += sent
         else:
             tunnel.cell.bytes_out += sent
-        return sent
+        if sent < len(chunk):
+            # A copy: the buffer is everybody's.
+            self.kept = memoryview(bytes(chunk[sent:]))
+            tunnel.loop.remove_reader(self.source.fileno())
+            tunnel.loop.add_writer(self.target.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        kept, self.kept = self.kept, None
+        if kept is None:
+            return
+        tunnel = self.tunnel
+        tunnel.loop.remove_writer(self.target.fileno())
+        self._forward(kept)
+        if self.kept is not None or not tunnel.is_open:
+            return
+        if self.ends:
+            self._end()
+        else:
+            tunnel.loop.add_reader(self.source.fileno(), self._readable)
 
     def _end(self) -> None:
         if self.kept is not None:
