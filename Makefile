@@ -48,10 +48,11 @@ format: setup ## Put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## A chip's way to port and QR, fleets of 100 and 1,000, polls of pages, as JSON (ARGS, FLEET, POLLS="--users 10")
+bench: setup ## A chip's way to port and QR, fleets of 100 and 1,000, polls of pages, the guard, as JSON (ARGS, FLEET, POLLS, TUNNELS="--rounds 3")
 	$(BIN)/python -m bench $(ARGS)
 	$(BIN)/python -m bench.fleet $(FLEET)
 	$(BIN)/python -m bench.api $(POLLS)
+	$(BIN)/python -m bench.egress $(TUNNELS)
 
 soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
