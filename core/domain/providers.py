@@ -6,6 +6,7 @@ Templates stand in `core/providers.json`. A sub-user is one login at a provider;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from string import Formatter
 from typing import Final, Literal
 
@@ -21,6 +22,31 @@ _NAMES: Final = frozenset({"login", "password", "country", "label", "minutes"})
 _FORBIDDEN: Final = frozenset("@:/#? \t\r\n")
 # RFC 1929: one byte holds the length.
 _SOCKS_FIELD: Final = 255
+
+
+class Unusable(StrEnum):
+    """Why a provider would not understand a credential."""
+
+    COUNTRY = "country"  # not two letters
+    SUB_USER = "sub_user"  # no login or no password
+    SCHEME = "scheme"  # the provider has no such gateway
+    LABEL = "label"  # too short, or with characters that the provider does not take
+    USER_NAME = "user_name"  # longer than the provider reads
+    LOGIN = "login"  # holds a colon, or what is not ASCII
+    PASSWORD = "password"  # noqa: S105 - a word; holds what is not ASCII
+    LENGTH = "length"  # longer than SOCKS5 has room for
+
+
+class CredentialRefused(ValueError):
+    """A credential that its provider would not understand; no secret stands in it.
+
+    Attributes:
+        why: for those who say it in their own words.
+    """
+
+    def __init__(self, why: Unusable, message: str) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,21 +141,28 @@ def credential(
     minutes: int,
     *,
     scheme: Scheme | None = None,
+    host: str | None = None,
+    port: int | None = None,
 ) -> Credential:
     """The credential of one label. `country`: two letters; `scheme`: None = SOCKS5 where the provider has it.
 
-    Raises ValueError, without a secret in it, when the provider would not understand the result. For a dry run give
-    a sub-user whose password is `***`.
+    `host`, `port`: in the place of the template's own.
+
+    Raises CredentialRefused when the provider would not understand the result. For a dry run give a sub-user whose
+    password is `***`.
     """
     if len(country) != 2 or not (country.isascii() and country.isalpha()):
-        raise ValueError("a country is two letters")
+        raise CredentialRefused(Unusable.COUNTRY, "a country is two letters")
     if not sub_user.login or not sub_user.password:
-        raise ValueError("a sub-user has a login and a password")
+        raise CredentialRefused(Unusable.SUB_USER, "a sub-user has a login and a password")
     taken: Scheme = scheme or ("socks5" if "socks5" in template.schemes else "http")
     if taken not in template.schemes:
-        raise ValueError(f"{template.slug} has no {taken}")
+        raise CredentialRefused(Unusable.SCHEME, f"{template.slug} has no {taken}")
     gateway = template.schemes[taken]
-    short = cut(label, template)
+    try:
+        short = cut(label, template)
+    except ValueError as error:
+        raise CredentialRefused(Unusable.LABEL, str(error)) from None
     given = {
         "login": sub_user.login,
         "password": sub_user.password,
@@ -139,16 +172,19 @@ def credential(
     }
     username, password = template.username.format_map(given), template.password.format_map(given)
     if len(username) > template.user_limit:
-        raise ValueError(
-            f"the user name has {len(username)} characters, {template.slug} reads {template.user_limit}"
+        raise CredentialRefused(
+            Unusable.USER_NAME,
+            f"the user name has {len(username)} characters, {template.slug} reads {template.user_limit}",
         )
     if ":" in username or not (username.isascii() and username.isprintable()):
-        raise ValueError("a login holds ASCII characters and no colon")
+        raise CredentialRefused(Unusable.LOGIN, "a login holds ASCII characters and no colon")
     if not (password.isascii() and password.isprintable()):
-        raise ValueError("a password holds ASCII characters")
+        raise CredentialRefused(Unusable.PASSWORD, "a password holds ASCII characters")
     if max(len(username), len(password)) > _SOCKS_FIELD:
-        raise ValueError(f"user name and password have {_SOCKS_FIELD} characters at most")
-    return Credential(taken, gateway.host, _port(gateway, short), username, password)
+        raise CredentialRefused(
+            Unusable.LENGTH, f"user name and password have {_SOCKS_FIELD} characters at most"
+        )
+    return Credential(taken, host or gateway.host, port or _port(gateway, short), username, password)
 
 
 def upstream_error(rules: Sequence[ErrorRule], status: int, text: str) -> EgressError | None:

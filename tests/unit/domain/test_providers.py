@@ -109,6 +109,11 @@ def test_what_each_provider_is_told(slug: str) -> None:
     assert (found.scheme, found.host, found.port, found.username, found.password) == GOLDEN[slug]
 
 
+def test_an_account_may_have_a_gateway_of_its_own() -> None:
+    found = credential(templates()["generic"], SUB_USER, "0123456789ab", "br", 60, host="10.0.0.9", port=1081)
+    assert (found.host, found.port, found.username) == ("10.0.0.9", 1081, "login-0123456789ab")
+
+
 def test_dataimpulse_over_http_and_what_it_has_not() -> None:
     template = templates()["dataimpulse"]
     assert credential(template, SUB_USER, "0123456789ab", "br", 30, scheme="http").port == 823
