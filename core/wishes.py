@@ -76,4 +76,5 @@ def _chip(row: ChipRow) -> DesiredChip:
         released_generation=row.released_generation,
         memory=row.memory,
         last_activity_at=row.last_activity_at,
+        route=row.route,
     )

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from core.domain.routes import ChipRoute
 from core.domain.seat import Seat
 
 
@@ -131,6 +132,7 @@ class DesiredChip(msgspec.Struct, frozen=True):
         banned: an operator, or a service that knows, says that WhatsApp banned it.
         released_generation: of an operator's newest release from quarantine; 0 = never.
         last_activity_at: last sign of life, to the minute.
+        route: what it goes out through; None = it never had a label.
     """
 
     id: str
@@ -150,6 +152,7 @@ class DesiredChip(msgspec.Struct, frozen=True):
     released_generation: int = 0
     memory: Memory = Memory()
     last_activity_at: datetime | None = None
+    route: ChipRoute | None = None
 
     @property
     def consents(self) -> bool:

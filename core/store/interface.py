@@ -20,6 +20,7 @@ from core.domain.facts import Peers
 from core.domain.host_use import HostUse
 from core.domain.looks import Look
 from core.domain.pacing import Ask, Pace, Turns
+from core.domain.routes import ChipRoute
 from core.domain.seat import Seat, SeatWhy
 from core.domain.sweep import UserSummary as UserSummary
 
@@ -138,7 +139,8 @@ class ContainerRow(msgspec.Struct, frozen=True):
 class ChipRow(msgspec.Struct, frozen=True):
     """One chip as stored, tombstones included (`wanted` is then `deleted`).
 
-    `waiting_since`: since when it is on its way to its connection, without a break.
+    `waiting_since`: since when it is on its way to its connection, without a break. `route`: None = it never had a
+    label.
     """
 
     id: str
@@ -159,6 +161,7 @@ class ChipRow(msgspec.Struct, frozen=True):
     memory: Memory = Memory()
     last_activity_at: datetime | None = None
     waiting_since: datetime | None = None
+    route: ChipRoute | None = None
 
 
 class UserSnapshot(msgspec.Struct, frozen=True):

@@ -31,6 +31,12 @@ from core.store.schema import metadata as metadata
 from core.store.tables_access import api_keys as api_keys
 from core.store.tables_access import audit_log as audit_log
 from core.store.tables_access import refresh_families as refresh_families
+from core.store.tables_egress import exits as exits
+from core.store.tables_egress import labels as labels
+from core.store.tables_egress import providers as providers
+from core.store.tables_egress import proxy_usage as proxy_usage
+from core.store.tables_egress import sub_users as sub_users
+from core.store.tables_egress import usage_batches as usage_batches
 from core.store.tables_fleet import fleet_control as fleet_control
 from core.store.tables_fleet import hosts as hosts
 from core.store.tables_fleet import looks as looks
