@@ -210,7 +210,7 @@ def estimate(ask: Ask, ahead: Mapping[Group, int], tokens: Mapping[str, float], 
     served all ahead and have a token left.
 
     `ahead`: those in line, and those known to be about to join it there, by group. What a provider holds up is
-    counted as served by the fleet, so that with several providers in line a start may come sooner, never later.
+    counted as served by the fleet, and the other way round: where both do, a start may come sooner, never later.
     """
     own = sum(count for (host, _), count in ahead.items() if host == ask.host)
     at_s = max(0.0, (own + 1 - _level(tokens, host_key(ask.host), pace)) / pace.host.per_s)
