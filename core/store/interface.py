@@ -17,10 +17,11 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Consent, Memory, Registered, Resources, Tries, Wanted
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
+from core.domain.guard_wire import Upstream
 from core.domain.host_use import HostUse
 from core.domain.looks import Look
 from core.domain.pacing import Ask, Pace, Turns
-from core.domain.routes import ChipRoute
+from core.domain.routes import ChipRoute, LabelWhy, NoRoute, Reading
 from core.domain.seat import Seat, SeatWhy
 from core.domain.sweep import UserSummary as UserSummary
 
@@ -280,6 +281,34 @@ class ReconcileStore(Protocol):
         Who gets its tokens has what the start costs kept with them (`tries`, by chip id). Who gets none stands in
         line until `Waits.counts_until`, and asks again. A token whose start is not sent is lost. None while the
         fleet is paused: then nothing is taken and nobody stands in line. Raises StaleWrite.
+        """
+
+    async def assign_label(self, lease: Lease, chip_id: str, why: LabelWhy) -> ChipRoute | NoRoute:
+        """Give a chip of the lease's user a label at the default provider, or take its released one up again.
+
+        Goes to the sub-user that has room and the fewest live labels. A released label whose sub-user still serves
+        is the same one again, unless another was asked for; any other call raises the label's generation. With
+        `NoRoute` nothing was changed. Raises StaleWrite, also for a chip that is not (any more) the user's.
+        """
+
+    async def release_label(self, lease: Lease, chip_id: str) -> None:
+        """The chip speaks no more; its label is free for no other chip, and its place at the sub-user for all.
+
+        Nothing happens to one that is released or was never given. Raises StaleWrite.
+        """
+
+    async def upstream(self, chip_id: str) -> Upstream | NoRoute:
+        """What the chip's label goes out through, with its credential opened.
+
+        NoRoute without a live label, and while its provider or sub-user is disabled, gone or in trouble. Raises
+        core.crypto.SecretUnreadable.
+        """
+
+    async def record_reading(self, lease: Lease, chip_id: str, generation: int, reading: Reading) -> None:
+        """Keep what a look at the exit saw, if the label is still of that generation and live.
+
+        One that succeeded goes into the chip's history of exits as well: a new line whenever label or exit changed.
+        Raises StaleWrite.
         """
 
     async def announce_release(self, release: str) -> None:

@@ -14,17 +14,20 @@ from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Registered, Tries
 from core.domain.evidence import Evidence
 from core.domain.facts import Peers
+from core.domain.guard_wire import Upstream
 from core.domain.host_use import HostUse
 from core.domain.looks import Look
 from core.domain.names import parse_id
 from core.domain.pacing import Ask, Pace, Turns
 from core.domain.rollout import Control, Plan, View
+from core.domain.routes import ChipRoute, LabelWhy, NoRoute, Reading
 from core.domain.seat import SeatWhy
 from core.errors import StaleWrite
 from core.store import (
     direct,
     fleet_control,
     hosts,
+    labels,
     leases,
     peers,
     rollouts,
@@ -32,6 +35,7 @@ from core.store import (
     starts,
     status,
     summaries,
+    upstreams,
 )
 from core.store.direct import Prepared
 from core.store.engine import SYSTEM, reading, transaction
@@ -58,10 +62,17 @@ class PostgresReconcileStore:
     `load` raises core.crypto.SecretUnreadable as well, when no key in the settings opens the container's.
     """
 
-    def __init__(self, engine: AsyncEngine, sealer: Sealer, clock: Clock | None = None) -> None:
-        """`clock`: only its monotonic half is used, to say from when on a lease counts for its owner."""
+    def __init__(
+        self, engine: AsyncEngine, sealer: Sealer, clock: Clock | None = None, *, label_secret: bytes = b""
+    ) -> None:
+        """`clock`: only its monotonic half is used, to say from when on a lease counts for its owner.
+
+        `label_secret`: what labels are made from; without one none can be given.
+        """
         self._engine = engine
         self._opened = snapshots.opening(sealer)
+        self._password = upstreams.opening(sealer)
+        self._label_secret = label_secret
         self._clock = clock or SystemClock()
 
     async def claim(
@@ -154,6 +165,18 @@ class PostgresReconcileStore:
         self, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
     ) -> Turns | None:
         return await starts.take(self._engine, lease, asks, pace, tries)
+
+    async def assign_label(self, lease: Lease, chip_id: str, why: LabelWhy) -> ChipRoute | NoRoute:
+        return await labels.assign(self._engine, lease, chip_id, why, self._label_secret)
+
+    async def release_label(self, lease: Lease, chip_id: str) -> None:
+        await labels.release(self._engine, lease, chip_id)
+
+    async def upstream(self, chip_id: str) -> Upstream | NoRoute:
+        return await labels.upstream(self._engine, chip_id, self._password)
+
+    async def record_reading(self, lease: Lease, chip_id: str, generation: int, reading: Reading) -> None:
+        await labels.record_reading(self._engine, lease, chip_id, generation, reading)
 
     async def announce_release(self, release: str) -> None:
         await rollouts.announce(self._engine, release)

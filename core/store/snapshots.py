@@ -19,6 +19,7 @@ from core.store.interface import ChipRow, ContainerRow, ContainerSecrets, UserSn
 from core.store.rollouts import newest_release, seat_of
 from core.store.schema import Id
 from core.store.tables import chips, containers, placements, plans, rollout_seats, users
+from core.store.upstreams import encoded_route, route_of
 
 _NOTHING = Memory()
 _NO_SECRETS = ContainerSecrets("", "")
@@ -82,6 +83,7 @@ def _snapshot() -> Select[Any]:
             is_paused().label("fleet_paused"),
             *(column.label(f"seat_{column.name}") for column in rollout_seats.c),
             *(column.label(f"chip_{column.name}") for column in _CHIP_COLUMNS),
+            encoded_route().label("chip_route"),
         )
         .join_from(containers, users, users.c.id == containers.c.user_id)
         .join(plans, plans.c.slug == users.c.plan_slug)
@@ -183,6 +185,7 @@ def _chip(row: Any) -> ChipRow:
         memory=memory_of(row.chip_memory),
         last_activity_at=row.chip_last_activity_at,
         waiting_since=row.chip_waiting_since,
+        route=route_of(row.chip_route),
     )
 
 

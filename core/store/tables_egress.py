@@ -101,6 +101,12 @@ Index(
     postgresql_where=labels.c.released_at.is_(None),
 )
 Index("ix_labels_sub_user", labels.c.sub_user_id, postgresql_where=labels.c.released_at.is_(None))
+Index(
+    "ix_labels_exit_at",
+    labels.c.provider_slug,
+    labels.c.exit_at,
+    postgresql_where=labels.c.released_at.is_(None),
+)
 Index("ix_labels_exit_ip", labels.c.exit_ip, postgresql_where=labels.c.released_at.is_(None))
 
 # Which exit a chip had from when to when: a row for each change of label or exit.

@@ -24,13 +24,17 @@ from tests.memory_store.rows import (
     Chip,
     Container,
     Event,
+    ExitRow,
+    LabelRow,
     LeaseRow,
     LedgerRow,
     Place,
     Placement,
     Plan,
+    ProviderRow,
     ReleaseRow,
     SeatRow,
+    SubUserRow,
     User,
 )
 
@@ -58,6 +62,7 @@ class Database:
         granted_after, guards_saw: see core/store/guard_leases.py.
         fleet_paused, fleet_resumed_at: see core/store/fleet_control.py.
         buckets, line: start tokens; see core/store/starts.py.
+        labels, exits: by chip; see core/store/labels.py.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -83,6 +88,11 @@ class Database:
         self.fleet_paused = False
         self.host_uses: tuple[HostUse, ...] = ()
         self.fleet_resumed_at: datetime | None = None
+        self.label_secret = b"the secret of labels in memory"
+        self.providers: dict[str, ProviderRow] = {}
+        self.sub_users: dict[str, SubUserRow] = {}
+        self.labels: dict[str, LabelRow] = {}
+        self.exits: dict[str, list[ExitRow]] = {}
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

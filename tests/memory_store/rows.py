@@ -8,12 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 from core.domain.desired import Consent, Registered, Resources, Wanted
+from core.domain.egress_errors import EgressError
 from core.domain.evidence import Evidence
 from core.domain.looks import Look
 from core.domain.observed import ChipColumns, ContainerColumns
 from core.domain.pacing import Ask
 from core.domain.ports import Entry
 from core.domain.rollout import Control, RolloutState
+from core.domain.routes import LabelWhy
 from core.domain.seat import Seat, SeatState, SeatWhy
 from core.store.interface import ContainerSecrets, UserSnapshot
 
@@ -208,3 +210,64 @@ class SeatRow:
             moved_from=self.moved_from,
             admitted_at=self.admitted_at,
         )
+
+
+@dataclass(slots=True)
+class ProviderRow:
+    slug: str
+    template: str = "generic"
+    scheme: str = "socks5"
+    host: str | None = None
+    port: int | None = None
+    enabled: bool = True
+    is_default: bool = False
+    trouble: EgressError | None = None
+    trouble_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class SubUserRow:
+    id: str
+    provider: str
+    login: str
+    password: str
+    max_labels: int = 1000
+    enabled: bool = True
+    trouble: EgressError | None = None
+    trouble_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class LabelRow:
+    chip_id: str
+    user_id: str
+    provider: str
+    sub_user_id: str
+    generation: int
+    label: str
+    why: LabelWhy
+    assigned_at: datetime
+    requested_generation: int = 0
+    released_at: datetime | None = None
+    exit_ip: str | None = None
+    exit_since: datetime | None = None
+    exit_at: datetime | None = None
+    checked_at: datetime | None = None
+    failure: EgressError | None = None
+    failures: int = 0
+    failing_since: datetime | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.released_at is None
+
+
+@dataclass(slots=True)
+class ExitRow:
+    provider: str
+    label: str
+    label_generation: int
+    exit_ip: str
+    seen_from: datetime
+    seen_until: datetime
+    why: str

@@ -19,6 +19,7 @@ from core.store.notify import OBSERVED
 from core.store.peers import FAILING
 from tests.memory_store.database import SYSTEM
 from tests.memory_store.housekeeping import Housekeeping
+from tests.memory_store.labels import Labels
 from tests.memory_store.leases import stale
 from tests.memory_store.rollouts import Rollouts
 from tests.memory_store.rows import Chip, Container, SeatRow
@@ -28,7 +29,7 @@ from tests.memory_store.wishes import Wishes
 _INBOX_LIMIT = 1000
 
 
-class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
+class MemoryStore(Housekeeping, Labels, Rollouts, Starts, Wishes):
     """`core.store.interface.ReconcileStore` and `core.store.housekeeping.Housekeeping`, with the wishes of users and the inbox beside it.
 
     Every call is one transaction: nothing is awaited inside, so callers on one event loop never see half of
@@ -52,9 +53,8 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
                 seat.seat if seat is not None else None,
                 self.releases[-1].release if self.releases else None,
             )
-        if self.fleet_paused:
-            return msgspec.structs.replace(row.snapshot, fleet_paused=True)
-        return row.snapshot
+        snapshot = self.with_routes(row.snapshot) if self.labels else row.snapshot
+        return msgspec.structs.replace(snapshot, fleet_paused=True) if self.fleet_paused else snapshot
 
     async def is_fleet_paused(self) -> bool:
         self.up()
@@ -141,6 +141,7 @@ class MemoryStore(Housekeeping, Rollouts, Starts, Wishes):
         container.chips.remove(chip)
         container.snapshot = None
         del self.chips[chip_id]
+        self.labels.pop(chip_id, None)
 
     async def remove_container(self, lease: Lease) -> bool:
         self.guard(lease)

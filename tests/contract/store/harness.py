@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from cryptography.fernet import Fernet
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from core.clock import Clock
@@ -41,14 +41,18 @@ from core.store.tables import (
     container_stats,
     containers,
     evidence,
+    exits,
     guard_grants,
     hosts,
+    labels,
     leases,
     looks,
     placements,
     port_ledger,
+    providers,
     start_buckets,
     start_queue,
+    sub_users,
     users,
     viewers,
 )
@@ -81,6 +85,16 @@ class Entry(msgspec.Struct, frozen=True):
     is_open: bool
 
 
+class Exit(msgspec.Struct, frozen=True):
+    """A line of a chip's history of exits, without its times."""
+
+    provider: str
+    label: str
+    label_generation: int
+    exit_ip: str
+    why: str
+
+
 class Kept(msgspec.Struct, frozen=True):
     """Evidence as it is kept, and when it last changed."""
 
@@ -108,6 +122,14 @@ class Harness(Protocol):
     async def release(self, chip_id: str) -> bool: ...
     async def restart(self, user_id: str) -> int | None: ...
     async def pause_fleet(self, *, paused: bool = True) -> bool: ...
+    async def provider(self, slug: str, *, is_default: bool = True, template: str = "generic") -> None: ...
+    async def sub_user(self, provider: str, login: str, *, max_labels: int = 1000) -> str: ...
+    async def change_provider(self, slug: str, **columns: Any) -> None: ...
+    async def change_sub_user(self, id_: str, **columns: Any) -> None: ...
+    async def remove_sub_user(self, id_: str) -> None: ...
+    async def request_label(self, chip_id: str) -> None: ...
+    async def exits(self, chip_id: str) -> list[Exit]: ...
+    async def seen_until(self, chip_id: str) -> list[datetime]: ...
     def listening(self, channel: str) -> AbstractAsyncContextManager[Heard]: ...
     async def expire(self, lease: Lease) -> None: ...
     async def now(self) -> datetime: ...
@@ -127,7 +149,9 @@ class PostgresHarness:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self.sealer = Sealer((Fernet.generate_key().decode(),))
-        self.store: ReconcileStore = PostgresReconcileStore(engine, self.sealer)
+        self.store: ReconcileStore = PostgresReconcileStore(
+            engine, self.sealer, label_secret=b"the secret of labels in memory"
+        )
         self.housekeeping: Housekeeper = PostgresHousekeeping(engine)
         self.look_ins: LookIns = PostgresLookIns(engine)
 
@@ -157,6 +181,14 @@ class PostgresHarness:
                 start_buckets.c.refilled_at,
                 start_queue.c.asked_at,
                 start_queue.c.expires_at,
+                providers.c.trouble_at,
+                sub_users.c.trouble_at,
+                labels.c.assigned_at,
+                labels.c.released_at,
+                labels.c.exit_since,
+                labels.c.exit_at,
+                labels.c.checked_at,
+                labels.c.failing_since,
             ):
                 await connection.execute(update(column.table).values({column.name: column - step}))
 
@@ -238,6 +270,47 @@ class PostgresHarness:
             self.engine, paused=paused, reason=None, by="test", actor=COMMAND_LINE
         )
         return changed
+
+    async def provider(self, slug: str, *, is_default: bool = True, template: str = "generic") -> None:
+        columns = {"slug": slug, "title": slug, "template": template, "scheme": "socks5"}
+        async with transaction(self.engine) as connection:
+            await connection.execute(insert(providers).values(**columns, is_default=is_default))
+
+    async def sub_user(self, provider: str, login: str, *, max_labels: int = 1000) -> str:
+        id_ = str(uuid.uuid4())
+        sealed = self.sealer.seal(f"secret of {login}")
+        columns = {"id": id_, "provider_slug": provider, "login": login, "sealed_password": sealed}
+        async with transaction(self.engine) as connection:
+            await connection.execute(insert(sub_users).values(**columns, max_labels=max_labels))
+        return id_
+
+    async def change_provider(self, slug: str, **columns: Any) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(update(providers).where(providers.c.slug == slug).values(**columns))
+
+    async def change_sub_user(self, id_: str, **columns: Any) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(update(sub_users).where(sub_users.c.id == id_).values(**columns))
+
+    async def remove_sub_user(self, id_: str) -> None:
+        async with transaction(self.engine) as connection:
+            await connection.execute(delete(sub_users).where(sub_users.c.id == id_))
+
+    async def request_label(self, chip_id: str) -> None:
+        async with transaction(self.engine) as connection:
+            asked = {"requested_generation": labels.c.generation + 1}
+            await connection.execute(update(labels).where(labels.c.chip_id == chip_id).values(asked))
+
+    async def exits(self, chip_id: str) -> list[Exit]:
+        query = select(exits).where(exits.c.chip_id == chip_id).order_by(exits.c.id)
+        return [
+            Exit(row.provider_slug, row.label, row.label_generation, row.exit_ip, row.why)
+            for row in await self._all(query)
+        ]
+
+    async def seen_until(self, chip_id: str) -> list[datetime]:
+        query = select(exits.c.seen_until).where(exits.c.chip_id == chip_id).order_by(exits.c.id)
+        return [row.seen_until for row in await self._all(query)]
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[Heard]:

@@ -19,8 +19,9 @@ from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
 from core.store.look_ins import LookIns
-from tests.contract.store.harness import Entry, Event, Heard, Kept, Placement
+from tests.contract.store.harness import Entry, Event, Exit, Heard, Kept, Placement
 from tests.memory_store import MemoryGuardLeases, MemoryLookIns, MemoryStore
+from tests.memory_store.rows import ProviderRow, SubUserRow
 
 
 class MovableClock:
@@ -75,6 +76,15 @@ class MemoryHarness:
         for place in self.memory.line.values():
             place.asked_at -= step
             place.expires_at -= step
+        for provider in self.memory.providers.values():
+            provider.trouble_at = provider.trouble_at and provider.trouble_at - step
+        for sub_user in self.memory.sub_users.values():
+            sub_user.trouble_at = sub_user.trouble_at and sub_user.trouble_at - step
+        for label in self.memory.labels.values():
+            label.assigned_at -= step
+            for name in ("released_at", "exit_since", "exit_at", "checked_at", "failing_since"):
+                at = getattr(label, name)
+                setattr(label, name, at and at - step)
         if self.memory.granted_after is not None:
             self.memory.granted_after -= step
 
@@ -114,6 +124,37 @@ class MemoryHarness:
 
     async def restart(self, user_id: str) -> int | None:
         return self.memory.restart(user_id)
+
+    async def provider(self, slug: str, *, is_default: bool = True, template: str = "generic") -> None:
+        self.memory.add_provider(ProviderRow(slug, template, is_default=is_default))
+
+    async def sub_user(self, provider: str, login: str, *, max_labels: int = 1000) -> str:
+        id_ = str(uuid.uuid4())
+        self.memory.add_sub_user(SubUserRow(id_, provider, login, f"secret of {login}", max_labels))
+        return id_
+
+    async def change_provider(self, slug: str, **columns: Any) -> None:
+        for name, value in columns.items():
+            setattr(self.memory.providers[slug], name, value)
+
+    async def change_sub_user(self, id_: str, **columns: Any) -> None:
+        for name, value in columns.items():
+            setattr(self.memory.sub_users[id_], name, value)
+
+    async def remove_sub_user(self, id_: str) -> None:
+        del self.memory.sub_users[id_]
+
+    async def request_label(self, chip_id: str) -> None:
+        self.memory.request_label(chip_id)
+
+    async def exits(self, chip_id: str) -> list[Exit]:
+        return [
+            Exit(one.provider, one.label, one.label_generation, one.exit_ip, one.why)
+            for one in self.memory.exits.get(chip_id, [])
+        ]
+
+    async def seen_until(self, chip_id: str) -> list[datetime]:
+        return [one.seen_until for one in self.memory.exits.get(chip_id, [])]
 
     async def pause_fleet(self, *, paused: bool = True) -> bool:
         return self.memory.pause_fleet(paused=paused)

@@ -107,6 +107,7 @@ def _labels() -> None:
         "uq_labels_live", "labels", ["provider_slug", "label"], unique=True, postgresql_where=live
     )
     op.create_index("ix_labels_sub_user", "labels", ["sub_user_id"], postgresql_where=live)
+    op.create_index("ix_labels_exit_at", "labels", ["provider_slug", "exit_at"], postgresql_where=live)
     op.create_index("ix_labels_exit_ip", "labels", ["exit_ip"], postgresql_where=live)
     op.create_table(
         "exits",

@@ -1,0 +1,165 @@
+"""From stored rows to what a chip goes out through: its route, and the upstream with its credential opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, false, func, null, or_, select, tuple_
+
+from core.crypto import Sealer
+from core.domain.egress_errors import EgressError
+from core.domain.guard_wire import Upstream
+from core.domain.providers import SubUser, credential
+from core.domain.routes import TROUBLE_FOR, ChipRoute, NoRoute
+from core.provider_templates import templates
+from core.store.tables import chips, labels, providers, sub_users
+
+OpenPassword: TypeAlias = Callable[[bytes], str]
+
+# An exit that nobody looked at for longer is no longer known to be in use.
+EXIT_KNOWN_S: Final = 3 * 3600.0
+_OPENED_KEPT: Final = 1000
+_ROUTE: Final = msgspec.json.Decoder(ChipRoute)
+_CLOCK: Final = func.clock_timestamp()
+
+
+def opening(sealer: Sealer) -> OpenPassword:
+    """Opens sealed passwords of sub-users, few of which are asked for over and over. Raises SecretUnreadable."""
+    return lru_cache(_OPENED_KEPT)(sealer.open)
+
+
+def ago(seconds: float) -> ColumnElement[Any]:
+    found: ColumnElement[Any] = _CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return found
+
+
+def unusable() -> ColumnElement[Any]:
+    """Why a label with what it is joined to carries nothing; null = it carries."""
+    gone = or_(
+        labels.c.released_at.is_not(None),
+        providers.c.slug.is_(None),
+        ~providers.c.enabled,
+        sub_users.c.id.is_(None),
+        ~sub_users.c.enabled,
+    )
+    return case((gone, EgressError.NO_UPSTREAM.value), else_=trouble())
+
+
+def trouble() -> ColumnElement[Any]:
+    """That of the provider first; null = none that counts now."""
+    young = ago(TROUBLE_FOR.total_seconds())
+    return case(
+        (providers.c.trouble_at > young, providers.c.trouble),
+        (sub_users.c.trouble_at > young, sub_users.c.trouble),
+        else_=null(),
+    )
+
+
+def joined() -> Any:
+    """Labels with their provider and sub-user, which may both be gone."""
+    of_provider = providers.c.slug == labels.c.provider_slug
+    of_sub_user = and_(
+        sub_users.c.id == labels.c.sub_user_id, sub_users.c.provider_slug == labels.c.provider_slug
+    )
+    return labels.outerjoin(providers, of_provider).outerjoin(sub_users, of_sub_user)
+
+
+def _shares_exit() -> ColumnElement[Any]:
+    other = labels.alias("sharing")
+    shared = select(other.c.chip_id).where(
+        other.c.exit_ip == labels.c.exit_ip,
+        other.c.released_at.is_(None),
+        other.c.exit_at > ago(EXIT_KNOWN_S),
+        tuple_(other.c.exit_since, other.c.chip_id) < tuple_(labels.c.exit_since, labels.c.chip_id),
+    )
+    live = and_(labels.c.exit_ip.is_not(None), labels.c.released_at.is_(None))
+    return case((live, shared.exists()), else_=false())
+
+
+def _others_work() -> ColumnElement[Any]:
+    other = labels.alias("working")
+    works = select(other.c.chip_id).where(
+        other.c.provider_slug == labels.c.provider_slug,
+        other.c.released_at.is_(None),
+        other.c.exit_at >= labels.c.failing_since,
+        other.c.chip_id != labels.c.chip_id,
+    )
+    return case((labels.c.failing_since.is_not(None), works.exists()), else_=false())
+
+
+def _encoded() -> ColumnElement[str]:
+    # A released label is not unusable: it only is not used.
+    carries_nothing = case((labels.c.released_at.is_not(None), null()), else_=unusable())
+    parts: dict[str, Any] = {
+        "provider": labels.c.provider_slug,
+        "sub_user_id": labels.c.sub_user_id,
+        "generation": labels.c.generation,
+        "label": labels.c.label,
+        "assigned_at": labels.c.assigned_at,
+        "released": labels.c.released_at.is_not(None),
+        "requested": labels.c.requested_generation > labels.c.generation,
+        "unusable": carries_nothing,
+        "exit_ip": labels.c.exit_ip,
+        "exit_at": labels.c.exit_at,
+        "checked_at": labels.c.checked_at,
+        "failure": labels.c.failure,
+        "failures": labels.c.failures,
+        "others_work": _others_work(),
+        "shares_exit": _shares_exit(),
+    }
+    pairs = [part for name, column in parts.items() for part in (cast(name, Text), column)]
+    return cast(func.json_build_object(*pairs), Text)
+
+
+def encoded_routes() -> Select[Any]:
+    """One column `route`: a chip's label as JSON."""
+    return select(_encoded().label("route")).select_from(joined())
+
+
+def encoded_route() -> ColumnElement[str | None]:
+    """The route of the chip of a statement's row as one column: who has none costs a look into an index."""
+    return encoded_routes().where(labels.c.chip_id == chips.c.id).correlate(chips).scalar_subquery()
+
+
+def route_of(encoded: str | None) -> ChipRoute | None:
+    """What `encoded_routes` or `encoded_route` answered."""
+    return None if encoded is None else _ROUTE.decode(encoded)
+
+
+UPSTREAM_COLUMNS: Final = (
+    labels.c.label,
+    providers.c.template,
+    providers.c.scheme,
+    providers.c.host,
+    providers.c.port,
+    providers.c.country,
+    providers.c.minutes,
+    sub_users.c.login,
+    sub_users.c.sealed_password,
+)
+
+
+def upstream_of(row: Any, opened: OpenPassword) -> Upstream | NoRoute:
+    """From a row with `UPSTREAM_COLUMNS` of a label whose provider and sub-user are there.
+
+    NoRoute when the provider's template would not take them. Raises SecretUnreadable.
+    """
+    template = templates().get(row.template)
+    if template is None:
+        return NoRoute(EgressError.NO_UPSTREAM)
+    sub_user = SubUser(row.login, opened(row.sealed_password))
+    try:
+        made = credential(template, sub_user, row.label, row.country, row.minutes, scheme=row.scheme)
+    except ValueError:
+        return NoRoute(EgressError.NO_UPSTREAM)
+    return Upstream(
+        made.scheme,
+        row.host or made.host,
+        row.port or made.port,
+        made.username,
+        made.password,
+        template.slug,
+    )
