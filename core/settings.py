@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from core.settings_guard import GuardSettings, guard_settings
+from core.settings_guard import GuardSettings, guard_settings, secret_problems
 from core.settings_reader import (
     Reader,
     database_url,
@@ -352,6 +352,8 @@ def _contradictions(settings: Settings, part: str | None) -> list[str]:
         found.append("WAHAFLEET_SIMULATOR_COMMAND is needed with WAHAFLEET_JOBSPEC=waha-simulator.")
     if renders_jobs and settings.job.jobspec == "waha-plus" and not settings.job.storage_dsn.reveal():
         found.append("WAHAFLEET_STORAGE_DSN is needed with WAHAFLEET_JOBSPEC=waha-plus.")
+    if part != "egress":
+        found += secret_problems(settings.guard, loop.egress)
     accounts = settings.accounts
     if accounts.attached and not accounts.upstream_url:
         found.append("WAHAFLEET_UPSTREAM_URL is needed with WAHAFLEET_ACCOUNTS=attached.")

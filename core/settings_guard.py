@@ -12,13 +12,15 @@ from core.settings_reader import Reader, Secret, listen_address
 _MARGIN_SHARE = 0.19
 _MARGIN_LEAST_S = 1.0
 _RENEWALS = 4
+_SECRET_LEAST = 32
 _LOOPBACK = ("127.", "[::1]", "localhost:")
 
 
 class GuardSettings(msgspec.Struct, frozen=True):
-    """How the guard of one host behaves.
+    """How the guard of one host behaves, and what API and daemon prove it with.
 
     Attributes:
+        secret: what nodes' keys and labels are made from; empty in a guard.
         listen, status_listen: host:port for chips, and on loopback for `/health` and `/metrics`.
         node_id: of the Nomad node it runs on. key: that node's, 32 bytes as hexadecimal digits.
         destinations: hosts that tunnels may lead to, each with all below it; an address only as itself.
@@ -44,6 +46,7 @@ class GuardSettings(msgspec.Struct, frozen=True):
     idle_s: float = 600
     life_s: float = 86_400
     direct: bool = False
+    secret: Secret = Secret("")
 
 
 def guard_settings(reader: Reader) -> GuardSettings:
@@ -65,11 +68,25 @@ def guard_settings(reader: Reader) -> GuardSettings:
         idle_s=reader.number("WAHAFLEET_GUARD_IDLE_S", least=1, most=86_400),
         life_s=reader.number("WAHAFLEET_GUARD_LIFE_S", least=1, most=31_536_000),
         direct=reader.choice("WAHAFLEET_GUARD_DIRECT", ("0", "1")) == "1",
+        secret=Secret("" if reader.part == "egress" else reader.text("WAHAFLEET_GUARD_SECRET")),
     )
     reader.problems.extend(lease_problems(settings.ttl_s, settings.renew_s, settings.margin_s))
     if reader.part == "egress":
         reader.problems.extend(_missing(settings))
     return settings
+
+
+def secret_problems(settings: GuardSettings, egress: str | None) -> list[str]:
+    """Why API and daemon cannot work with this secret."""
+    length = len(settings.secret.reveal())
+    if 0 < length < _SECRET_LEAST:
+        return [f"WAHAFLEET_GUARD_SECRET is too short: use {_SECRET_LEAST} random characters or more."]
+    if not length and egress == "guard":
+        return [
+            "WAHAFLEET_GUARD_SECRET is needed with WAHAFLEET_EGRESS=guard: "
+            f"use {_SECRET_LEAST} random characters or more."
+        ]
+    return []
 
 
 def lease_problems(ttl_s: float, renew_s: float, margin_s: float) -> list[str]:

@@ -195,6 +195,13 @@ VARIABLES: Final = (
         "127.0.0.1:3129",
         "Where the guard answers /health and /metrics, on loopback alone: host:port, port 0 takes a free one.",
     ),
+    _v(
+        "WAHAFLEET_GUARD_SECRET",
+        "",
+        "What the keys of nodes and the labels of chips are made from, 32 random characters or more; API and daemon "
+        "need it with WAHAFLEET_EGRESS=guard, and no guard ever has it.",
+        secret=True,
+    ),
     _v("WAHAFLEET_GUARD_NODE_ID", "", "The Nomad node that the guard runs on; the guard needs it."),
     _v("WAHAFLEET_GUARD_KEY", "", "That node's key, 64 hexadecimal digits; the guard needs it.", secret=True),
     _v("WAHAFLEET_GUARD_API_URL", "http://127.0.0.1:8000", "Where the guard reaches the API."),

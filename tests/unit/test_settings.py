@@ -164,3 +164,19 @@ def test_a_guard_that_could_not_work_or_would_not_be_safe_is_refused(name: str, 
     found = problems({**GUARD, f"WAHAFLEET_GUARD_{name}": value}, "egress")
     assert found
     assert all("WAHAFLEET_GUARD_" in problem and "0f0f" not in problem for problem in found)
+
+
+@pytest.mark.parametrize("part", ["api", "daemon", None])
+def test_whoever_proves_guards_needs_the_secret_and_no_guard_has_it(part: str | None) -> None:
+    secret = "hunter2-" * 4
+    given = {**GOOD, "WAHAFLEET_GUARD_SECRET": secret}
+    settings = load({**given, "WAHAFLEET_EGRESS": "guard"}, part)
+    assert settings.guard.secret.reveal() == secret
+    assert "hunter2" not in repr(settings)
+    assert load({**GUARD, "WAHAFLEET_GUARD_SECRET": secret}, "egress").guard.secret.reveal() == ""
+    load({**GOOD, "WAHAFLEET_EGRESS": "direct"}, part)
+    (missing,) = problems({**GOOD, "WAHAFLEET_EGRESS": "guard"}, part)
+    assert missing.startswith("WAHAFLEET_GUARD_SECRET is needed with WAHAFLEET_EGRESS=guard")
+    (short,) = problems({**given, "WAHAFLEET_GUARD_SECRET": "hunter2"}, part)
+    assert short.startswith("WAHAFLEET_GUARD_SECRET is too short")
+    assert "hunter2" not in short

@@ -28,6 +28,7 @@ from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
 OPERATOR_TOKEN = "operator-token-of-the-tests"
+GUARD_SECRET = "guard-secret-of-the-tests-" + "g" * 16
 CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 SECRET_KEY = Fernet.generate_key().decode()
 _emails = itertools.count(1)
@@ -116,6 +117,7 @@ def environment(database_url: str, redis_url: str | None, **more: str) -> dict[s
         "WAHAFLEET_DATABASE_POOL": "5",
         "WAHAFLEET_CREATE_WAIT_S": "0.3",
         "WAHAFLEET_EGRESS": "direct",
+        "WAHAFLEET_GUARD_SECRET": GUARD_SECRET,
         **NO_LIMITS,  # those of the limits set their own
     }
     if redis_url is not None:
