@@ -12,8 +12,9 @@ from sandbox.waha.poster import LoopPoster
 from sandbox.waha.routes import Api
 from sandbox.waha.server import Server
 from sandbox.waha.settings import SimulatorSettings
-from sandbox.waha.simulator import WahaSimulator, spawn_logged
-from sandbox.waha.timers import Timers
+from sandbox.waha.simulator import WahaSimulator
+from sandbox.waha.timers import Timers, spawn_logged
+from sandbox.waha.tunnel import Tunnels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ class Container:
         self._exited = False
         self._journal = JournalFile(settings.store_dir, settings.session_namespace, settings.allocation)
         self._poster = LoopPoster(loop, self._timers)
+        self._tunnels = Tunnels(loop, self._timers, settings.tunnel_interval)
         self.simulator = WahaSimulator(
-            settings, self._timers, self._journal, self._poster, log, faults=faults
+            settings, self._timers, self._journal, self._poster, log, self._tunnels.open, faults=faults
         )
         api = Api(self.simulator, self._stop_requested)
         # WAHA opens its port last, when everything else is ready.
@@ -98,6 +100,7 @@ class Container:
         self._exited = True
         self.simulator.abandon()
         self._poster.close()
+        self._tunnels.close()
         self._server.close()
         self._journal.close()
         self._loop.remove_timers(self._timers)

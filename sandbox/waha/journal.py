@@ -13,10 +13,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Entry:
-    """One line. `at` in seconds since 1970; `process` names the file it stands in."""
+    """One line. `at` in seconds since 1970; `process` names the file it stands in.
+
+    `tunnel`: the session's way through its proxy stands. `traffic`: bytes through it since the last such line.
+    """
 
     at: float
-    event: Literal["start", "working", "end"]
+    event: Literal["start", "working", "end", "tunnel", "traffic"]
     session: str
     database: str
     namespace: str
@@ -24,6 +27,8 @@ class Entry:
     pid: int
     paired: bool
     process: str
+    sent: int = 0
+    received: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ def intervals(folder: Path | str) -> list[Interval]:
         last_sign = time.time() if alive else path.stat().st_mtime
         running: dict[str, Entry] = {}
         for entry in _entries(path):
+            if entry.event in ("tunnel", "traffic"):
+                continue
             begun = running.pop(entry.session, None)
             if begun is not None:
                 found.append(_interval(begun, entry.at, still_open=False))
@@ -78,6 +85,16 @@ def intervals(folder: Path | str) -> list[Interval]:
                 running[entry.session] = entry
         found += [_interval(begun, max(last_sign, begun.at), still_open=alive) for begun in running.values()]
     return sorted(found, key=lambda interval: interval.since)
+
+
+def traffic(folder: Path | str) -> dict[str, tuple[int, int]]:
+    """(bytes sent, bytes received) through tunnels by session. A tunnel tells once a minute and when it ends."""
+    found: dict[str, tuple[int, int]] = {}
+    for entry in read(folder):
+        if entry.event == "traffic":
+            sent, received = found.get(entry.session, (0, 0))
+            found[entry.session] = sent + entry.sent, received + entry.received
+    return found
 
 
 def overlaps(

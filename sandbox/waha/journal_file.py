@@ -41,6 +41,14 @@ class JournalFile:
             self._running.discard(session)
             self._write("end", session, paired=False)
 
+    def tunnel(self, session: str) -> None:
+        """Its tunnel stands."""
+        self._write("tunnel", session, paired=False)
+
+    def traffic(self, session: str, sent: int, received: int) -> None:
+        """Bytes that went through its tunnels since the last line of this kind."""
+        self._write("traffic", session, paired=False, sent=sent, received=received)
+
     def beat(self) -> None:
         if self._running and self._file is not None:
             os.utime(self._file)
@@ -50,7 +58,7 @@ class JournalFile:
             os.close(self._file)
             self._file = None
 
-    def _write(self, event: str, session: str, *, paired: bool) -> None:
+    def _write(self, event: str, session: str, *, paired: bool, **more: int) -> None:
         if self._file is None:
             self._file = self._open()
         line = {
@@ -62,6 +70,7 @@ class JournalFile:
             "allocation": self._allocation,
             "pid": os.getpid(),
             "paired": paired,
+            **more,
         }
         os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
-from sandbox.waha.loop import READ, WRITE, in_thread
+from sandbox.waha.loop import READ, WRITE
+from sandbox.waha.names import resolve, split_authority
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class LoopPoster:
             done(None, "the simulator sends webhooks to http:// addresses only")
             return
         authority, _, path = rest.partition("/")
-        host, port = _split_authority(authority)
+        host, port = split_authority(authority)
         if port is None:
             done(None, "the webhook address has no valid port")
             return
@@ -47,21 +48,13 @@ class LoopPoster:
         lines += [f"{name}: {value}".replace("\r", "").replace("\n", "") for name, value in headers]
         lines += ["Connection: close", "", ""]
         delivery = _Delivery(self._loop, self._timers, "\r\n".join(lines).encode() + body, done, self._open)
-        if host.replace(".", "").isdigit() or ":" in host:
-            delivery.connect(host, port)
-            return
-
-        # Names are looked up beside the loop, since the resolver blocks.
-        def resolve(number: int = port) -> None:
-            try:
-                address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][4][0]
-            except OSError as error:
-                problem = str(error)
-                self._loop.call_soon_threadsafe(lambda: delivery.finish(None, problem))
-            else:
-                self._loop.call_soon_threadsafe(lambda: delivery.connect(str(address), number))
-
-        in_thread(resolve)
+        resolve(
+            self._loop,
+            host,
+            port,
+            lambda address: delivery.connect(address, port),
+            lambda problem: delivery.finish(None, problem),
+        )
 
 
 class _Delivery:
@@ -148,10 +141,3 @@ def _is_complete(answer: bytes) -> bool:
         if name.strip().lower() == b"content-length" and value.strip().isdigit():
             return bool(end) and len(body) >= int(value)
     return False
-
-
-def _split_authority(authority: str) -> tuple[str, int | None]:
-    host, colon, port = authority.rpartition(":")
-    if not colon or authority.endswith("]"):
-        host, port = authority, "80"
-    return host.strip("[]"), int(port) if port.isdigit() and 0 < int(port) < 65536 else None

@@ -13,12 +13,14 @@ from sandbox.waha.store import BANNED, LINKED, UNLINKED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from sandbox.waha.faults import Faults
     from sandbox.waha.settings import SimulatorSettings
     from sandbox.waha.store import SessionStore
     from sandbox.waha.timers import Timer, Timers
+    from sandbox.waha.uplink import Uplink
 
     class Journal(Protocol):
         def start(self, session: str, *, paired: bool) -> None: ...
@@ -43,7 +45,10 @@ STARTING_WAIT = 10.0
 RECONNECT_SECONDS = 2.0
 """After what pause an engine connects again when WhatsApp closed its connection."""
 RECONNECT_LIMIT = 20
-"""NOWEB gives up after more rounds than this in a row (WAHA 2025.3.2)."""
+"""NOWEB gives up after more rounds than this in a row (WAHA 2025.3.2); here all do, once they were paired."""
+FIRST_TRIES = 4
+"""An engine without credentials gives up sooner when it does not reach WhatsApp."""
+_AT_ONCE = 0.2
 _STEADY_SECONDS = 60.0
 _PAIRING_CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTVWXYZ123456789"
 
@@ -65,7 +70,9 @@ class RunningSession:
         journal: Journal,
         on_status: StatusListener,
         faults: Faults,
+        uplink: Callable[[Callable[[], None]], Uplink],
     ) -> None:
+        """`uplink(lost)` makes this run's way to WhatsApp."""
         self.name = name
         self.status = STARTING
         self.statuses: list[dict[str, Any]] = []
@@ -91,6 +98,7 @@ class RunningSession:
         self._connection: tuple[int, int] | None = None
         self._replaced = 0
         self._working_since = 0.0
+        self._uplink = uplink(self._lose)
 
     @property
     def hears(self) -> bool:
@@ -140,12 +148,14 @@ class RunningSession:
 
     def stop(self) -> None:
         self._cancel()
+        self._uplink.close()
         self._journal.end(self.name)
         self._enter(STOPPED)
 
     def abandon(self) -> None:
         """Stops without telling anybody, as a kill does."""
         self._cancel()
+        self._uplink.close()
 
     # What the phone does
 
@@ -204,6 +214,7 @@ class RunningSession:
         """The connection breaks and is back after `seconds`."""
         if self.status != WORKING:
             raise PhoneRefused(f"session {self.name} is {self.status}; only a WORKING one can be dropped")
+        self._uplink.close()
         self._enter(STARTING)
         self._later(seconds, self._connect)
 
@@ -245,6 +256,20 @@ class RunningSession:
     # Inner steps
 
     def _connect(self) -> None:
+        tries = FIRST_TRIES if self._store.auth(self.name) is None else RECONNECT_LIMIT + 1
+        self._uplink.bring_up(self._log_in, self._fail, tries=tries)
+
+    def _lose(self) -> None:
+        """The way to WhatsApp has broken, and the engine takes it up again."""
+        if self.deaf or (self.status == SCAN_QR_CODE and self._qr_value is None):
+            return  # nobody notices; or it pairs right now, and connects anew in the end anyway
+        self._cancel()
+        self._qr_value = None
+        self.passkey = self.confirmation = None
+        self._enter(STARTING)
+        self._later(_AT_ONCE if self._settings.engine == "GOWS" else RECONNECT_SECONDS, self._connect)
+
+    def _log_in(self) -> None:
         auth = self._store.auth(self.name)
         if auth is None:
             self._qr_identity = qr.new_identity()
@@ -258,6 +283,7 @@ class RunningSession:
     def _be_replaced(self) -> None:
         # What each engine does on "conflict, replaced" (WAHA 2026.7.1 source; live report: WAHA issue 2195).
         engine = self._settings.engine
+        self._uplink.close()
         if engine == "GOWS":
             # The library stops connecting and nobody tells WAHA.
             self.deaf = True
@@ -316,7 +342,7 @@ class RunningSession:
         def finish() -> None:
             self._store.save_auth(self.name, {"device": device, "state": LINKED})
             self._store.save_me(self.name, me)
-            self._work()
+            self._connect()
 
         if self._settings.engine == "NOWEB":
             # NOWEB opens a new socket after the pairing.
@@ -337,6 +363,7 @@ class RunningSession:
 
     def _fail(self) -> None:
         self._cancel()
+        self._uplink.close()
         self._qr_value = None
         self._journal.end(self.name)
         self._enter(FAILED)

@@ -121,6 +121,8 @@ class SimulatorSettings:
         self.unpair_delay = self._number("WAHA_SIM_UNPAIR_DELAY_S", default=1.0)
         self.poll_interval = self._number("WAHA_SIM_POLL_INTERVAL_S", default=0.5)
         self.restore_delay = self._number("WAHA_SIM_RESTORE_DELAY_S", default=1.0)
+        # How often a session with a proxy says something; a phone's own line is not busier than that.
+        self.tunnel_interval = self._number("WAHA_SIM_TUNNEL_INTERVAL_S", default=5.0)
         self.start_when_omitted = self._flag("WAHA_SIM_START_WHEN_OMITTED", default=False)
 
         if self._problems:

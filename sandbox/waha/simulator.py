@@ -15,18 +15,19 @@ from sandbox.waha.refusals import AlreadyExists, EngineError, LockTimeout, NotFo
 from sandbox.waha.session import STOPPED, RunningSession
 from sandbox.waha.settings import VERSION
 from sandbox.waha.store import SessionStore
+from sandbox.waha.uplink import Uplink
 from sandbox.waha.views import detailed_info, session_info
 from sandbox.waha.webhooks import Outbox, hooks_of, new_event_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from sandbox.waha.journal_file import JournalFile
     from sandbox.waha.log import Log
     from sandbox.waha.settings import SimulatorSettings
     from sandbox.waha.timers import Steps, Timers
+    from sandbox.waha.uplink import Dial
     from sandbox.waha.webhooks import Poster
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9_-]*\Z")
@@ -47,15 +48,18 @@ class WahaSimulator:
         journal: JournalFile,
         poster: Poster,
         log: Log,
+        dial: Dial,
         *,
         faults: dict[str, Faults] | None = None,
     ) -> None:
+        """`dial` opens a tunnel through a session's proxy."""
         self.settings = settings
         self.timers = timers
         self.store = SessionStore(settings.store_dir, settings.namespace, settings.session_namespace)
         self.journal = journal
         self.outbox = Outbox(timers, poster, log)
         self.log = log
+        self._dial = dial
         self.started_at = time.time()
         self.faults = faults or {}
         self.failures = Failures()
@@ -286,6 +290,7 @@ class WahaSimulator:
         if name in self._running:
             return
         faults = self._faults_of(name)
+        proxy = (self._record(name)["config"] or {}).get("proxy")
         session = RunningSession(
             name,
             settings=self.settings,
@@ -294,6 +299,15 @@ class WahaSimulator:
             journal=self.journal,
             on_status=self._on_status,
             faults=faults,
+            uplink=lambda lost: Uplink(
+                name,
+                proxy,
+                timers=self.timers,
+                dial=self._dial,
+                journal=self.journal,
+                log=self.log,
+                lost=lost,
+            ),
         )
         self._running[name] = session
         session.start()
@@ -379,18 +393,3 @@ class WahaSimulator:
                 "data": data,
             },
         )
-
-
-def spawn_logged(
-    timers: Timers, steps: Steps, log: Log, event: str, then: Callable[[], None] | None = None
-) -> None:
-    """Runs a task nobody waits for; an error of it is logged, never lost."""
-    outcome = timers.spawn(steps)
-
-    def finished() -> None:
-        if outcome.error is not None:
-            log.emit(event, error=type(outcome.error).__name__, problem=str(outcome.error))
-        if then is not None:
-            then()
-
-    outcome.watch(finished)

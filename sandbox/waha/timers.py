@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any
 
+    from sandbox.waha.log import Log
+
     Steps = Generator[Any, Any, Any]
     """What an operation of the simulator is: yields seconds (float) or (Outcome, limit in seconds)."""
 
@@ -185,3 +187,18 @@ class SteppedTimers(Timers):
             self._time = max(self._time, due)
             self.run_due()
         return outcome.result()
+
+
+def spawn_logged(
+    timers: Timers, steps: Steps, log: Log, event: str, then: Callable[[], None] | None = None
+) -> None:
+    """Runs a task nobody waits for; an error of it is logged, never lost."""
+    outcome = timers.spawn(steps)
+
+    def finished() -> None:
+        if outcome.error is not None:
+            log.emit(event, error=type(outcome.error).__name__, problem=str(outcome.error))
+        if then is not None:
+            then()
+
+    outcome.watch(finished)

@@ -124,7 +124,7 @@ async def test_the_qr_of_an_unknown_session_is_a_wrong_state(waha: WahaClient) -
 async def test_qr_scan_working_and_back(start_container: Containers, clients: WahaClients) -> None:
     container = start_container()
     waha = clients.at(*container.address, KEY)
-    await waha.create_session("chip_1", CONFIG, start=True)
+    await waha.create_session("chip_1", {"metadata": {"user": "42"}}, start=True)
     shown = await waha.qr("chip_1")
     assert decode(shown.png).startswith("2@")
     result = await phone.scan(url_of(container), KEY, "chip_1", "5511999990000", push_name="Ana")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 from openapi_spec_validator import validate
+
+from sandbox.provider.journal import Journal
+from sandbox.provider.server import running_provider
 
 from .conftest import Containers, create, scan, until, url_of
 from .openapi import DOCUMENT, check, operations
@@ -98,16 +101,24 @@ CASES: list[tuple[str, str, str, Call]] = [
 ]
 
 
+@pytest.fixture
+async def reachable() -> AsyncIterator[dict[str, Any]]:
+    """`CONFIG`, with a proxy that somebody serves."""
+    async with running_provider({"chip": "word"}, Journal(None)) as provider:
+        proxy = {"server": f"127.0.0.1:{provider.port}", "username": "chip-label", "password": "word"}
+        yield CONFIG | {"proxy": proxy}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "state", "call"), CASES, ids=[f"{m}-{p}-{s}" for m, p, s, _ in CASES]
 )
 async def test_answers_follow_the_document(
-    sim_http: httpx.AsyncClient, method: str, path: str, state: str, call: Call
+    sim_http: httpx.AsyncClient, reachable: dict[str, Any], method: str, path: str, state: str, call: Call
 ) -> None:
     if state in ("passkey", "confirming"):
         await _passkey(sim_http, "s", confirmation=state == "confirming")
     elif state != "new":
-        await create(sim_http, "s", start=state != "stopped", config=CONFIG)
+        await create(sim_http, "s", start=state != "stopped", config=reachable)
     if state == "shown":
         await until(sim_http, "s", "SCAN_QR_CODE")
     if state == "paired":

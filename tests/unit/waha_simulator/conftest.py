@@ -51,8 +51,26 @@ class RecordingPoster:
             done(self.status, "")
 
 
+class FakeTunnel:
+    """A tunnel that the test brings up and breaks."""
+
+    def __init__(self, proxy: dict[str, Any], up: Callable[[], None], down: Callable[[str], None]) -> None:
+        self.proxy = proxy
+        self.up = up
+        self._down = down
+        self.sent = self.received = 0
+        self.closed = False
+
+    def down(self, why: str = "broken") -> None:
+        self.closed = True
+        self._down(why)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class World:
-    """One container with its clock in hand."""
+    """One container with its clock in hand. `tunnels`: that its sessions opened, oldest first."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         defaults = {
@@ -72,9 +90,14 @@ class World:
         self.poster = RecordingPoster()
         self.lines: list[str] = []
         self.journal = JournalFile(str(folder), self.settings.session_namespace, self.settings.allocation)
+        self.tunnels: list[FakeTunnel] = []
         self.simulator = WahaSimulator(
-            self.settings, self.timers, self.journal, self.poster, Log(self.lines.append)
+            self.settings, self.timers, self.journal, self.poster, Log(self.lines.append), self._dial
         )
+
+    def _dial(self, proxy: dict[str, Any], up: Callable[[], None], down: Callable[[str], None]) -> FakeTunnel:
+        self.tunnels.append(FakeTunnel(proxy, up, down))
+        return self.tunnels[-1]
 
     def run(self, steps: Any) -> Any:
         """Runs an operation to its end."""
