@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
+from api.errands import Errands
 from api.schemas import QrCode
 from api.vault import Vault
 from core.clients.cache import Beside, Cache
@@ -88,7 +89,7 @@ class QrDesk:
         self._keys: dict[str, str] = {}
         self._viewed: dict[str, float] = {}
         self._flights: dict[str, asyncio.Task[CachedQr | None]] = {}
-        self._errands: set[asyncio.Task[object]] = set()
+        self._errands = Errands()
 
     async def answer(self, chip: StoredChip) -> QrCode:
         """What the route gives for a chip as the store holds it now."""
@@ -113,7 +114,7 @@ class QrDesk:
     def forget_soon(self, user_id: str) -> None:
         """As `forget`, for who cannot wait; this process forgets at once."""
         self._keys.pop(user_id, None)
-        self._run(self._endpoints.drop(user_id))
+        self._errands.run(self._endpoints.drop(user_id))
 
     def forget_all(self) -> None:
         """News may have been missed: no remembered endpoint of any user counts in this process."""
@@ -136,10 +137,10 @@ class QrDesk:
         await asyncio.wait((self._begun(chip),), timeout=_PATIENCE_S)
 
     async def close(self) -> None:
-        running = [*self._flights.values(), *self._errands]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        flights = tuple(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, self._errands.close(), return_exceptions=True)
 
     def _mark_viewer(self, chip_id: str) -> None:
         now = self._clock.monotonic()
@@ -148,12 +149,7 @@ class QrDesk:
         if len(self._viewed) >= _VIEWED_LIMIT:
             self._viewed.clear()
         self._viewed[chip_id] = now
-        self._run(self._cache.set(viewer_key(chip_id), b"1", _VIEWER_TTL_S))
-
-    def _run(self, errand: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        self._errands.run(self._cache.set(viewer_key(chip_id), b"1", _VIEWER_TTL_S))
 
     async def _within_patience(self, chip: StoredChip) -> CachedQr | None:
         loop = asyncio.get_running_loop()

@@ -8,14 +8,15 @@ anyway. It starts nothing and changes nothing, and the flight is one for all pro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from api.chip_cache import UserChips
 from api.deadline import in_time
+from api.errands import Errands
 from api.qr import QrDesk
 from core.clients.cache import Cache
 from core.clients.qr_cache import QrCache, Turn
@@ -51,7 +52,7 @@ class QrNews:
         self._chips = chips
         self._clock = clock
         self._free = asyncio.Semaphore(AT_ONCE)
-        self._errands: set[asyncio.Task[object]] = set()
+        self._errands = Errands()
 
     async def heard(self, user_id: str, told: Iterable[tuple[InboxEvent, bool]]) -> None:
         """Webhooks of the user's container, in the order in which they came: sessions may show other codes now.
@@ -88,20 +89,12 @@ class QrNews:
         begun = {chip_id: turn for chip_id, turn in turned.items() if turn is not None}
         if not await self._codes.turned(user_id, turned):
             for chip_id, turn in begun.items():
-                self._run(self._tell_again(user_id, chip_id, turn))
+                self._errands.run(self._tell_again(user_id, chip_id, turn))
         elif viewed := {chip_id: turn for chip_id, turn in begun.items() if known[chip_id][1]}:
-            self._run(self._fetch(user_id, viewed))
+            self._errands.run(self._fetch(user_id, viewed))
 
     async def close(self) -> None:
-        errands = tuple(self._errands)
-        for errand in errands:
-            errand.cancel()
-        await asyncio.gather(*errands, return_exceptions=True)
-
-    def _run(self, errand: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(errand)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        await self._errands.close()
 
     def _sent_at(self, event: InboxEvent) -> datetime:
         """When the container sent it, as far as its clock can be believed; now otherwise."""

@@ -19,11 +19,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
+from core.clients.waha import WahaClient
+from core.clients.waha_models import Qr
 from core.settings import Settings, load
 from core.store.engine import engine_for
 from core.variables import NO_LIMITS
 from sandbox.postgres import scratch_folder
 from sandbox.valkey import EmbeddedValkey
+from sandbox.waha.inline import InlineSimulators
 from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
@@ -184,6 +187,26 @@ def mortal() -> Iterator[EmbeddedValkey]:
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[InlineSimulators]:
+    with InlineSimulators(lambda _line: None) as simulators:
+        yield simulators
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the sessions that WAHA was asked about, in order."""
+    asked: list[str] = []
+    real = WahaClient.qr
+
+    async def counted(self: WahaClient, name: str, timeout_s: float = 16.0) -> Qr:
+        asked.append(name)
+        return await real(self, name, timeout_s)
+
+    monkeypatch.setattr(WahaClient, "qr", counted)
+    return asked
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,10 @@ from api import pairing
 from sandbox.waha.inline import InlineSimulators
 from tests.integration.api.conftest import Person, Running, Start
 from tests.integration.api.fleet import PARKED, QR, STARTING, WORKING
-from tests.integration.api.test_qr import Stage, end, staged
+from tests.integration.api.qr_stage import Stage, end, staged
 
 BODY = {"phone_number": "+55 (11) 98888-7777"}
 AWAY = "Serviço temporariamente indisponível. Tente novamente em instantes."
-
-
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[InlineSimulators]:
-    with InlineSimulators(lambda _line: None) as simulators:
-        yield simulators
 
 
 @pytest.fixture

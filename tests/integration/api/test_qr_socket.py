@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,9 @@ from sandbox.waha.inline import InlineSimulators
 from tests.integration.api.conftest import Running, Start
 from tests.integration.api.fleet import DISCONNECTED, STARTING, WORKING
 from tests.integration.api.live import at, listening, served, stream_url
-from tests.integration.api.test_qr import end, staged
+from tests.integration.api.qr_stage import end, staged
 
 KEYS = {"qr", "qr_code", "expires_at", "status", "message"}
-
-
-@pytest.fixture(scope="module")
-def simulators() -> Iterator[InlineSimulators]:
-    with InlineSimulators(lambda _line: None) as simulators:
-        yield simulators
 
 
 @asynccontextmanager
