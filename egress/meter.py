@@ -49,7 +49,7 @@ class Cell:
         return not (self.bytes_in or self.bytes_out or self.tunnels or self.errors)
 
 
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, str, str, str, str]
 
 
 class Meter:
@@ -64,9 +64,9 @@ class Meter:
         self.bytes_out = 0
 
     def cell(self, route: Route) -> Cell:
-        """Where this chip's figures go, for as long as it keeps allocation and provider."""
+        """Where this chip's figures go, for as long as it keeps allocation and sub-user."""
         provider = route.upstream.provider if route.upstream is not None else ""
-        key = (route.chip_id, route.allocation_id, route.user_id, provider)
+        key = (route.chip_id, route.allocation_id, route.user_id, provider, route.sub_user_id)
         found = self._cells.get(key)
         if found is None:
             found = self._cells[key] = Cell()
@@ -110,7 +110,7 @@ class Meter:
                 if not cell.held:
                     del self._cells[key]
                 continue
-            chip_id, allocation_id, user_id, provider = key
+            chip_id, allocation_id, user_id, provider, sub_user_id = key
             rows.append(
                 UsageRow(
                     chip_id,
@@ -121,6 +121,7 @@ class Meter:
                     cell.bytes_out,
                     cell.tunnels,
                     cell.errors,
+                    sub_user_id,
                 )
             )
             self.bytes_in += cell.bytes_in

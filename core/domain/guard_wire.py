@@ -65,6 +65,7 @@ class Route(msgspec.Struct, frozen=True):
         label: as the provider takes it; "" without one.
         upstream: None = no tunnel is opened, and `why` says the reason.
         quota_left_bytes: of the plan, as the store counted it last; None = no limit.
+        sub_user_id: whose credential it is; goes back with the usage.
     """
 
     allocation_id: str
@@ -75,6 +76,7 @@ class Route(msgspec.Struct, frozen=True):
     upstream: Upstream | None
     why: EgressError | None = None
     quota_left_bytes: int | None = None
+    sub_user_id: str = ""
 
 
 class Renew(msgspec.Struct, frozen=True):
@@ -105,6 +107,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     Attributes:
         bytes_in: that reached the chip. bytes_out: that it sent.
         tunnels: that were opened. errors: tunnels that were not, by reason.
+        provider: slug of the template. sub_user_id: of the route; "" without an upstream.
     """
 
     chip_id: str
@@ -115,6 +118,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     bytes_out: int
     tunnels: int
     errors: dict[EgressError, int]
+    sub_user_id: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -35,6 +35,7 @@ from core.store.tables_egress import exits as exits
 from core.store.tables_egress import labels as labels
 from core.store.tables_egress import providers as providers
 from core.store.tables_egress import proxy_usage as proxy_usage
+from core.store.tables_egress import quota_notices as quota_notices
 from core.store.tables_egress import sub_users as sub_users
 from core.store.tables_egress import usage_batches as usage_batches
 from core.store.tables_fleet import fleet_control as fleet_control

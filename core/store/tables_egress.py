@@ -153,3 +153,12 @@ usage_batches = Table(
     Column("received_at", Time, nullable=False, server_default=func.clock_timestamp()),
 )
 Index("ix_usage_batches_received_at", usage_batches.c.received_at)
+
+# Who was told in a month that so many per cent of the plan's traffic are used, so that it is told once.
+quota_notices = Table(
+    "quota_notices",
+    metadata,
+    Column("month", Date, primary_key=True),
+    Column("user_id", Id, primary_key=True),
+    Column("percent", Integer, primary_key=True),
+)

@@ -7,7 +7,21 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, false, func, null, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    not_,
+    null,
+    or_,
+    select,
+    tuple_,
+)
 
 from core.crypto import Sealer
 from core.domain.egress_errors import EgressError
@@ -36,16 +50,21 @@ def ago(seconds: float) -> ColumnElement[Any]:
     return found
 
 
-def unusable() -> ColumnElement[Any]:
-    """Why a label with what it is joined to carries nothing; null = it carries."""
-    gone = or_(
+def gone() -> ColumnElement[Any]:
+    """Whether a label with what it is joined to is not to be used at all; true without a label."""
+    return or_(
+        labels.c.chip_id.is_(None),
         labels.c.released_at.is_not(None),
         providers.c.slug.is_(None),
-        ~providers.c.enabled,
+        not_(providers.c.enabled),
         sub_users.c.id.is_(None),
-        ~sub_users.c.enabled,
+        not_(sub_users.c.enabled),
     )
-    return case((gone, EgressError.NO_UPSTREAM.value), else_=trouble())
+
+
+def unusable() -> ColumnElement[Any]:
+    """Why a label with what it is joined to carries nothing; null = it carries."""
+    return case((gone(), EgressError.NO_UPSTREAM.value), else_=trouble())
 
 
 def trouble() -> ColumnElement[Any]:
@@ -152,14 +171,16 @@ def upstream_of(row: Any, opened: OpenPassword) -> Upstream | NoRoute:
         return NoRoute(EgressError.NO_UPSTREAM)
     sub_user = SubUser(row.login, opened(row.sealed_password))
     try:
-        made = credential(template, sub_user, row.label, row.country, row.minutes, scheme=row.scheme)
+        made = credential(
+            template,
+            sub_user,
+            row.label,
+            row.country,
+            row.minutes,
+            scheme=row.scheme,
+            host=row.host,
+            port=row.port,
+        )
     except ValueError:
         return NoRoute(EgressError.NO_UPSTREAM)
-    return Upstream(
-        made.scheme,
-        row.host or made.host,
-        row.port or made.port,
-        made.username,
-        made.password,
-        template.slug,
-    )
+    return Upstream(made.scheme, made.host, made.port, made.username, made.password, template.slug)

@@ -23,7 +23,15 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for name in ("usage_batches", "proxy_usage", "exits", "labels", "sub_users", "providers"):
+    for name in (
+        "quota_notices",
+        "usage_batches",
+        "proxy_usage",
+        "exits",
+        "labels",
+        "sub_users",
+        "providers",
+    ):
         op.drop_table(name)
 
 
@@ -150,3 +158,10 @@ def _usage() -> None:
         sa.PrimaryKeyConstraint("batch_id", name="pk_usage_batches"),
     )
     op.create_index("ix_usage_batches_received_at", "usage_batches", ["received_at"])
+    op.create_table(
+        "quota_notices",
+        sa.Column("month", sa.Date, nullable=False),
+        sa.Column("user_id", _ID, nullable=False),
+        sa.Column("percent", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("month", "user_id", "percent", name="pk_quota_notices"),
+    )
