@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from api.limits import UNCOUNTED, WEBHOOKS
+from api.limits import INTERNAL, UNCOUNTED, WEBHOOKS
 from api.problems import refusal, send_problem
 from api.proxies import TrustedProxies
 from api.services import Services
@@ -24,7 +24,7 @@ class AddressLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path not in UNCOUNTED and not path.startswith(WEBHOOKS):
+        if path not in UNCOUNTED | INTERNAL and not path.startswith(WEBHOOKS):
             services: Services = scope["litestar_app"].state.services
             try:
                 await services.limits.of_address(self._proxies.client_address(scope))

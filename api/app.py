@@ -19,6 +19,7 @@ from api.address_limit import AddressLimit
 from api.chip_cache import ChipCache
 from api.cors import Cors
 from api.fleet_hub import FleetHub
+from api.guard_desk import GuardDesk
 from api.hooks import Hooks
 from api.idempotency import KeptAnswers
 from api.limits import RequestLimits
@@ -39,6 +40,7 @@ from api.routes import (
     containers_admin,
     explain,
     fleet,
+    guard,
     live,
     look_ins,
     pairing,
@@ -139,8 +141,10 @@ def create_app(
             webhooks.receive_waha_webhook,
         ],
     )
+    # Without the secret nobody could be told from anybody.
+    internal = [guard.renew_leases, guard.count_usage] if settings.guard.secret.reveal() else []
     app = Litestar(
-        route_handlers=[v1, service.health, service.live, service.ready, service.metrics],
+        route_handlers=[v1, *internal, service.health, service.live, service.ready, service.metrics],
         lifespan=[lifespan],
         state=State(),
         exception_handlers=problems.HANDLERS,
@@ -222,7 +226,15 @@ async def _opened(
             fleet=watched,
             hooks=hooks,
             upstream=upstream,
+            guards=_guards(settings, engine, vault, clock),
         )
+
+
+def _guards(settings: Settings, engine: Engine, vault: Vault, clock: Clock) -> GuardDesk | None:
+    secret = settings.guard.secret.reveal().encode()
+    if not secret:
+        return None
+    return GuardDesk(engine, vault.sealer, secret, ttl_s=settings.guard.ttl_s, clock=clock)
 
 
 async def _accounts(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from api.auth import Principal
 
 WEBHOOKS: Final = "/api/v1/webhooks/waha/"
+# Of guards, who prove themselves; whoever does not is counted there.
+INTERNAL: Final = frozenset({"/internal/guard/renew", "/internal/guard/usage"})
 UNCOUNTED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
 _KEY_TEXT: Final = "Limite de requisições por minuto atingido para esta API Key."

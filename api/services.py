@@ -11,6 +11,7 @@ from litestar.connection import ASGIConnection
 from api.account_cache import AccountCache
 from api.chip_cache import ChipCache
 from api.fleet_hub import FleetHub
+from api.guard_desk import GuardDesk
 from api.hooks import Hooks
 from api.limits import RequestLimits
 from api.observed import ObservedHub
@@ -33,7 +34,7 @@ class Services:
     """Everything with a lifetime or a secret; made by `create_app`, found with `services_of`.
 
     `observed`: news of wishes and passes. `looked`: of samples of containers that somebody looks into.
-    `upstream`: whose the accounts are in attached mode.
+    `upstream`: whose the accounts are in attached mode. `guards`: None without the secret that proves a guard.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class Services:
     fleet: FleetHub
     hooks: Hooks
     upstream: UpstreamAccounts | None = None
+    guards: GuardDesk | None = None
 
     @cached_property
     def operators(self) -> frozenset[str]:

@@ -80,6 +80,12 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
         "wrong_login": ProblemKind(
             401, "Email ou senha incorretos.", "Type both again; the answer never says which one is wrong."
         ),
+        "bad_guard_key": ProblemKind(
+            401, "Chave do guarda inválida.", "Give the guard its own node's key: `wahafleet guard key NODE`."
+        ),
+        "not_its_node": ProblemKind(
+            403, "O guarda responde apenas pelo próprio nó.", "A guard speaks for the node of its key alone."
+        ),
         "bad_signature": ProblemKind(
             401,
             "Assinatura do webhook inválida.",

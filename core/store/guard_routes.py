@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import ARRAY, and_, any_, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -39,18 +40,18 @@ async def read(
 
 def _route(row: Any, quota_left: int | None, opened: OpenPassword) -> Route:
     upstream = NoRoute(EgressError.NO_UPSTREAM) if row.is_gone else upstream_of(row, opened)
-    none = isinstance(upstream, NoRoute)
-    return Route(
+    route = Route(
         allocation_id=row.allocation_id,
         user_id=row.user_id,
         chip_id=row.chip_id,
         label_generation=row.generation or 0,
         label=row.label or "",
-        upstream=None if isinstance(upstream, NoRoute) else upstream,
-        why=upstream.why if isinstance(upstream, NoRoute) else None,
+        upstream=None,
         quota_left_bytes=quota_left,
-        sub_user_id="" if none else row.sub_user_id,
     )
+    if isinstance(upstream, NoRoute):
+        return msgspec.structs.replace(route, why=upstream.why)
+    return msgspec.structs.replace(route, upstream=upstream, sub_user_id=row.sub_user_id)
 
 
 def _asked() -> Any:

@@ -22,6 +22,7 @@ from core.errors import Conflict, NotFound, QuotaExceeded
 from core.store.audit import record_change
 from core.store.containers import ensure_container, next_generation
 from core.store.engine import transaction
+from core.store.month_usage import used_bytes
 from core.store.notify import INTENTS, notify
 from core.store.queries import chip_of
 from core.store.tables import chip_events, chips, containers, plans, users
@@ -163,7 +164,7 @@ async def ask_pairing(
 async def _standing(connection: AsyncConnection, user_id: str, alias: str) -> Standing:
     user = (
         await connection.execute(
-            select(plans.c.max_chips, plans.c.proxy_gb_limit)
+            select(plans.c.max_chips, plans.c.proxy_gb_limit, used_bytes(users.c.id).label("proxy_bytes"))
             .join_from(users, plans, users.c.plan_slug == plans.c.slug)
             .where(users.c.id == user_id)
             .with_for_update(of=users)
@@ -179,9 +180,12 @@ async def _standing(connection: AsyncConnection, user_id: str, alias: str) -> St
             )
         )
     ).one()
-    # Nobody carries traffic through a proxy yet, so nothing is metered and nothing was used.
     return Standing(
-        alias_taken=taken, chips=count, max_chips=user.max_chips, proxy_limit_gb=user.proxy_gb_limit
+        alias_taken=taken,
+        chips=count,
+        max_chips=user.max_chips,
+        proxy_bytes=user.proxy_bytes,
+        proxy_limit_gb=user.proxy_gb_limit,
     )
 
 

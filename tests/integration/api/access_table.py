@@ -14,7 +14,7 @@ from typing import Any
 class Access(StrEnum):
     """What a guard lets in.
 
-    `EVERYBODY`: credentials play no part. `SIGNED`: only a signature counts. `USER`: users alone.
+    `EVERYBODY`: credentials play no part. `SIGNED`: only a signature or a guard's key counts. `USER`: users alone.
     `USER_OR_COMMAND_LINE`: the operator's token as well. `SERVICE`: trusted services and operators.
     """
 
@@ -90,6 +90,8 @@ CONTAINERS: dict[tuple[str, str], Row] = {
 }
 SERVICE: dict[tuple[str, str], Row] = {
     ("POST", f"{V1}/webhooks/waha/{{user_id}}"): Row(_A.SIGNED, 401, {"id": "x"}),
+    ("POST", "/internal/guard/renew"): Row(_A.SIGNED, 401),
+    ("POST", "/internal/guard/usage"): Row(_A.SIGNED, 401),
     ("GET", "/health"): Row(_A.EVERYBODY, 200),
     ("GET", "/health/live"): Row(_A.EVERYBODY, 200),
     ("GET", "/health/ready"): Row(_A.EVERYBODY, 200),
@@ -118,6 +120,8 @@ UNKNOWN_PATHS = (
     "/api/v1/containers/{user_id}/nothing",
     "/api/v2/chips",
     "/health/nothing",
+    "/internal",
+    "/internal/guard",
     "/schema/redoc",
     "/static/app.js",
 )

@@ -21,8 +21,10 @@ class FakeDaemon:
 
     def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
         keys = tuple(key.reveal() for key in settings.store.secret_keys)
-        self.store = PostgresReconcileStore(engine, Sealer(keys))
+        secret = settings.guard.secret.reveal().encode()
+        self.store = PostgresReconcileStore(engine, Sealer(keys), label_secret=secret)
         self.allocation = str(uuid.uuid4())
+        self.node = str(uuid.uuid4())
 
     async def saw(
         self,
@@ -50,7 +52,7 @@ class FakeDaemon:
         placed = None
         where: dict[str, Any] = {}
         if port is not None:
-            placed = Placed(allocation, str(uuid.uuid4()), "host-1", "127.0.0.1", port)
+            placed = Placed(allocation, self.node, "host-1", "127.0.0.1", port)
             where = {
                 "placed": placed,
                 "allocation_id": allocation,
