@@ -95,6 +95,20 @@ WHAGO = [
 ELSEWHERE = ["/", "/static/app.js", "/login", "/api/v2/chips", "/chips", "/health", "/metrics", "/schema"]
 
 
+# Told from inside alone, however it is written.
+REFUSED = [
+    "/internal",
+    "/internal/guard/renew",
+    "/internal/guard/usage",
+    "/internal/guard/renew/",
+    "//internal/guard/renew",
+    "/Internal/guard/renew",
+    "/%69nternal/guard/renew",
+    "/x/../internal/guard/renew",
+    "/internal%2Fguard/renew",
+]
+
+
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = require_programs("nginx")
@@ -120,6 +134,18 @@ def ask(
         connection.request(method, path, body=body or None, headers=headers or {})
         answer = connection.getresponse()
         return answer.status, httpx.Response(200, content=answer.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_what_guards_ask_of_the_api_is_not_reached_from_outside(proxy: str, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=20)
+    try:
+        connection.request("POST", path, body=b"{}")
+        answer = connection.getresponse()
+        assert answer.status == 404
+        assert b"side" not in answer.read()
     finally:
         connection.close()
 
