@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
+
 from core.domain import actions as act
 from core.domain.decide import decide
-from core.domain.policy import Policy
 from core.domain.ports import HostPorts
 from tests.world import World
+from tests.world_rows import POLICY
 
-POLICY = Policy(egress="direct", empty_grace_s=20, teardown_deadline_s=20)
+GUARDED = msgspec.structs.replace(POLICY, egress="guard")
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 USERS = tuple(f"00000000-0000-4000-8000-00000000000{n}" for n in range(2))
 CHIPS = tuple(f"00000000-0000-4000-9000-00000000000{n}" for n in range(4))
+
+__all__ = ["CHIPS", "CHIP_ACTIONS", "GUARDED", "HOSTS", "POLICY", "USERS", "hosts", "one_pass", "settle"]
 
 
 def hosts(ports: int, count: int = 3) -> dict[str, HostPorts]:
@@ -28,10 +32,12 @@ CHIP_ACTIONS = (
     act.StartSession,
     act.RestartSession,
     act.RewriteSession,
+    act.RouteSession,
     act.LogoutSession,
     act.StopSession,
     act.DeleteSession,
     act.RemoveChip,
+    *act.OF_LABELS,
 )
 
 
@@ -44,7 +50,7 @@ def one_pass(
     """
     if user not in world.desired:
         return None
-    decision = decide(world.desired[user], world.observe(user), world.now, POLICY)
+    decision = decide(world.desired[user], world.observe(user), world.now, world.policy)
     world.seen = {a.id: replace(a) for a in world.allocations}
     actions = list(decision.actions)
     if last_chip_first:

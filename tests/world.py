@@ -22,6 +22,7 @@ from core.domain.desired import (
     Registered,
     Wanted,
 )
+from core.domain.egress_errors import EgressError
 from core.domain.facts import (
     AllocationFact,
     ClientStatus,
@@ -39,14 +40,16 @@ from core.domain.facts import (
     Unknown,
     WahaStatus,
 )
+from core.domain.policy import Policy
 from core.domain.ports import Holding, HostPorts, Ledger, Taken, record
 from core.domain.seat import Seat, SeatState
 from tests.world_accidents import Accidents
-from tests.world_rows import DEAD, SPEC, START, STOP_S, Allocation, Job, Session
+from tests.world_egress import WayOut
+from tests.world_rows import DEAD, POLICY, SPEC, START, STOP_S, Allocation, Job, Session
 
 
 @dataclass
-class World(Accidents):
+class World(Accidents, WayOut):
     """All outside systems together with the store's rows."""
 
     hosts: dict[str, HostPorts]
@@ -73,6 +76,10 @@ class World(Accidents):
     seen: dict[str, Allocation] = field(default_factory=dict)
     most_running: dict[str, int] = field(default_factory=dict)
     index: int = 0
+    policy: Policy = POLICY
+    provider_gone: bool = False  # no label is to be had anywhere
+    reading_fails: EgressError | None = None
+    unrouted_starts: list[str] = field(default_factory=list)
 
     # --- what users do -------------------------------------------------------------------------------
     def add_chip(self, user: str, chip: str, *, max_chips: int = 10) -> None:
@@ -168,7 +175,16 @@ class World(Accidents):
             return Unknown("waha_key_rejected")
         held = self.sessions.get(user, {})
         return Known(
-            {n: SessionFact(n, s.status, me=s.me, activity_at=s.activity_at) for n, s in held.items()},
+            {
+                n: SessionFact(
+                    n,
+                    s.status,
+                    me=s.me,
+                    activity_at=s.activity_at,
+                    routed=self.routed(user, names.chip_of_session(n) or n, s),
+                )
+                for n, s in held.items()
+            },
             self.now,
         )
 
@@ -269,11 +285,14 @@ class World(Accidents):
                 | act.StartSession()
                 | act.RestartSession()
                 | act.RewriteSession()
+                | act.RouteSession()
                 | act.LogoutSession()
                 | act.StopSession()
                 | act.DeleteSession()
             ):
                 self._session_action(user, action)
+            case act.AssignLabel() | act.ReadExit() | act.ReleaseLabel():
+                self.label_action(user, action)
 
     def _session_action(self, user: str, action: act.ChipAction) -> None:
         held = self.sessions.setdefault(user, {})
@@ -281,15 +300,18 @@ class World(Accidents):
         session = held.get(name)
         match action:
             case act.CreateSession(start=start):
-                session = held.setdefault(name, Session())
+                if name not in held:
+                    session = held[name] = Session()
+                    self.write_proxy(user, action.chip_id, session)
+                    if start:
+                        self._start(session)
                 self.storage.setdefault(user, set()).add(name)
-                if start:
-                    self._start(session)
             case act.StartSession() if session and session.status is WahaStatus.STOPPED:
                 self._start(session)
             case act.RestartSession() if session:
                 self._start(session)
-            case act.RewriteSession() if session:
+            case act.RewriteSession() | act.RouteSession() if session:
+                self.write_proxy(user, action.chip_id, session)
                 if session.status is not WahaStatus.STOPPED:
                     self._start(session)
             case act.LogoutSession() if session:
@@ -301,6 +323,8 @@ class World(Accidents):
             case act.DeleteSession():
                 held.pop(name, None)
                 self.storage.get(user, set()).discard(name)
+        if act.is_start(action):
+            self.note_start(user, action)
 
     def apply_late(self, user: str, action: act.Action) -> None:
         """The outside half of an effect whose daemon has lost its lease: the store takes none of its records."""
@@ -506,7 +530,7 @@ class World(Accidents):
             for session in self.sessions.get(a.user, {}).values():
                 if session.status is WahaStatus.STARTING and a.user not in self.stuck:
                     session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
-                    if session.dead:
+                    if session.dead or not self.is_taken(a.user, session):
                         session.status = WahaStatus.FAILED
                     session.activity_at, session.deaf = self.now, False
                 elif session.status is WahaStatus.WORKING and not session.deaf and not session.quiet:

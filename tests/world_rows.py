@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 from core.domain.desired import SpecHashes
 from core.domain.facts import ClientStatus, WahaStatus
+from core.domain.policy import Policy
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = SpecHashes(spec="s1", restart="r1")
 STOP_S = 10
+POLICY = Policy(egress="direct", empty_grace_s=20, teardown_deadline_s=20)
 DEAD = (ClientStatus.COMPLETE, ClientStatus.FAILED)
 
 
@@ -45,6 +47,7 @@ class Session:
     deaf: bool = False  # WORKING in name only
     quiet: bool = False  # nobody writes to it
     activity_at: datetime | None = None
+    proxy: tuple[str | None, int] | None = None  # allocation and label generation that its config names
 
 
 @dataclass

@@ -10,6 +10,7 @@ import msgspec
 
 from core.domain.desired import Memory, SpecHashes, Tries
 from core.domain.facts import Endpoint
+from core.domain.routes import LabelWhy
 from core.domain.seat import SeatWhy
 
 
@@ -99,6 +100,12 @@ class RewriteSession(msgspec.Struct, frozen=True, tag=True):
     chip_id: str
 
 
+class RouteSession(msgspec.Struct, frozen=True, tag=True):
+    """Write its way out into the config of a stopped session, which starts nothing."""
+
+    chip_id: str
+
+
 class LogoutSession(msgspec.Struct, frozen=True, tag=True):
     """Wipe the credentials; one that runs starts again and asks for a QR. Only ever with its owner's consent."""
 
@@ -117,6 +124,25 @@ class DeleteSession(msgspec.Struct, frozen=True, tag=True):
 
 class RemoveChip(msgspec.Struct, frozen=True, tag=True):
     """The tombstone owns nothing any more: remove the row."""
+
+    chip_id: str
+
+
+class AssignLabel(msgspec.Struct, frozen=True, tag=True):
+    """Give the chip a label at a provider: its first, the one that it had, or another one, and why."""
+
+    chip_id: str
+    why: LabelWhy
+
+
+class ReadExit(msgspec.Struct, frozen=True, tag=True):
+    """Read the address under which the chip's label leaves its provider, and record it."""
+
+    chip_id: str
+
+
+class ReleaseLabel(msgspec.Struct, frozen=True, tag=True):
+    """Its session is stopped and stays so: the label takes up no room at its provider until it is wanted again."""
 
     chip_id: str
 
@@ -159,15 +185,23 @@ ChipAction: TypeAlias = (
     | StartSession
     | RestartSession
     | RewriteSession
+    | RouteSession
     | LogoutSession
     | StopSession
     | DeleteSession
     | RemoveChip
+    | AssignLabel
+    | ReadExit
+    | ReleaseLabel
 )
+LabelAction: TypeAlias = AssignLabel | ReadExit | ReleaseLabel
 Action: TypeAlias = ContainerAction | ChipAction
 
 # What may start a session. Each takes a start token first (`pacing.py`) and is recorded as a try.
 STARTS: Final = (CreateSession, StartSession, RestartSession, RewriteSession, LogoutSession)
+
+# What concerns a chip's label alone: nothing of Nomad, Consul or WAHA changes by it.
+OF_LABELS: Final = (AssignLabel, ReadExit, ReleaseLabel)
 
 DESTRUCTIVE = (
     ReplaceAllocation,

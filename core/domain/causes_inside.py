@@ -20,6 +20,7 @@ from core.domain.cause_row import (
     Proof,
     Situation,
 )
+from core.domain.causes_egress import EGRESS
 from core.domain.states import Reason
 
 INSIDE: Final[Mapping[str, CauseRow]] = MappingProxyType(
@@ -83,13 +84,7 @@ INSIDE: Final[Mapping[str, CauseRow]] = MappingProxyType(
             operator="nothing, unless it stays",
             text="O pedido foi aceito e está na fila.",
         ),
-        Reason.NO_EGRESS: CauseRow(
-            loop="O chip inicia sozinho quando houver uma saída de rede.",
-            owner=WE_KNOW,
-            operator="set WAHAFLEET_EGRESS for the daemons, and see that the guard or the proxy it names exists",
-            commands=("wahafleet settings",),
-            proofs=(Proof.EGRESS,),
-        ),
+        **EGRESS,
         "deaf": CauseRow(
             loop="A sessão deste chip é reiniciada sozinha, com as mesmas credenciais.",
             owner="Nada a fazer: aguarde cerca de um minuto.",

@@ -14,8 +14,10 @@ from typing import Final
 
 import msgspec
 
-from core.domain import breaker, ladder, rhythm
+from core.domain import breaker, ladder, rhythm, way_out
 from core.domain.actions import (
+    AssignLabel,
+    ChipAction,
     CreateSession,
     DeleteSession,
     RemoveChip,
@@ -34,6 +36,11 @@ _GIVEN_UP: Final = frozenset({ChipPhase.PARKED, ChipPhase.FAILED, ChipPhase.QUAR
 def plan_chip(chip: DesiredChip, scene: Scene, *, may_start: bool) -> ChipPlan:
     """The chip's next step. `may_start`: one more running session is within the plan's limit."""
     look = Look(chip, scene)
+    return way_out.upkeep(_plan(look, may_start=may_start), look)
+
+
+def _plan(look: Look, *, may_start: bool) -> ChipPlan:
+    chip, scene = look.chip, look.scene
     if chip.wanted is Wanted.DELETED:
         return _delete(look)
     if chip.wanted is Wanted.CONNECTED and (held := _held(look)) is not None:
@@ -115,14 +122,24 @@ def _disconnect(look: Look) -> ChipPlan:
 def _absent(look: Look, *, may_start: bool) -> ChipPlan:
     refusal = ladder.refusal(look)
     if refusal is None and may_start:
-        return look.paying_start(CreateSession(look.chip.id, start=True), ChipPhase.CREATING)
+        start = look.paying_start(CreateSession(look.chip.id, start=True), ChipPhase.CREATING)
+        return start if start.action is not None else _standing_ready(start, look)
     if refusal is not None and refusal.status.phase in _GIVEN_UP:
         return refusal
     # It may not start yet; it can already stand ready, so that its owner's tools see it.
     waiting = refusal or look.no_room()
     if waiting.status.reason == look.scene.start_refused is not None:
         return waiting
-    return msgspec.structs.replace(waiting, action=CreateSession(look.chip.id, start=False))
+    return _standing_ready(waiting, look)
+
+
+def _standing_ready(waiting: ChipPlan, look: Look) -> ChipPlan:
+    """A session that is made without being started; its config names its way out, so there has to be one."""
+    action: ChipAction = CreateSession(look.chip.id, start=False)
+    found = way_out.lack(look)
+    if found is not None and isinstance(found.action, AssignLabel):
+        action = found.action
+    return msgspec.structs.replace(waiting, action=action)
 
 
 def _stopped(look: Look) -> ChipPlan:
@@ -197,6 +214,11 @@ def _working(look: Look) -> ChipPlan:
         return look.plan(ChipPhase.CONNECTED, tries=fresh_tries)
     if policy.egress is None or rhythm.restarts_left(look.memory.rhythm, scene.now, policy) <= 0:
         return look.plan(ChipPhase.CONNECTED, Reason.DEAF, tries=fresh_tries)
+    missing = way_out.lack(look)
+    if missing is not None:
+        # Without a way out it could not come back.
+        later = policy.poll_waiting_s
+        return look.plan(ChipPhase.CONNECTED, Reason.DEAF, missing.action, tries=fresh_tries, next_s=later)
     look.keep(rhythm.restarted(look.memory.rhythm, scene.now, policy))
     look.tries = fresh_tries
     return look.paying_start(RestartSession(chip.id), ChipPhase.RECONNECTING, Reason.DEAF)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from core.domain import backoff, breaker
+from core.domain import backoff, breaker, way_out
 from core.domain.actions import ChipAction, ChipStatus
 from core.domain.deadlines import Stood, overdue
 from core.domain.desired import Consent, DesiredChip, Memory, Rhythm, Tries
@@ -145,7 +145,10 @@ class Look:
         return ChipStatusWord.DISCONNECTED if was_waiting and (overdue or given_up) else word
 
     def paying_start(self, action: ChipAction, phase: ChipPhase, reason: Reason | None = None) -> ChipPlan:
-        """A start or restart, with what it costs. After `refusal` said that it may be made."""
+        """A start or restart, with what it costs, or what its way out lacks. After `refusal` said that it may be made."""
+        held = way_out.gate(self)
+        if held is not None:
+            return held
         tries = msgspec.structs.replace(
             self.tries,
             failures=self.tries.failures + 1,

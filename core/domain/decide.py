@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from core.domain.actions import (
+    OF_LABELS,
     Action,
     AskSeat,
     ChipStatus,
@@ -39,6 +40,7 @@ from core.domain.states import ContainerPhase, Reason
 
 # Nothing outside follows from these by itself: they are no reason to look again soon.
 _SEAT = (AskSeat, LeaveSeat, SettleSeat)
+_QUIET = (*_SEAT, *OF_LABELS)
 _DEPENDENCIES = (Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL)
 _STOPPED: Final = WahaStatus.STOPPED
 
@@ -74,7 +76,7 @@ def decide(desired: Desired, observation: Observation, now: datetime, policy: Po
             room -= 1
     if of_starts:
         of_starts.append(policy.poll_moving_s)
-    if any(not is_start(action) and not isinstance(action, _SEAT) for action in actions):
+    if any(not is_start(action) and not isinstance(action, _QUIET) for action in actions):
         looks.append(policy.poll_moving_s)
     told_chips = tuple(chips.values())
     if container.status.reason == Reason.RESTARTING and is_back(

@@ -198,6 +198,8 @@ class SessionFact(msgspec.Struct, frozen=True):
     Attributes:
         me: WhatsApp id such as `5511999999999@c.us`; None when not paired.
         activity_at: last sign of life, None when WAHA gives none.
+        routed: its config leads through the guard of the allocation's host, with the credential that the chip has
+            there now. Compared where it is read: no rule ever sees a credential.
     """
 
     name: str
@@ -205,6 +207,7 @@ class SessionFact(msgspec.Struct, frozen=True):
     me: str | None = None
     push_name: str | None = None
     activity_at: datetime | None = None
+    routed: bool = False
 
 
 class Group(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from core.domain.actions import (
+    OF_LABELS,
     Action,
     AdoptJob,
     AskSeat,
@@ -38,7 +39,7 @@ _HIDDEN: Final = (None, Reason.RESTARTING, Reason.ROLLOUT)
 
 def changes_outside(action: Action) -> bool:
     """Whether anything but our own store is changed by it."""
-    return not isinstance(action, (*_SEATS, AdoptJob, RemoveChip))
+    return not isinstance(action, (*_SEATS, *OF_LABELS, AdoptJob, RemoveChip))
 
 
 def withheld_container(plan: ContainerPlan, policy: Policy) -> ContainerPlan:

@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import msgspec
 
+from core.domain import way_out
 from core.domain.actions import (
     ChipAction,
     LogoutSession,
@@ -90,9 +91,12 @@ def log_out(look: Look) -> ChipPlan:
     """Lose the credentials for a new QR. One that runs starts again by that, and pays for the QR set."""
     assert look.session is not None
     if look.session.status is not WahaStatus.STOPPED:
-        blocked = look.may_not_start()
+        blocked = look.may_not_start() or way_out.gate(look)
         if blocked is not None:
             return blocked
+    elif (missing := way_out.lack(look)) is not None:
+        # Nothing is lost for a new QR that could not be shown.
+        return way_out.waiting(look, missing, missing.action)
     if look.unlinked is None:
         look.unlinked = look.chip.generation - 1
         # The rungs were paid for credentials that are gone now.

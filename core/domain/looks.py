@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 _EVENTS_KEPT: Final = 5
 # To be raised when the structs below, or those of `facts.py` that they hold, change.
-_SHAPE: Final = b"look 1"
+_SHAPE: Final = b"look 2"
 
 
 class StoredFact(msgspec.Struct, Generic[T], frozen=True, omit_defaults=True):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+GUARD: Final = "guard"
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -10,6 +14,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     Attributes:
         egress: `direct`, `guard`, or None; without one no session is started (fail closed).
+        exit_readings: whether a chip's exit is read before its session starts; only with `guard`.
         stop_on_disconnect_s: S, after which a cut-off client stops its containers itself.
         kill_timeout_s: how long a container may take to stop.
         possibly_alive_margin_s: added to S and the kill timeout before a lost allocation counts as dead.
@@ -46,6 +51,7 @@ class Policy(msgspec.Struct, frozen=True):
     """
 
     egress: str | None = None
+    exit_readings: bool = True
     stop_on_disconnect_s: float = 60
     kill_timeout_s: float = 45
     possibly_alive_margin_s: float = 30

@@ -111,6 +111,17 @@ class Reason(StrEnum):
     BANNED = "banned"
     DEAF = "deaf"
     NO_EGRESS = "no_egress"
+    # The guard's words for the same things (`egress_errors.py`).
+    NO_UPSTREAM = "no_upstream"
+    PROXY_AUTH = "proxy_auth"
+    PROXY_UNREACHABLE = "proxy_unreachable"
+    PROXY_REFUSED = "proxy_refused"
+    PROXY_HOST_UNREACHABLE = "proxy_host_unreachable"
+    PROXY_PROTOCOL = "proxy_protocol"
+    TRAFFIC_EXHAUSTED = "traffic_exhausted"
+    THREADS_EXHAUSTED = "threads_exhausted"
+    NO_PEER = "no_peer"
+    QUOTA = "quota"
     PAUSED = "paused"
     RESTARTING = "restarting"
     ROLLOUT = "rollout"
@@ -186,6 +197,22 @@ REASON_TEXT: Final = MappingProxyType(
             "A sessão dizia estar conectada, mas não recebia nada. Se continuar, desconecte e conecte o chip."
         ),
         Reason.NO_EGRESS: "Nenhuma saída de rede configurada para o chip; nossa equipe precisa liberá-la.",
+        Reason.NO_UPSTREAM: "Nenhum provedor de proxy disponível para o chip; nossa equipe foi avisada.",
+        Reason.PROXY_AUTH: "O provedor de proxy recusou o acesso do sistema; nossa equipe foi avisada.",
+        Reason.PROXY_UNREACHABLE: "O provedor de proxy não responde; nova tentativa em breve.",
+        Reason.PROXY_REFUSED: "O provedor de proxy não permitiu a conexão; nova tentativa em breve.",
+        Reason.PROXY_HOST_UNREACHABLE: (
+            "O provedor de proxy não conseguiu chegar à internet; nova tentativa em breve."
+        ),
+        Reason.PROXY_PROTOCOL: "O provedor de proxy respondeu de forma inesperada; nova tentativa em breve.",
+        Reason.TRAFFIC_EXHAUSTED: (
+            "O volume de dados contratado com o provedor de proxy acabou; nossa equipe foi avisada."
+        ),
+        Reason.THREADS_EXHAUSTED: (
+            "O provedor de proxy está no limite de conexões; o chip inicia assim que houver vaga."
+        ),
+        Reason.NO_PEER: "O provedor de proxy não tem endereço de saída disponível agora; nova tentativa em breve.",
+        Reason.QUOTA: "O tráfego do plano neste mês acabou; o chip volta no próximo mês ou com outro plano.",
         Reason.PAUSED: "Em manutenção: os chips estão pausados e voltam sozinhos ao final.",
         Reason.RESTARTING: "O container está reiniciando a pedido; os chips voltam sozinhos em instantes.",
         Reason.ROLLOUT: (

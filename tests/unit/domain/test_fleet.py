@@ -10,12 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from core.domain import actions as act
 from core.domain.decide import decide
 from core.domain.desired import SpecHashes, Wanted
+from core.domain.egress_errors import EgressError
 from core.domain.endpoints import is_possibly_alive
 from core.domain.facts import ClientStatus
 from core.domain.states import reason_text
-from tests.passes import CHIPS, HOSTS, POLICY, USERS, hosts, one_pass
+from tests.passes import CHIPS, GUARDED, HOSTS, POLICY, USERS, hosts, one_pass
 from tests.scale import examples
 from tests.world import World
+from tests.world_egress import TROUBLES
 from tests.world_rows import DEAD
 
 
@@ -27,9 +29,11 @@ class Fleet(RuleBasedStateMachine):
         count=st.integers(1, 3),
         limits=st.tuples(st.integers(0, 2), st.integers(1, 2)),
         ticks=st.integers(0, 6),
+        guarded=st.booleans(),
     )
-    def start(self, ports: int, count: int, limits: tuple[int, int], ticks: int) -> None:
+    def start(self, ports: int, count: int, limits: tuple[int, int], ticks: int, guarded: bool) -> None:
         self.world = World(hosts(ports, count))
+        self.world.policy = GUARDED if guarded else POLICY
         self.late: list[tuple[str, act.Action]] = []
         for user, chip, limit in zip(USERS, CHIPS, limits, strict=False):
             if limit:
@@ -145,7 +149,7 @@ class Fleet(RuleBasedStateMachine):
         if user not in self.world.desired:
             return
         world = self.world
-        actions = decide(world.desired[user], world.observe(user), world.now, POLICY).actions
+        actions = decide(world.desired[user], world.observe(user), world.now, world.policy).actions
         if actions:
             self.late.append((user, actions[pick % len(actions)]))
 
@@ -159,6 +163,17 @@ class Fleet(RuleBasedStateMachine):
         ):
             return  # a host lost between a look and its effect: what leases at the egress are for (section 6)
         self.world.apply_late(user, action)
+
+    @rule(user=users, chip=st.sampled_from(CHIPS), what=st.sampled_from([*TROUBLES, "unread", "provider"]))
+    def way_out(self, user: str, chip: str, what: str) -> None:
+        world = self.world
+        match what:
+            case "unread":
+                world.reading_fails = None if world.reading_fails else EgressError.PROXY_UNREACHABLE
+            case "provider":
+                world.provider_gone = not world.provider_gone
+            case _:
+                world.trouble(user, chip, what)
 
     @rule(what=st.sets(st.sampled_from(["nomad", "consul", "waha", "storage"])))
     def go_blind(self, what: set[str]) -> None:
@@ -211,7 +226,7 @@ class Fleet(RuleBasedStateMachine):
             if a.user == user
             and a.listed
             and a.client in (ClientStatus.LOST, ClientStatus.UNKNOWN)
-            and is_possibly_alive(self.world._fact(a), self.world.now, POLICY)
+            and is_possibly_alive(self.world._fact(a), self.world.now, self.world.policy)
         ]
         assert not cut_off
 
@@ -263,6 +278,7 @@ class Fleet(RuleBasedStateMachine):
         world = self.world
         for faults in (world.blind, world.hung, world.stuck, world.draining):
             faults.clear()
+        world.provider_gone, world.reading_fails = False, None
         for down in list(world.down):
             world.restore(down)
         for address, host in world.hosts.items():
@@ -271,6 +287,8 @@ class Fleet(RuleBasedStateMachine):
             world._container(user, paused=False)
         for _ in range(150):
             for user in USERS:
+                for chip in world.desired[user].chips if user in world.desired else ():
+                    world.trouble(user, chip.id, "well")
                 self.check(user, one_pass(world, user))
             world.tick(4.0)
         for user in USERS:
@@ -280,7 +298,7 @@ class Fleet(RuleBasedStateMachine):
                 assert not world.storage.get(user)
                 assert not [a for a in world.allocations if a.user == user and a.client not in DEAD]
                 continue
-            decision = decide(world.desired[user], world.observe(user), world.now, POLICY)
+            decision = decide(world.desired[user], world.observe(user), world.now, world.policy)
             assert decision.actions == (), (user, decision)
             assert decision.container.phase == "ready", (user, decision)
             for chip in world.desired[user].chips:
