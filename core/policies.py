@@ -7,9 +7,10 @@ from core.settings import LoopSettings
 
 
 def policy_of(settings: LoopSettings) -> Policy:
-    """A guard that does not exist yet carries no traffic: with `guard` chips wait, as with nothing at all."""
+    """Without an egress chips wait; exits are read where something tells them."""
     return Policy(
-        egress="direct" if settings.egress == "direct" else None,
+        egress=settings.egress,
+        exit_readings=settings.exit_echo_url is not None,
         stop_on_disconnect_s=settings.stop_on_disconnect_s,
         empty_grace_s=settings.empty_grace_s,
         qr_rounds=settings.qr_rounds,

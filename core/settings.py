@@ -19,7 +19,9 @@ from core.settings_reader import (
     Reader,
     database_url,
     egress,
+    exit_echo_url,
     fernet_keys,
+    guard_address,
     listen_address,
     other_storages,
     public_key,
@@ -150,7 +152,12 @@ class LimitSettings(msgspec.Struct, frozen=True):
 
 
 class LoopSettings(msgspec.Struct, frozen=True):
-    """How the daemon behaves. Lease figures in seconds."""
+    """How the daemon behaves. Lease figures in seconds.
+
+    Attributes:
+        guard_address: host:port of a host's guard as its containers see it; `{host_ip}` stands for their host's address.
+        exit_echo_url: what answers a caller's own address; None = no exit is read.
+    """
 
     egress: str | None
     workers: int
@@ -182,6 +189,8 @@ class LoopSettings(msgspec.Struct, frozen=True):
     start_burst: int = 20
     start_burst_host: int = 10
     start_burst_provider: int = 20
+    guard_address: str = "172.30.0.1:3128"
+    exit_echo_url: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -287,6 +296,8 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
         ),
         loop=LoopSettings(
             egress=egress(reader),
+            guard_address=guard_address(reader),
+            exit_echo_url=exit_echo_url(reader),
             workers=reader.whole("WAHAFLEET_WORKERS", least=1, most=256),
             lease_ttl_s=reader.number("WAHAFLEET_LEASE_TTL_S", least=5, most=600),
             lease_heartbeat_s=reader.number("WAHAFLEET_LEASE_HEARTBEAT_S", least=1, most=200),

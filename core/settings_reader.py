@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ from core.variables import VARIABLES
 
 T = TypeVar("T")
 
+# A name or address, or what stands for the host's own.
+_GUARD_HOST = re.compile(r"\{host_ip\}|\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+")
 _RSA_BITS = 2048  # RFC 7518, 3.3
 
 
@@ -198,6 +201,25 @@ def egress(reader: Reader) -> str | None:
             f"WAHAFLEET_EGRESS: {text!r} does not fit, it takes direct, guard, or nothing."
         )
     return text or None
+
+
+def guard_address(reader: Reader) -> str:
+    """WAHAFLEET_GUARD_ADDRESS: `host:port`, whose host may be `{host_ip}`."""
+
+    def parse(text: str) -> str:
+        host, colon, port = text.rpartition(":")
+        if not colon or not _GUARD_HOST.fullmatch(host) or not 1 <= int(port) <= 65_535:
+            raise ValueError(text)
+        return text
+
+    return reader.parsed("WAHAFLEET_GUARD_ADDRESS", parse, "host:port without a scheme", "")
+
+
+def exit_echo_url(reader: Reader) -> str | None:
+    """WAHAFLEET_EXIT_ECHO_URL; None for `off`."""
+    if reader.text("WAHAFLEET_EXIT_ECHO_URL") == "off":
+        return None
+    return reader.url("WAHAFLEET_EXIT_ECHO_URL")
 
 
 def listen_address(reader: Reader, name: str) -> str:

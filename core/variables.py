@@ -186,6 +186,18 @@ VARIABLES: Final = (
         "WAHAFLEET_EGRESS", "", "How chips reach WhatsApp: direct, guard, or empty = not at all (chips wait)."
     ),
     _v(
+        "WAHAFLEET_GUARD_ADDRESS",
+        "172.30.0.1:3128",
+        "Where containers reach the guard of their host: host:port without a scheme; {host_ip} stands for the host's "
+        "address.",
+    ),
+    _v(
+        "WAHAFLEET_EXIT_ECHO_URL",
+        "https://checkip.amazonaws.com/",
+        "What answers its caller's own address as plain text: asked through a chip's label before its session starts; "
+        "off = no exit is read.",
+    ),
+    _v(
         "WAHAFLEET_GUARD_LISTEN",
         "172.30.0.1:3128",
         "Where the egress guard takes the tunnels of its host's containers: host:port.",

@@ -16,22 +16,23 @@ from core.clients.storage import Storage, Storages
 from core.clients.waha import WRITE_TIMEOUT_S, WrongState
 from core.clock import Clock
 from core.domain import actions as act
-from core.domain.actions import STARTS, Action, ChipAction, ContainerAction, Decision, is_start
+from core.domain.actions import OF_LABELS, STARTS, Action, ChipAction, Decision, is_start
 from core.domain.desired import Registered
-from core.domain.facts import Endpoint
 from core.domain.fleet_pause import changes_outside
-from core.domain.names import job_id, session_name, variable_path
+from core.domain.names import job_id, variable_path
 from core.domain.pacing import Ask, Pace
 from core.errors import DependencyError, Missing, Rejected, StaleWrite, Throttled, Unavailable
 from core.logging import direct
 from core.store.interface import ReconcileStore, UserSnapshot
+from daemon.act_sessions import Sessions
 from daemon.announce import Step, Steps
 from daemon.lease import HeldLease
 from daemon.load import Loader, generation_of
 from daemon.metrics import Metrics
 from daemon.outcome import PACED, Result, Verdict, starts_of
 from daemon.refusals import Refusals
-from daemon.waha import Waha, WahaContainers
+from daemon.waha import WahaContainers
+from daemon.ways_out import WaysOut
 
 STORE_TIMEOUT_S: Final = 5.0
 STORAGE_TIMEOUT_S: Final = 10.0
@@ -41,6 +42,8 @@ LEASE_TOO_SHORT: Final = "lease_too_short"
 UNSETTLED: Final = "unsettled"
 BLOCKED: Final = "blocked"
 FLEET_PAUSED: Final = "fleet_paused"
+# It takes its turn later: as many exits are read as may be at once.
+READERS_BUSY: Final = "readers_busy"
 _STORE_ACTIONS: Final = (
     act.AdoptJob,
     act.RemoveContainer,
@@ -49,7 +52,16 @@ _STORE_ACTIONS: Final = (
     act.LeaveSeat,
     act.SettleSeat,
 )
-_CHIP_ACTIONS: Final = (*STARTS, act.StopSession, act.DeleteSession, act.RemoveChip)
+_CHIP_ACTIONS: Final = (
+    *STARTS,
+    *OF_LABELS,
+    act.RouteSession,
+    act.StopSession,
+    act.DeleteSession,
+    act.RemoveChip,
+)
+# What needs no container.
+_BESIDE_WAHA: Final = (*OF_LABELS, act.RemoveChip)
 # After these the container may be on its way out or be replaced; what WAHA is told now would be lost.
 _UNSETTLING: Final = (
     act.RegisterJob,
@@ -68,6 +80,7 @@ class Actor:
     Args:
         storages: the servers that hold WAHA's sessions; without them no storage is ever deleted.
         pace: how many sessions may start, of all daemons together.
+        ways: what chips go out through; None without a guard, and then no config names a proxy.
         waha_timeout_s, storage_timeout_s: the longest that one changing call there may take.
     """
 
@@ -83,6 +96,7 @@ class Actor:
         *,
         storages: Storages | None = None,
         pace: Pace | None = None,
+        ways: WaysOut | None = None,
         metrics: Metrics | None = None,
         waha_timeout_s: float = WRITE_TIMEOUT_S,
         storage_timeout_s: float = STORAGE_TIMEOUT_S,
@@ -96,6 +110,7 @@ class Actor:
         self._refusals = refusals
         self._storages = storages
         self._pace = pace or Pace()
+        self._ways = ways
         self._metrics = metrics or Metrics()
         self._waha_timeout_s = waha_timeout_s
         self._storage_timeout_s = storage_timeout_s
@@ -105,7 +120,7 @@ class Actor:
 
         Raises what the store raises: StaleWrite when the lease is no longer ours, Unavailable.
         """
-        one = _Performance(self, held, snapshot, decision.container.endpoint)
+        one = _Performance(self, held, snapshot, decision.container)
         results: dict[int, Result] = {}
         unsettled = blocked = False
         for place, action in enumerate(decision.actions):
@@ -120,8 +135,10 @@ class Actor:
             results[place] = result
             blocked = blocked or result.verdict is not Verdict.DONE
             unsettled = unsettled or (result.verdict is Verdict.DONE and isinstance(action, _UNSETTLING))
-        of_chips = {p: a for p, a in enumerate(decision.actions) if isinstance(a, _CHIP_ACTIONS)}
-        ready = {p: a for p, a in of_chips.items() if not unsettled or isinstance(a, act.RemoveChip)}
+        of_chips: dict[int, ChipAction] = {
+            p: a for p, a in enumerate(decision.actions) if isinstance(a, _CHIP_ACTIONS)
+        }
+        ready = {p: a for p, a in of_chips.items() if not unsettled or isinstance(a, _BESIDE_WAHA)}
         results |= {p: Result(a, Verdict.DEFERRED, UNSETTLED) for p, a in of_chips.items() if p not in ready}
         results |= await self._side_by_side(one, held, ready, decision)
         return [results[place] for place in range(len(decision.actions))]
@@ -180,12 +197,14 @@ class _Performance:
     """One user's effects in one pass."""
 
     def __init__(
-        self, actor: Actor, held: HeldLease, snapshot: UserSnapshot, endpoint: Endpoint | None
+        self, actor: Actor, held: HeldLease, snapshot: UserSnapshot, container: act.ContainerStatus
     ) -> None:
         self._actor = actor
         self._held = held
         self._snapshot = snapshot
-        self._endpoint = endpoint
+        self._endpoint = container.endpoint
+        self._placed = container.placed
+        self._routes = {chip.id: chip.route for chip in snapshot.chips}
         self._user_id = snapshot.container.user_id
         self._generations = {chip.id: chip.generation for chip in snapshot.chips}
 
@@ -198,25 +217,34 @@ class _Performance:
             return Result(action, Verdict.REFUSED, code)
         if not self._held.allows(self._timeout_s(action)):
             return Result(action, Verdict.DEFERRED, LEASE_TOO_SHORT)
-        needs_waha = isinstance(action, _CHIP_ACTIONS) and not isinstance(action, act.RemoveChip)
+        needs_waha = isinstance(action, _CHIP_ACTIONS) and not isinstance(action, _BESIDE_WAHA)
         if needs_waha and self._endpoint is None:
             return Result(action, Verdict.DEFERRED, BLOCKED)
+        if isinstance(action, act.ReadExit) and actor._ways is not None and actor._ways.is_busy:
+            return Result(action, Verdict.DEFERRED, READERS_BUSY)
         return None
 
     def asks(self, chip_ids: Collection[str], host: str) -> list[Ask]:
         """What the store needs to know of chips that would start on `host`."""
         order = self._snapshot.container.start_order
         return [
-            Ask(chip.id, host, None, order, chip.waiting_since)
+            Ask(chip.id, host, self._provider(chip.id), order, chip.waiting_since)
             for chip in self._snapshot.chips
             if chip.id in chip_ids
         ]
+
+    def _provider(self, chip_id: str) -> str | None:
+        """What its start draws on beside its host."""
+        route = self._routes[chip_id]
+        return route.provider if route is not None and self._actor._ways is not None else None
 
     async def attempt(self, action: Action) -> Result:
         """Do it if it may be done. Raises only what the store raises."""
         hindrance = self.hindrance(action)
         if hindrance is not None:
             return hindrance
+        if isinstance(action, OF_LABELS):
+            return await self._way_out(action)
         actor, started_at = self._actor, self._actor._clock.monotonic()
         name = type(action).__name__
         log = direct().bind(action=name, chip_id=getattr(action, "chip_id", None))
@@ -245,12 +273,36 @@ class _Performance:
 
     async def _do(self, action: Action) -> Record | None:
         """Send the effect; what is to be recorded once it worked."""
-        if not isinstance(action, _CHIP_ACTIONS):
-            return await self._do_container(action)
-        await self._do_chip(action)
-        return None
+        if isinstance(action, _CHIP_ACTIONS):
+            await self._do_chip(action)
+            return None
+        return await self._do_container(action)
 
-    async def _do_container(self, action: ContainerAction) -> Record | None:
+    async def _do_chip(self, action: ChipAction) -> None:
+        if isinstance(action, act.RemoveChip):
+            known = generation_of(self._snapshot)
+            await self._actor._store.remove_chip(self._held.lease, action.chip_id, known)
+            return
+        assert self._endpoint is not None
+        sessions = Sessions(
+            self._actor._waha, self._snapshot, self._endpoint, self._placed, self._actor._ways
+        )
+        await sessions.do(action)
+
+    async def _way_out(self, action: act.LabelAction) -> Result:
+        ways = self._actor._ways
+        assert ways is not None, "a label was decided on without egress=guard"
+        async with self._held.effect():
+            lacks = await ways.do(self._held.lease, action, self._routes[action.chip_id])
+        name = type(action).__name__
+        self._actor._steps.announce(Step.EFFECT_DONE, self._held.lease.key, name)
+        log = direct().bind(action=name, chip_id=action.chip_id)
+        log.info("effect_done", lacks=lacks.value if lacks is not None else None)
+        if lacks is None:
+            return Result(action, Verdict.DONE)
+        return Result(action, Verdict.REFUSED, lacks.value)
+
+    async def _do_container(self, action: Action) -> Record | None:
         actor, lease = self._actor, self._held.lease
         scheduler, store = actor._scheduler, actor._store
         job = job_id(self._user_id)
@@ -307,38 +359,6 @@ class _Performance:
             raise Unavailable("storage", "no storage server is set up")
         return self._actor._storages.on(self._snapshot.container.storage_id)
 
-    async def _do_chip(self, action: ChipAction) -> None:
-        if isinstance(action, act.RemoveChip):
-            known = generation_of(self._snapshot)
-            await self._actor._store.remove_chip(self._held.lease, action.chip_id, known)
-            return
-        waha, name = self._waha(), session_name(action.chip_id)
-        match action:
-            case act.CreateSession(start=start):
-                # A name that is taken is an earlier try of ours; the next look says what it does.
-                await waha.create_session(name, self._config(action.chip_id), start=start)
-            case act.StartSession():
-                await waha.start(name)
-            case act.RestartSession():
-                await waha.restart(name)
-            case act.RewriteSession():
-                await waha.update_session(name, self._config(action.chip_id))
-            case act.LogoutSession():
-                await waha.logout(name)
-            case act.StopSession():
-                await waha.stop(name)
-            case act.DeleteSession():
-                await waha.delete(name)
-
-    def _config(self, chip_id: str) -> dict[str, object]:
-        # Webhooks are the container's own setting; what is named here is repeated in every event.
-        return {"metadata": {"user_id": self._user_id, "chip_id": chip_id}}
-
-    def _waha(self) -> Waha:
-        assert self._endpoint is not None
-        key = self._snapshot.container.secrets.api_key
-        return self._actor._waha.at(self._endpoint.address, self._endpoint.port, key)
-
     def _generation(self, action: Action) -> int:
         if isinstance(action, _CHIP_ACTIONS):
             return self._generations[action.chip_id]
@@ -346,6 +366,10 @@ class _Performance:
 
     def _timeout_s(self, action: Action) -> float:
         if isinstance(action, _STORE_ACTIONS):
+            return STORE_TIMEOUT_S
+        if isinstance(action, act.ReadExit):
+            return STORE_TIMEOUT_S + (self._actor._ways.reading_s if self._actor._ways is not None else 0.0)
+        if isinstance(action, OF_LABELS):
             return STORE_TIMEOUT_S
         if isinstance(action, _CHIP_ACTIONS):
             return self._actor._waha_timeout_s

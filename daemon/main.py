@@ -19,6 +19,7 @@ from core import heap, jobspecs, policies
 from core.clients.cache import Cache
 from core.clients.discovery import ConsulDiscovery
 from core.clients.endpoint_cache import EndpointCache
+from core.clients.exit_reading import ExitReader
 from core.clients.qr_cache import QrCache
 from core.clients.scheduler import NomadScheduler
 from core.clients.scheduler_look_ins import NomadLookIns
@@ -27,7 +28,7 @@ from core.clients.waha import WRITE_TIMEOUT_S, WahaClients
 from core.clock import SystemClock
 from core.crypto import Sealer
 from core.domain.pacing import Limit, Pace
-from core.domain.policy import Policy
+from core.domain.policy import GUARD
 from core.domain.sweep import Rhythm
 from core.errors import DependencyError
 from core.logging import configure
@@ -36,6 +37,7 @@ from core.status_server import listening
 from core.store import inbox
 from core.store.engine import create_engine
 from core.store.housekeeping import PostgresHousekeeping
+from core.store.interface import ReconcileStore
 from core.store.look_ins import PostgresLookIns
 from core.store.notify import INBOX, INTENTS, LOOK_INS, Listener, notify_each
 from core.store.orphans import PostgresOrphans
@@ -61,6 +63,7 @@ from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.sweep import Sweep
+from daemon.ways_out import Guards, WaysOut
 from daemon.workqueue import WorkQueue
 
 try:
@@ -121,7 +124,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(cache.close)
 
         sealer = Sealer(tuple(key.reveal() for key in settings.store.secret_keys))
-        store = PostgresReconcileStore(engine, sealer, clock)
+        secret = settings.guard.secret.reveal().encode()
+        store = PostgresReconcileStore(engine, sealer, clock, label_secret=secret)
         caches, outages = DroppedCaches(cache, settings), Outages(clock)
         refusals = Refusals(settings.loop.resync_s)
         mailroom = Mailroom(
@@ -130,9 +134,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         queue, metrics, owner = WorkQueue(clock, random), Metrics(), owner_name()
         servers = storages(settings.job)
         stack.push_async_callback(servers.aclose)
-        policy = policy_of(settings.loop)
+        policy = policies.policy_of(settings.loop)
+        ways = ways_out(settings, store, metrics)
         observer = Observer(
-            scheduler, discovery, waha, caches, clock, outages, servers, peers=store, policy=policy
+            scheduler,
+            discovery,
+            waha,
+            caches,
+            clock,
+            outages,
+            servers,
+            peers=store,
+            policy=policy,
+            guards=ways.guards if ways is not None else None,
         )
         keeper, sessions = janitor(
             owner=owner,
@@ -166,6 +180,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 refusals,
                 storages=servers,
                 pace=pace_of(settings.loop),
+                ways=ways,
                 metrics=metrics,
             ),
             caches=caches,
@@ -303,11 +318,15 @@ def contradictions(settings: Settings) -> list[str]:
     ]
 
 
-def policy_of(settings: LoopSettings) -> Policy:
-    """The rules' settings, with a word about a guard that is set and is not there."""
-    if settings.egress == "guard":
-        _log.error("egress_guard_missing")
-    return policies.policy_of(settings)
+def ways_out(settings: Settings, store: ReconcileStore, metrics: Metrics) -> WaysOut | None:
+    """What chips go out through, with `WAHAFLEET_EGRESS=guard`."""
+    if settings.loop.egress != GUARD:
+        return None
+    echo_url = settings.loop.exit_echo_url
+    if echo_url is None:
+        _log.info("exit_readings_off")
+    guards = Guards(settings.loop.guard_address, settings.guard.secret.reveal().encode())
+    return WaysOut(store, guards, None if echo_url is None else ExitReader(echo_url), metrics)
 
 
 def pace_of(settings: LoopSettings) -> Pace:

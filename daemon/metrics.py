@@ -8,6 +8,7 @@ from enum import StrEnum
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from core.domain.pacing import Turns
+from core.domain.routes import Reading
 from daemon.outcome import Result
 
 _WAITS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -111,6 +112,12 @@ class Metrics:
             "Chips of all daemons that wait for a start token, as this daemon's last ask saw it.",
             registry=self.registry,
         )
+        self._readings = Counter(
+            "wahafleet_exit_readings",
+            "Readings of exits by outcome: ok, or why there was none.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._seats = Gauge(
             "wahafleet_rollout_users",
             "Users of the newest release who wait or move, and how many of its newest moves failed.",
@@ -141,6 +148,10 @@ class Metrics:
             self._start_wait_seconds.observe(waited_s)
         self._start_tokens.set(turns.fleet_tokens)
         self._start_line.set(turns.line)
+
+    def count_reading(self, reading: Reading) -> None:
+        """One look at an exit has ended."""
+        self._readings.labels(reading.failure.value if reading.failure is not None else "ok").inc()
 
     def count_duty(self, duty: str, outcome: str, took_s: float) -> None:
         """One run of a duty has ended; `outcome`: done, unavailable, late or broke."""

@@ -12,7 +12,7 @@ import structlog
 from core.clients.discovery import Discovery
 from core.clients.scheduler import Scheduler
 from core.clients.storage import Storages
-from core.clients.waha_models import WahaSession
+from core.clients.waha_models import WahaProxy, WahaSession
 from core.clock import Clock
 from core.domain import facts
 from core.domain.desired import Desired
@@ -40,6 +40,7 @@ from core.errors import DependencyError
 from core.store.interface import ContainerRow
 from daemon.outages import Outages
 from daemon.waha import WahaContainers
+from daemon.ways_out import Guards, place_of
 
 T = TypeVar("T")
 
@@ -79,10 +80,12 @@ class Observer:
         *,
         peers: PeersStore | None = None,
         policy: Policy | None = None,
+        guards: Guards | None = None,
     ) -> None:
         """`storages`: the servers that hold WAHA's sessions; without them nothing is looked up there.
 
-        `peers`, `policy`: of the rules that ask further questions; without them none is asked.
+        `peers`, `policy`: of the rules that ask further questions; without them none is asked. `guards`: what chips go
+        out through; without them no session is said to be routed.
         """
         self._scheduler = scheduler
         self._discovery = discovery
@@ -93,6 +96,7 @@ class Observer:
         self._storages = storages
         self._peers = peers
         self._policy = policy or Policy()
+        self._guards = guards
 
     async def observe(self, row: ContainerRow, desired: Desired | None = None) -> Observation:
         """Never raises for a dependency: what failed stands as Unknown in the observation.
@@ -119,7 +123,8 @@ class Observer:
         endpoint = None
         if isinstance(allocations, Known) and isinstance(instances, Known):
             endpoint = endpoint_of(allocations.value, instances.value)
-        sessions = await self._sessions(row, endpoint)
+        wanted = self._proxies(desired, allocations, endpoint)
+        sessions = await self._sessions(row, endpoint, wanted)
         return Observation(
             job=seen_job,
             # A list has no "no such thing": a 404 here is not Nomad's, or Consul's, own answer.
@@ -186,8 +191,26 @@ class Observer:
             return Known(databases, self._clock.now())
         return Unknown(Reason.DEPENDENCY_STORAGE)
 
+    def _proxies(
+        self,
+        desired: Desired | None,
+        allocations: Fact[tuple[AllocationFact, ...]],
+        endpoint: Endpoint | None,
+    ) -> dict[str, WahaProxy]:
+        """What the config of each chip that has a label should name at this endpoint, by session name."""
+        if self._guards is None or desired is None or endpoint is None or not isinstance(allocations, Known):
+            return {}
+        place = place_of(allocations.value, endpoint.allocation_id)
+        if place is None:
+            return {}
+        return {
+            session_name(chip.id): self._guards.proxy(place, chip.id, chip.route.generation)
+            for chip in desired.chips
+            if chip.route is not None
+        }
+
     async def _sessions(
-        self, row: ContainerRow, endpoint: Endpoint | None
+        self, row: ContainerRow, endpoint: Endpoint | None, proxies: Mapping[str, WahaProxy]
     ) -> Fact[Mapping[str, SessionFact]]:
         if endpoint is None:
             return Unknown(Reason.WAHA_NOT_READY)
@@ -202,7 +225,9 @@ class Observer:
             if rejected and row.key_renewed_for not in (None, endpoint.allocation_id):
                 _log.error("waha_key_rejected", allocation_id=endpoint.allocation_id)
             return Unknown(Reason.WAHA_KEY_REJECTED if rejected else Reason.DEPENDENCY_WAHA)
-        return Known({one.name: _session_fact(one) for one in listed}, self._clock.now())
+        return Known(
+            {one.name: _session_fact(one, proxies.get(one.name)) for one in listed}, self._clock.now()
+        )
 
 
 def _may_wait_for_a_place(job: Fact[JobFact], allocations: Fact[tuple[AllocationFact, ...]]) -> bool:
@@ -225,13 +250,14 @@ def _never_missing(fact: Fact[T], why: Reason) -> Fact[T]:
     return Unknown(why) if isinstance(fact, facts.Missing) else fact
 
 
-def _session_fact(session: WahaSession) -> SessionFact:
+def _session_fact(session: WahaSession, wanted: WahaProxy | None = None) -> SessionFact:
     return SessionFact(
         name=session.name,
         status=session.status,
         me=session.me_id,
         push_name=session.me_push_name,
         activity_at=_moment(session.activity_ms),
+        routed=wanted is not None and session.config.proxy == wanted,
     )
 
 

@@ -11,9 +11,12 @@ from typing import Final
 
 import msgspec
 
+from core.domain import way_out
 from core.domain.actions import (
+    OF_LABELS,
     STARTS,
     Action,
+    AssignLabel,
     ChipStatus,
     ContainerStatus,
     CreateSession,
@@ -23,8 +26,10 @@ from core.domain.actions import (
     DeleteVariables,
     LogoutSession,
     PurgeJob,
+    ReadExit,
     RemoveChip,
     RemoveContainer,
+    RouteSession,
     StopSession,
     is_start,
 )
@@ -58,10 +63,13 @@ class Result(msgspec.Struct, frozen=True):
 
 # Why a start was deferred: it waits for its token.
 PACED: Final = Reason.PACED.value
-_CHIP_ACTIONS: Final = (*STARTS, StopSession, DeleteSession, RemoveChip)
+_CHIP_ACTIONS: Final = (*STARTS, *OF_LABELS, RouteSession, StopSession, DeleteSession, RemoveChip)
 # After these the next step is known to be possible at once; other effects take the world a while, and news
 # of it comes by the sources.
 _NEXT_STEP_AT_ONCE: Final = (
+    AssignLabel,
+    ReadExit,
+    RouteSession,
     StopSession,
     LogoutSession,
     DeleteSession,
@@ -145,13 +153,25 @@ def _waiting_for(status: ChipStatus, reason: str | None) -> ChipStatus:
     return msgspec.structs.replace(status, reason=reason) if waits else status
 
 
+def _way_out(status: ChipStatus, result: Result) -> ChipStatus | None:
+    """A chip that waits for its way out is told of once that failed; one that got a step further goes on at once."""
+    if status.phase != ChipPhase.QUEUED:
+        return status  # what its label needs beside: its phase does not rest on it
+    if result.verdict is not Verdict.REFUSED:
+        return None
+    known = status.reason is None or status.reason in way_out.REASONS
+    return msgspec.structs.replace(status, reason=Reason(result.code)) if known else status
+
+
 def _chip(status: ChipStatus, result: Result, chip: DesiredChip) -> ChipStatus | None:
+    if isinstance(result.action, OF_LABELS):
+        return _way_out(status, result)
     if isinstance(result.action, LogoutSession) and result.verdict is not Verdict.DONE:
         # Whether its credentials are gone is for the next look to see.
         status = msgspec.structs.replace(status, unlinked_generation=chip.unlinked_generation)
     match result.verdict:
         case Verdict.DONE:
-            return None if isinstance(result.action, RemoveChip) else status
+            return None if isinstance(result.action, RemoveChip | RouteSession) else status
         case Verdict.DEFERRED if result.code == PACED:
             return _paced(status, result, chip)
         case Verdict.STALE | Verdict.DEFERRED:

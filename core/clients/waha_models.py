@@ -23,11 +23,26 @@ class WahaWebhook(msgspec.Struct, frozen=True):
     events: tuple[str, ...] = ()
 
 
+class WahaProxy(msgspec.Struct, frozen=True):
+    """What a session goes out through: host:port of an HTTP proxy, and a login."""
+
+    server: str
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"WahaProxy(server={self.server!r}, username='***', password='***')"
+
+
 class WahaSessionConfig(msgspec.Struct, frozen=True):
-    """The part of a session's config that is kept; proxy credentials and keys never are."""
+    """The part of a session's config that is kept; keys never are.
+
+    `proxy`: only to be compared with the one that is wanted.
+    """
 
     metadata: dict[str, str] = {}
     webhooks: tuple[WahaWebhook, ...] = ()
+    proxy: WahaProxy | None = None
 
 
 class WahaSession(msgspec.Struct, frozen=True):
@@ -107,9 +122,19 @@ class _WireWebhook(msgspec.Struct):
     events: list[str] | None = None
 
 
+class _WireProxy(msgspec.Struct):
+    server: str | None = None
+    username: str | None = None
+    password: str | None = None
+
+    def proxy(self) -> WahaProxy:
+        return WahaProxy(self.server or "", self.username or "", self.password or "")
+
+
 class _WireConfig(msgspec.Struct):
     metadata: dict[str, Any] | None = None
     webhooks: list[_WireWebhook] | None = None
+    proxy: _WireProxy | None = None
 
 
 class WireSession(msgspec.Struct):
@@ -139,6 +164,7 @@ class WireSession(msgspec.Struct):
                 webhooks=tuple(
                     WahaWebhook(hook.url, tuple(hook.events or ())) for hook in config.webhooks or ()
                 ),
+                proxy=config.proxy.proxy() if config.proxy else None,
             ),
         )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from core import policies
 from core.clients.storage import Storages
 from core.domain.sweep import Rhythm
 from core.settings import LoopSettings
@@ -84,7 +85,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     refusals = Refusals(SETTINGS.resync_s)
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
-    policy = msgspec.structs.replace(main.policy_of(SETTINGS), **LADDER, **PATIENCE)
+    policy = msgspec.structs.replace(policies.policy_of(SETTINGS), **LADDER, **PATIENCE)
     keeper, strangers = caretaker(daemon, policy, SETTINGS, outages, metrics)
     reconciler = Reconciler(
         owner=daemon.name,

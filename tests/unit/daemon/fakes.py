@@ -17,7 +17,7 @@ import msgspec
 
 from core.clients.scheduler import RELIST, Relist
 from core.clients.scheduler_facts import Job, job_fact
-from core.clients.waha_models import AlreadyExists, WahaProbe, WahaSession
+from core.clients.waha_models import AlreadyExists, WahaProbe, WahaProxy, WahaSession, WahaSessionConfig
 from core.clock import Clock
 from core.domain.facts import (
     AllocationFact,
@@ -343,6 +343,12 @@ class FakeSession:
     activity_ms: int | None = None
     deaf: bool = False
     dead: bool = False  # its credentials are kept and worth nothing: it fails again and again (NOWEB)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> WahaSessionConfig:
+        proxy = self.config.get("proxy")
+        return WahaSessionConfig(proxy=WahaProxy(**proxy) if proxy else None)
 
 
 class FakeWaha:
@@ -355,6 +361,9 @@ class FakeWaha:
         self.sessions: dict[str, dict[str, FakeSession]] = defaultdict(dict)
         self.start_s = 0.3
         self.tell: Any = None
+        # What a guard says to a session's config at an endpoint; without one everybody comes out.
+        self.takes: Callable[[Mapping[str, Any], tuple[str, int]], bool] | None = None
+        self.refused: list[Mapping[str, Any]] = []
         nomad.restarted = self.ended
 
     def ended(self, user: str) -> None:
@@ -375,7 +384,8 @@ class _FakeContainer:
     async def sessions(self) -> tuple[WahaSession, ...]:
         held = await self._enter("sessions")
         return tuple(
-            WahaSession(name, s.status, me_id=s.me, activity_ms=s.activity_ms) for name, s in held.items()
+            WahaSession(name, s.status, me_id=s.me, activity_ms=s.activity_ms, config=s.kept)
+            for name, s in held.items()
         )
 
     async def probe(self, name: str) -> WahaProbe:
@@ -385,6 +395,7 @@ class _FakeContainer:
 
     async def update_session(self, name: str, config: Mapping[str, Any]) -> WahaSession:
         session = self._known(await self._enter("update_session", name), name)
+        session.config = config
         if session.status is not WahaStatus.STOPPED:
             self._start(session)
         return self._left("update_session", name, session)
@@ -402,7 +413,7 @@ class _FakeContainer:
         held = await self._enter("create_session", name)
         if name in held:
             return AlreadyExists(name)
-        held[name] = FakeSession()
+        held[name] = FakeSession(config=config)
         if start:
             self._start(held[name])
         return self._left("create_session", name, held[name])
@@ -457,12 +468,15 @@ class _FakeContainer:
         session.starts += 1
         session.status = WahaStatus.STARTING
         user = self._user()
+        taken = self.waha.takes is None or self.waha.takes(session.config, self.place)
+        if not taken:
+            self.waha.refused.append(session.config)
 
         async def come_up() -> None:
             await self.waha.clock.sleep(self.waha.start_s)
             if session.status is WahaStatus.STARTING:
                 session.status = WahaStatus.WORKING if session.me else WahaStatus.SCAN_QR_CODE
-                if session.dead:
+                if session.dead or not taken:
                     session.status = WahaStatus.FAILED
                 session.deaf = False
                 if self.waha.tell is not None:

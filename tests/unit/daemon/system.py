@@ -13,7 +13,7 @@ from typing import Any
 from core import jobspecs
 from core.domain.names import job_id
 from core.domain.pacing import Pace
-from core.domain.policy import Policy
+from core.domain.policy import GUARD, Policy
 from core.domain.sweep import Rhythm
 from core.settings import JobSettings, LoopSettings, Secret
 from core.store.interface import ReconcileStore
@@ -34,6 +34,7 @@ from daemon.sources.inbox import Inbox
 from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.sweep import Sweep
+from daemon.ways_out import Exits, Guards, WaysOut
 from daemon.workqueue import WorkQueue
 from tests.memory_store import MemoryStore
 from tests.unit.daemon.fakes import FakeConsul, FakeNomad, FakeWaha, Faults
@@ -75,6 +76,7 @@ def user_number(number: int) -> str:
     return str(uuid.UUID(int=number))
 
 
+SECRET = b"what keys of nodes are made from in tests"
 U1, U2 = user_number(1), user_number(2)
 C1, C2 = user_number(101), user_number(102)
 
@@ -150,6 +152,7 @@ class Daemon:
         store: ReconcileStore | None = None,
         pace: Pace | None = None,
         jobs: JobSettings = JOBS,
+        exits: Exits | None = None,
         **policy: Any,
     ) -> None:
         clock, self.world = world.clock, world
@@ -160,6 +163,9 @@ class Daemon:
         self.mailroom = Mailroom(world.store.waiting, world.store.mark_processed)
         self.outages = Outages(clock)
         chosen = {"egress": "direct", "empty_grace_s": 0.0, **policy}
+        ways = None
+        if chosen["egress"] == GUARD:
+            ways = WaysOut(held, Guards("{host_ip}:3128", SECRET), exits, self.metrics)
         loader = Loader(jobspecs.template("waha-simulator"), jobs)
         self.release = loader.release
         self.reconciler = Reconciler(
@@ -176,6 +182,7 @@ class Daemon:
                 self.outages,
                 peers=world.store,
                 policy=Policy(**chosen),
+                guards=ways.guards if ways is not None else None,
             ),
             actor=Actor(
                 world.nomad,
@@ -186,6 +193,7 @@ class Daemon:
                 steps or Silent(),
                 self.refusals,
                 pace=pace,
+                ways=ways,
                 metrics=self.metrics,
             ),
             caches=world.caches,

@@ -8,12 +8,16 @@ from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from core import jobspecs
+from core.clock import SystemClock
 from core.domain.desired import Resources
 from core.domain.jobspec_template import JobspecError
+from core.domain.policy import Policy
+from core.policies import policy_of
 from core.settings import Secret, Settings, load
 from core.store.interface import UserSnapshot
 from daemon.load import Loader
-from daemon.main import contradictions, owner_name, policy_of
+from daemon.main import contradictions, owner_name, ways_out
+from daemon.metrics import Metrics
 from tests.memory_store import MemoryStore
 from tests.unit.daemon.system import C1, JOBS, LOOP, U1
 from tests.unit.daemon.virtual import LoopClock, run_virtual
@@ -47,9 +51,22 @@ def test_a_pass_too_short_for_its_effects_is_refused_at_start(env: dict[str, str
 def test_without_a_guard_nothing_starts_unless_it_was_said_in_so_many_words() -> None:
     assert policy_of(LOOP).egress == "direct"
     assert policy_of(msgspec.structs.replace(LOOP, egress=None)).egress is None
+    assert policy_of(msgspec.structs.replace(LOOP, egress="guard")) == Policy(
+        egress="guard", exit_readings=False, empty_grace_s=0
+    )
+    url = "http://127.0.0.1/ip"
+    assert policy_of(msgspec.structs.replace(LOOP, egress="guard", exit_echo_url=url)).exit_readings
+
+
+@pytest.mark.parametrize("echo_url", ["http://127.0.0.1/ip", None])
+def test_with_a_guard_the_daemon_makes_ways_out_and_says_when_it_reads_no_exits(echo_url: str | None) -> None:
+    made = settings()
+    assert ways_out(made, MemoryStore(SystemClock()), Metrics()) is None
+    loop = msgspec.structs.replace(made.loop, egress="guard", exit_echo_url=echo_url)
     with capture_logs() as logs:
-        assert policy_of(msgspec.structs.replace(LOOP, egress="guard")).egress is None
-    assert [line["event"] for line in logs] == ["egress_guard_missing"]
+        ways = ways_out(msgspec.structs.replace(made, loop=loop), MemoryStore(SystemClock()), Metrics())
+    assert ways is not None
+    assert (ways.reading_s > 0, logs == []) == (echo_url is not None, echo_url is not None)
 
 
 def test_no_two_processes_have_one_name() -> None:
