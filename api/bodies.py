@@ -1,7 +1,7 @@
 """JSON bodies: read strictly, and refused with every bad field named at once.
 
 A body is a `Body` struct. Its annotations give the JSON types, `LABELS` what people call a field, `RULES`
-what each trimmed value must satisfy, `SHAPES` what the OpenAPI document says of it (api/shapes.py).
+what each value (texts trimmed) must satisfy, `SHAPES` what the OpenAPI document says of it (api/shapes.py).
 `StrictBody[Model]` puts this in the place of the framework's own decoding, which stops at the first problem
 and says it in English.
 """
@@ -35,7 +35,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Base of all request bodies."""
 
     LABELS: ClassVar[Mapping[str, str]] = {}
-    RULES: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
+    RULES: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
     SHAPES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
 
@@ -69,13 +69,17 @@ def read_body(raw: bytes, model: type[T]) -> T:
     return model(**values)
 
 
-def _checked(value: Any, type_: Any, rule: Callable[[str], Any] | None) -> Any:
+def _checked(value: Any, type_: Any, rule: Callable[[Any], Any] | None) -> Any:
     typed = msgspec.convert(value, type_)
     if isinstance(typed, str):
         typed = typed.strip()
-        if rule is not None:
-            return rule(typed)
-    return typed
+    return typed if rule is None or typed is None else rule(typed)
+
+
+def changes_of(body: Body) -> dict[str, Any]:
+    """The fields that were given in a body where each may be left out."""
+    given = ((name, getattr(body, name)) for name in body.__struct_fields__)
+    return {name: value for name, value in given if value is not msgspec.UNSET}
 
 
 class StrictBody(AbstractDTO[T]):

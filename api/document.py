@@ -98,9 +98,9 @@ def _with_shapes(schemas: dict[str, Any], base: type[Body] = Body) -> None:
         schema["additionalProperties"] = False
         for field, shape in model.SHAPES.items():
             told = schema["properties"][field]
-            texts = [one for one in told.get("oneOf", [told]) if one.get("type") == "string"]
-            for text in texts:
-                text.update(shape)
+            for kind in told.get("oneOf", [told]):
+                if kind.get("type") != "null":
+                    kind.update(shape)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

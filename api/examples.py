@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from api import examples_accounts, examples_live, examples_operators
+from api import examples_accounts, examples_live, examples_operators, examples_proxies
 from api.problems import problem
 
 _USER_ID: Final = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
@@ -80,6 +80,7 @@ _RESTART_EARLY: Final = (
 BODIES: Final[Mapping[str, Any]] = {
     **examples_operators.BODIES,
     **examples_accounts.BODIES,
+    **examples_proxies.BODIES,
     "register": {
         "name": "Ana Souza",
         "email": "ana@empresa.com.br",
@@ -106,6 +107,7 @@ BODIES: Final[Mapping[str, Any]] = {
 ANSWERS: Final[Mapping[str, Any]] = {
     **examples_operators.ANSWERS,
     **examples_accounts.ANSWERS,
+    **examples_proxies.ANSWERS,
     "refresh": _SESSION,
     "register": _SESSION,
     "login": _SESSION,
@@ -248,6 +250,7 @@ _COMMON: Final[Mapping[int, tuple[str, str]]] = {
 _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
     **examples_operators.SPECIAL,
     **examples_accounts.SPECIAL,
+    **examples_proxies.SPECIAL,
     ("register", 400): ("email_taken", "Este email já está cadastrado."),
     ("register", 422): ("invalid_input", "Telefone: Telefone inválido. Use formato +5511999999999."),
     ("login", 401): ("wrong_login", "Email ou senha incorretos."),
@@ -277,6 +280,7 @@ _SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     **examples_operators.FIELDS,
     **examples_accounts.FIELDS,
+    **examples_proxies.FIELDS,
     "register": ("phone", "Telefone inválido. Use formato +5511999999999."),
     "login": ("password", "Campo obrigatório."),
     "changeMe": ("document", "CPF ou CNPJ inválido. Confira os números digitados."),
@@ -294,7 +298,11 @@ def example_problem(operation: str, status: int, path: str) -> dict[str, Any]:
         status,
         code,
         detail,
-        path.replace("{chip_id}", _CHIP_ID).replace("{user_id}", _USER_ID).replace("{key}", "heat_up"),
+        path.replace("{chip_id}", _CHIP_ID)
+        .replace("{user_id}", _USER_ID)
+        .replace("{key}", "heat_up")
+        .replace("{provider}", "dataimpulse")
+        .replace("{sub_user_id}", examples_proxies.SUB_USER_ID),
     )
     shown: dict[str, Any] = {
         name: value

@@ -1,4 +1,4 @@
-"""Examples of what is live: history, streams, pairing codes, annotations, proxies."""
+"""Examples of what is live: history, streams, pairing codes, annotations."""
 
 from __future__ import annotations
 
@@ -38,23 +38,6 @@ ANSWERS: Final[Mapping[str, Any]] = {
         ": ok\n\n"
     ),
     "requestPairingCode": {"code": "<XXXX-XXXX>", "expires_at": _TIME},
-    "getChipProxy": {
-        "enabled": False,
-        "provider": None,
-        "label": None,
-        "country": None,
-        "exit_ip": None,
-        "exit_ip_since": None,
-        "bytes_this_month": 0,
-        "message": "Este chip sai para a internet sem proxy.",
-    },
-    "getProxyUsage": {
-        "bytes_used": 1_325_400_064,
-        "gb_used": 1.234,
-        "cost": "6.17",
-        "limit_gb": "5",
-        "percentage_used": 24.69,
-    },
 }
 
 SPECIAL: Final[Mapping[tuple[str, int], tuple[str, str]]] = {

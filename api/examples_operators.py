@@ -111,6 +111,21 @@ ANSWERS: Final[Mapping[str, Any]] = {
             "ok": 77,
             "failed": 0,
         },
+        "shared_exits": [
+            {
+                "exit_ip": "203.0.113.7",
+                "chips": [
+                    {
+                        "chip_id": _CHIP_ID,
+                        "user_id": _USER_ID,
+                        "alias": "vendas",
+                        "provider": "dataimpulse",
+                        "label": "k3j9x0a7q2mz",
+                        "since": _TIME,
+                    }
+                ],
+            }
+        ],
         "swept_at": _TIME,
         "oldest_look_at": _TIME,
         "observed_at": _TIME,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from api.deadline import in_time
 from api.schemas_operators import (
     FleetPaused,
@@ -11,6 +13,8 @@ from api.schemas_operators import (
     HostSummary,
     PlanItem,
     RolloutSummary,
+    SharedExit,
+    SharedExitChip,
 )
 from api.services import Services
 from core import policies
@@ -69,6 +73,23 @@ async def summary(services: Services) -> FleetSummary:
             ok=rollout.ok,
             failed=rollout.failed,
         ),
+        shared_exits=[
+            SharedExit(
+                exit_ip=exit_ip,
+                chips=[
+                    SharedExitChip(
+                        chip_id=one.chip_id,
+                        user_id=one.user_id,
+                        alias=one.alias,
+                        provider=one.provider,
+                        label=one.label,
+                        since=one.exit_since,
+                    )
+                    for one in chips
+                ],
+            )
+            for exit_ip, chips in itertools.groupby(found.shared_exits, key=lambda one: one.exit_ip)
+        ],
         swept_at=found.swept_at,
         oldest_look_at=found.oldest_look_at,
         observed_at=found.now,

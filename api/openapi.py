@@ -60,6 +60,7 @@ def config() -> OpenAPIConfig:
             ),
             Tag("containers", "For operators"),
             Tag("fleet", "For operators: all users at once"),
+            Tag("proxies", "For operators: providers, sub-users, labels and what they cost"),
             Tag("me", "What belongs to the caller"),
             Tag("services", "For trusted services, by their key"),
             Tag("webhooks", "From WAHA"),

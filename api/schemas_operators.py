@@ -147,6 +147,24 @@ class RolloutSummary(msgspec.Struct, frozen=True):
     failed: int
 
 
+class SharedExitChip(msgspec.Struct, frozen=True):
+    """A live chip. `since`: since when its label has that exit."""
+
+    chip_id: str
+    user_id: str
+    alias: str
+    provider: str
+    label: str
+    since: datetime | None
+
+
+class SharedExit(msgspec.Struct, frozen=True):
+    """An address that several live chips go out under; the first of them keeps it, the others get other labels."""
+
+    exit_ip: str
+    chips: list[SharedExitChip]
+
+
 class FleetSummary(msgspec.Struct, frozen=True):
     """The fleet as the store has it.
 
@@ -155,6 +173,7 @@ class FleetSummary(msgspec.Struct, frozen=True):
         at_rest: users of whom everything is as it should be.
         capacity: containers that the listed hosts have ports for; `free` of them.
         swept_at: of the newest sweep, null before the first; `oldest_look_at`: the user not looked at for longest.
+        shared_exits: what must not be: live chips with one exit, of 200 chips at most.
         observed_at: when the store was read for this answer.
     """
 
@@ -169,6 +188,7 @@ class FleetSummary(msgspec.Struct, frozen=True):
     queue: FleetQueue
     control: FleetPaused
     rollout: RolloutSummary | None
+    shared_exits: list[SharedExit]
     swept_at: datetime | None
     oldest_look_at: datetime | None
     observed_at: datetime

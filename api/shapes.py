@@ -57,6 +57,40 @@ DOCUMENT: Final[Shape] = {
     "pattern": rf"^[0-9{_BLANK}./-]*$",
     "description": "CPF or CNPJ with or without its mask; check digits are verified",
 }
+SLUG: Final[Shape] = {"pattern": rf"^[{_BLANK}]*[a-z0-9][a-z0-9-]{{0,39}}[{_BLANK}]*$"}
+TITLE: Final = {
+    "pattern": f"^[{_BLANK}]*[^{_BLANK}{_CONTROL}](?:[^{_CONTROL}]{{0,78}}[^{_BLANK}{_CONTROL}])?[{_BLANK}]*$"
+}
+HOST: Final[Shape] = {
+    "pattern": rf"^[{_BLANK}]*[A-Za-z0-9](?:[A-Za-z0-9.-]{{0,251}}[A-Za-z0-9])?[{_BLANK}]*$",
+    "description": "A host name or an IPv4 address",
+}
+SCHEME: Final[Shape] = {"pattern": rf"^[{_BLANK}]*(?:socks5|http)[{_BLANK}]*$"}
+COUNTRY: Final[Shape] = {
+    "pattern": rf"^[{_BLANK}]*[A-Za-z]{{2}}[{_BLANK}]*$",
+    "description": "ISO 3166-1 alpha-2",
+}
+COST: Final[Shape] = {
+    "pattern": rf"^[{_BLANK}]*[0-9]{{1,6}}(?:[.,][0-9]{{1,4}})?[{_BLANK}]*$",
+    "description": "R$ a GiB",
+}
+LOGIN: Final[Shape] = {"pattern": rf"^[{_BLANK}]*[!-9;-~]{{1,120}}[{_BLANK}]*$"}
+PROXY_PASSWORD: Final[Shape] = {
+    "pattern": rf"^[{_BLANK}]*[!-~]{{1,200}}[{_BLANK}]*$",
+    "format": "password",
+    "writeOnly": True,
+}
+LABEL: Final[Shape] = {"pattern": rf"^[{_BLANK}]*[0-9A-Za-z_]{{1,64}}[{_BLANK}]*$"}
+UUID: Final[Shape] = {
+    "pattern": rf"^[{_BLANK}]*[0-9A-Fa-f]{{8}}(?:-[0-9A-Fa-f]{{4}}){{3}}-[0-9A-Fa-f]{{12}}[{_BLANK}]*$"
+}
+
+
+def between(least: int, most: int) -> Shape:
+    """A whole number."""
+    return {"minimum": least, "maximum": most}
+
+
 _PAGE: Final[Mapping[str, Shape]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
     "cursor": {"type": "string", "description": "From the `Link` of the page before"},
@@ -77,6 +111,11 @@ PARAMETERS: Final[Mapping[str, Mapping[str, Shape]]] = {
         "phase": {"type": "string", "enum": [phase.value for phase in ContainerPhase]},
     },
     "getFleetPlan": _PAGE,
+    "listChipExits": _PAGE,
+    "getFleetProxyUsage": {
+        **_PAGE,
+        "month": {"type": "string", "pattern": "^[0-9]{4}-(?:0[1-9]|1[0-2])$"},
+    },
     "cleanupContainers": {"dry_run": {"type": "boolean", "default": True}},
     "putAnnotation": _ANNOTATION,
     "deleteAnnotation": _ANNOTATION,

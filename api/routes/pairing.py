@@ -1,4 +1,4 @@
-"""Pairing by a code, and what proxies did for one's chips."""
+"""Pairing by a code."""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ from litestar.params import FromPath, JSONBody
 from api import pairing
 from api.auth import actor_of, requires_user
 from api.bodies import StrictBody
-from api.deadline import in_time
-from api.intents import known_id
-from api.openapi import CHIP_ERRORS, SECURED, USER_ERRORS, errors
-from api.routing import get, post
-from api.schemas_live import ChipProxy, NewPairingCode, PairingCode
+from api.openapi import CHIP_ERRORS, SECURED, errors
+from api.routing import post
+from api.schemas_live import NewPairingCode, PairingCode
 from api.services import services_of
-from core.domain.proxy_usage import ProxyUsage, proxy_usage
-from core.store import queries
 from core.store.accounts import Account
-from core.store.intents import unknown_chip
 
 TAGS = ["chips"]
 UserRequest = Request[Account, Any, Any]
-_DIRECT = "Este chip sai para a internet sem proxy."
-_NOT_MEASURED = "O proxy deste chip ainda não foi medido."
 
 
 @post(
@@ -49,45 +42,3 @@ async def request_pairing_code(
     return await pairing.pairing_code(
         services, request.user.id, chip_id, data.phone_number, actor_of(request)
     )
-
-
-@get(
-    "/chips/{chip_id:str}/proxy",
-    guards=[requires_user],
-    operation_id="getChipProxy",
-    summary="The proxy that a chip goes out through",
-    tags=TAGS,
-    security=SECURED,
-    responses=CHIP_ERRORS,
-)
-async def get_chip_proxy(request: UserRequest, chip_id: FromPath[str]) -> ChipProxy:
-    services = services_of(request)
-    chip = await in_time(queries.read_chip(services.engine, request.user.id, known_id(chip_id)))
-    if chip is None:
-        raise unknown_chip()
-    # Nothing assigns or meters proxies yet, so there is nothing on record to tell.
-    return ChipProxy(
-        enabled=services.proxy_enabled,
-        provider=None,
-        label=None,
-        country=None,
-        exit_ip=None,
-        exit_ip_since=None,
-        bytes_this_month=0,
-        message=_NOT_MEASURED if services.proxy_enabled else _DIRECT,
-    )
-
-
-@get(
-    "/user/proxy/usage",
-    guards=[requires_user],
-    operation_id="getProxyUsage",
-    summary="Proxy traffic of all one's chips, this calendar month",
-    tags=["me"],
-    security=SECURED,
-    responses=USER_ERRORS,
-)
-async def get_proxy_usage(request: UserRequest) -> ProxyUsage:
-    limit_gb = await in_time(queries.proxy_limit_gb(services_of(request).engine, request.user.id))
-    # As when a chip is created: what nobody meters was not used.
-    return proxy_usage(0, limit_gb)

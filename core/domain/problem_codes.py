@@ -155,6 +155,53 @@ PROBLEM_KINDS: Final[Mapping[str, ProblemKind]] = MappingProxyType(
             "O container ainda não tem porta. Tente novamente em instantes.",
             "Wait until the container has a port; `reason` of the container says what it waits for.",
         ),
+        # Providers and labels
+        "provider_not_found": ProblemKind(
+            404, "Provedor não encontrado.", "List `/fleet/providers`: it is unknown, or was removed."
+        ),
+        "provider_exists": ProblemKind(
+            409,
+            "Já existe um provedor dataimpulse; altere esse ou escolha outro nome.",
+            "Change the one that is there, or take another slug.",
+        ),
+        "provider_disabled": ProblemKind(
+            409,
+            "O provedor dataimpulse está desabilitado; habilite-o antes de torná-lo o padrão.",
+            "Enable the provider first.",
+        ),
+        "provider_in_use": ProblemKind(
+            409,
+            "O provedor dataimpulse ainda atende 12 chips; desabilite-o, espere os chips mudarem para outro e "
+            "exclua-o depois.",
+            "Make another provider the default, disable this one, and remove it when its `chips` are 0.",
+        ),
+        "provider_has_usage": ProblemKind(
+            409,
+            "O provedor dataimpulse teve tráfego neste mês e o custo depende dele; desabilite-o agora e exclua-o no "
+            "próximo mês.",
+            "Disable it now and remove it next month: what it costs is told from its price.",
+        ),
+        "sub_user_not_found": ProblemKind(
+            404,
+            "Sub-usuário não encontrado.",
+            "List the provider's `sub-users`: it is unknown, or was removed.",
+        ),
+        "sub_user_exists": ProblemKind(
+            409,
+            "O provedor dataimpulse já tem o login whago1; altere esse sub-usuário.",
+            "Change the one that is there.",
+        ),
+        "sub_user_in_use": ProblemKind(
+            409,
+            "O sub-usuário whago1 ainda atende 12 chips; desabilite-o, espere os chips mudarem para outro e exclua-o "
+            "depois.",
+            "Disable it, and remove it when its `chips` are 0.",
+        ),
+        "label_missing": ProblemKind(
+            409,
+            "Este chip ainda não tem um rótulo de proxy para trocar; ele recebe um quando iniciar.",
+            "Connect the chip: it gets its label before its session starts.",
+        ),
         # Idempotency-Key
         "idempotency_key_reused": ProblemKind(
             409,

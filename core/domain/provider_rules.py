@@ -24,6 +24,25 @@ LABELS: Final = (1, 100_000)
 # Tunnels that a chip holds at its busiest: its socket, and media that come and go.
 TUNNELS_A_CHIP: Final = 10
 
+# What people call a field.
+FIELD_NAMES: Final[Mapping[str, str]] = {
+    "slug": "Nome",
+    "title": "Título",
+    "template": "Modelo",
+    "scheme": "Protocolo",
+    "host": "Host",
+    "port": "Porta",
+    "country": "País",
+    "minutes": "Minutos",
+    "cost_per_gb": "Preço por GB",
+    "login": "Login",
+    "password": "Senha",
+    "max_labels": "Máximo de chips",
+    "label": "Rótulo",
+    "chip_id": "Chip",
+    "sub_user_id": "Sub-usuário",
+}
+
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -106,21 +125,25 @@ def clean_label(text: str) -> str:
     return text
 
 
+def has_gateway(template: Template) -> bool:
+    """Whether the template itself says where its provider is reached."""
+    return not any(gateway.host.endswith(_NO_HOST) for gateway in template.schemes.values())
+
+
 def gateway_problems(
     template: Template, scheme: str, host: str | None, port: int | None
 ) -> Mapping[str, str]:
     """What speaks against reaching a provider of this template there: field -> sentence."""
-    gateway = next((one for name, one in template.schemes.items() if name == scheme), None)
-    if gateway is None:
+    if scheme not in template.schemes:
         there = " ou ".join(sorted(template.schemes))
         return {"scheme": f"O modelo {template.slug} não tem {scheme}; use {there}."}
-    if gateway.host.endswith(_NO_HOST) and host is None:
+    if not has_gateway(template) and host is None:
         return {
             "host": f"O modelo {template.slug} não tem um gateway próprio; informe o host do seu provedor."
         }
     if host is not None and host.endswith(_NO_HOST):
         return {"host": "Esse endereço nunca existe; informe o host do seu provedor."}
-    if port is None and gateway.host.endswith(_NO_HOST):
+    if not has_gateway(template) and port is None:
         return {
             "port": f"O modelo {template.slug} não tem um gateway próprio; informe a porta do seu provedor."
         }

@@ -10,18 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.actor import Actor
 from core.domain.names import parse_id
+from core.errors import Conflict
 from core.store.audit import record_change
 from core.store.containers import next_generation
 from core.store.engine import reading, transaction
 from core.store.intents import record, unknown_chip
 from core.store.notify import INTENTS, notify
 from core.store.snapshots import memory_of
-from core.store.tables import chips, containers, users
+from core.store.tables import chips, containers, labels, users
 
 # Codes and texts of what operators do to a chip, as its history tells it.
 BAN_SET: Final = ("ban_set", "Chip marcado como banido pelo WhatsApp.")
 BAN_LIFTED: Final = ("ban_lifted", "Marca de banimento retirada.")
 RELEASED: Final = ("quarantine_released", "Chip liberado da quarentena.")
+ROTATION: Final = ("label_rotation_requested", "Troca de proxy solicitada.")
 
 
 class FoundChip(msgspec.Struct, frozen=True):
@@ -81,6 +83,34 @@ async def release_chip(engine: AsyncEngine, chip_id: str, *, by: str, actor: Act
             connection, actor, "chip.release", user_id=chip.user_id, target=chip_id, detail={"by": by}
         )
         return True
+
+
+async def rotate_label(engine: AsyncEngine, chip_id: str, *, by: str, actor: Actor) -> tuple[int, bool]:
+    """Wish another label for a chip; the generation of the one that it has, and whether the wish is new.
+
+    A wish that is not answered yet stands for this one too. Raises NotFound; Conflict (`label_missing`) for a chip
+    that has none.
+    """
+    async with transaction(engine) as connection:
+        chip = await _locked(connection, chip_id)
+        has = select(labels.c.generation, labels.c.requested_generation).where(labels.c.chip_id == chip_id)
+        label = (await connection.execute(has.with_for_update())).one_or_none()
+        if label is None:
+            raise Conflict(
+                "Este chip ainda não tem um rótulo de proxy para trocar; ele recebe um quando iniciar.",
+                code="label_missing",
+            )
+        if label.requested_generation > label.generation:
+            return label.generation, False
+        asked = update(labels).where(labels.c.chip_id == chip_id)
+        await connection.execute(asked.values(requested_generation=label.generation + 1))
+        generation = await next_generation(connection, chip.user_id)
+        await record(connection, chip.user_id, chip.id, generation, "system", *ROTATION, {"by": by})
+        await record_change(
+            connection, actor, "chip.rotate_label", user_id=chip.user_id, target=chip_id, detail={"by": by}
+        )
+        await notify(connection, INTENTS, chip.user_id)
+        return label.generation, True
 
 
 async def _locked(connection: AsyncConnection, chip_id: str) -> Row[Any]:

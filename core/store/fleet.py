@@ -14,6 +14,7 @@ from core.domain.states import ContainerPhase
 from core.store import fleet_control
 from core.store.engine import reading
 from core.store.fleet_control import FleetControl
+from core.store.proxy_views import SharedExitChip, shared_exits_on
 from core.store.rollouts import newest_release
 from core.store.tables import chips, containers, hosts, port_ledger, rollout_seats, rollouts, start_queue
 
@@ -60,6 +61,7 @@ class FleetFigures(msgspec.Struct, frozen=True):
     hosts: tuple[HostFigures, ...]
     control: FleetControl
     rollout: RolloutFigures | None
+    shared_exits: tuple[SharedExitChip, ...]
     swept_at: datetime | None
     oldest_look_at: datetime | None
     now: datetime
@@ -112,6 +114,7 @@ async def read(engine: AsyncEngine) -> FleetFigures:
             hosts=found,
             control=await fleet_control.read_on(connection),
             rollout=await _rollout(connection),
+            shared_exits=await shared_exits_on(connection),
             swept_at=max((one.observed_at for one in found if one.observed_at is not None), default=None),
             oldest_look_at=min((row.oldest for row in grouped if row.oldest is not None), default=None),
             now=line.now,

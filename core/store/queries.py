@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -84,18 +83,6 @@ async def sealed_access(engine: AsyncEngine, user_id: str) -> SealedAccess | Non
     if row.endpoint_address is not None:
         endpoint = Endpoint(row.endpoint_address, row.endpoint_port, row.endpoint_allocation_id)
     return SealedAccess(endpoint, row.sealed_api_key)
-
-
-async def proxy_limit_gb(engine: AsyncEngine, user_id: str) -> Decimal:
-    """GiB of proxy traffic a month that the user's plan allows; 0 = no limit. Raises Unavailable."""
-    query = (
-        select(plans.c.proxy_gb_limit)
-        .join_from(users, plans, users.c.plan_slug == plans.c.slug)
-        .where(users.c.id == user_id)
-    )
-    async with reading(engine) as connection:
-        limit: Decimal = (await connection.execute(query)).scalar_one()
-    return limit
 
 
 def _chips() -> Select[Any]:

@@ -486,6 +486,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/chips/{chip_id}/proxy/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Labels and exit addresses of a chip, newest first
+         * @description `limit`: 1 to 200. The next page is named in `Link: <...>; rel="next"`; its `cursor` is the id of the last line here. A line begins when label or address changes; an address is read hourly at most.
+         */
+        get: operations["listChipExits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/chips/{chip_id}/proxy/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a chip another label, and with it another exit
+         * @description A wish: the daemon assigns the next label, and the chip's tunnels are closed so that it comes back through it, without a restart and without a QR code. A wish that is on its way stands for this one too.
+         */
+        post: operations["rotateChipLabel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/user/proxy/usage": {
         parameters: {
             query?: never;
@@ -498,6 +538,217 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/proxy/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Proxy traffic and its cost, by provider and by user
+         * @description `month`: `YYYY-MM`, this one by default (UTC). `user`: an id or e-mail, for that user alone. `limit`: users a page, 1 to 200; the next page stands in `Link: <...>; rel="next"`. Sums and `providers` are of all pages.
+         */
+        get: operations["getFleetProxyUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/provider-templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Providers that this release knows how to talk to
+         * @description Data of the release. `verified`: a test speaks for it; the others are their documentation's word.
+         */
+        get: operations["listProviderTemplates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All providers, by slug */
+        get: operations["listProviders"];
+        put?: never;
+        /**
+         * Make a provider; the first enabled one becomes the default
+         * @description It carries nothing before it has a sub-user.
+         */
+        post: operations["createProvider"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One provider */
+        get: operations["getProvider"];
+        /**
+         * Change a provider; its chips keep their labels
+         * @description Any of the fields. `enabled: false`: its chips get labels at the default provider, one after another. A new gateway, country or scheme closes the tunnels of its chips, which come back through it.
+         */
+        put: operations["changeProvider"];
+        post?: never;
+        /**
+         * Remove a provider that no chip goes out through, with its sub-users
+         * @description 409 `provider_in_use` while chips go out through it, `provider_has_usage` when it carried traffic this month.
+         */
+        delete: operations["removeProvider"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/default": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Have new labels be this provider's
+         * @description Chips keep the labels that they have, wherever these are.
+         */
+        post: operations["setDefaultProvider"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/trouble": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Forget what was last told against a provider, so that chips try again at once
+         * @description It is forgotten by itself ten minutes after it was told.
+         */
+        delete: operations["clearProviderTrouble"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/dry-run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * The credential that a guard would show the provider, without its password; the body is optional
+         * @description Asks nobody and changes nothing. `usable: false` comes with a sentence that says what to do.
+         */
+        post: operations["dryRunProvider"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/sub-users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A provider's sub-users, by login; without their passwords */
+        get: operations["listSubUsers"];
+        put?: never;
+        /**
+         * Make a sub-user
+         * @description The password is kept sealed. Chips that wait for a proxy get labels of it at once.
+         */
+        post: operations["createSubUser"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/sub-users/{sub_user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change a sub-user's password, its limit, or whether it is used
+         * @description `enabled: false`: its chips get labels of another sub-user. A new password closes the tunnels of its chips, which come back with it.
+         */
+        put: operations["changeSubUser"];
+        post?: never;
+        /**
+         * Remove a sub-user that no chip goes out through
+         * @description 409 `sub_user_in_use` while chips go out through it.
+         */
+        delete: operations["removeSubUser"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/fleet/providers/{provider}/sub-users/{sub_user_id}/trouble": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Forget what was last told against a sub-user, so that chips try again at once
+         * @description It is forgotten by itself ten minutes after it was told.
+         */
+        delete: operations["clearSubUserTrouble"];
         options?: never;
         head?: never;
         patch?: never;
@@ -782,6 +1033,19 @@ export interface components {
             connected_at: string | null;
             last_activity_at: string | null;
         };
+        /** ChipExit */
+        ChipExit: {
+            id: string;
+            provider: string;
+            label: string;
+            label_generation: number;
+            exit_ip: string;
+            /** Format: date-time */
+            seen_from: string;
+            /** Format: date-time */
+            seen_until: string;
+            why: string;
+        };
         /** ChipProxy */
         ChipProxy: {
             enabled: boolean;
@@ -872,6 +1136,25 @@ export interface components {
             is_active: boolean;
             key: string;
         };
+        /** DryRun */
+        DryRun: {
+            chip_id?: string | null;
+            label?: string | null;
+            sub_user_id?: string | null;
+        };
+        /** DryRunResult */
+        DryRunResult: {
+            provider: string;
+            usable: boolean;
+            problem: string | null;
+            sub_user: string | null;
+            label: string | null;
+            scheme: string | null;
+            host: string | null;
+            port: number | null;
+            username: string | null;
+            password: string | null;
+        };
         /** EventView */
         EventView: {
             id: string;
@@ -927,6 +1210,15 @@ export interface components {
             items: components["schemas"]["PlanItem"][];
             acting: number;
         };
+        /** FleetProxyUsage */
+        FleetProxyUsage: {
+            month: string;
+            bytes_used: number;
+            gb_used: number;
+            cost: string;
+            providers: components["schemas"]["ProviderUsage"][];
+            users: components["schemas"]["UserProviderUsage"][];
+        };
         /** FleetQueue */
         FleetQueue: {
             users_moving: number;
@@ -954,6 +1246,7 @@ export interface components {
             queue: components["schemas"]["FleetQueue"];
             control: components["schemas"]["FleetPaused"];
             rollout: components["schemas"]["RolloutSummary"] | null;
+            shared_exits: components["schemas"]["SharedExit"][];
             swept_at: string | null;
             oldest_look_at: string | null;
             /** Format: date-time */
@@ -984,6 +1277,13 @@ export interface components {
             /** @default bearer */
             token_type: string;
         };
+        /** LabelRotation */
+        LabelRotation: {
+            chip_id: string;
+            status: string;
+            generation: number;
+            message: string;
+        };
         /** LoggedOut */
         LoggedOut: {
             message: string;
@@ -1004,6 +1304,38 @@ export interface components {
         /** NewPairingCode */
         NewPairingCode: {
             phone_number: string;
+        };
+        /** NewProvider */
+        NewProvider: {
+            slug: string;
+            template: string;
+            title?: string | null;
+            scheme?: string | null;
+            host?: string | null;
+            port?: number | null;
+            /**
+             * @description ISO 3166-1 alpha-2
+             * @default br
+             */
+            country: string;
+            /** @default 60 */
+            minutes: number;
+            /**
+             * @description R$ a GiB
+             * @default 0
+             */
+            cost_per_gb: string;
+            /** @default true */
+            enabled: boolean;
+        };
+        /** NewSubUser */
+        NewSubUser: {
+            login: string;
+            /** Format: password */
+            password: string;
+            max_labels?: number | null;
+            /** @default true */
+            enabled: boolean;
         };
         /** NextStep */
         NextStep: {
@@ -1091,6 +1423,84 @@ export interface components {
             observed_at: string | null;
             detail: unknown;
         };
+        /** Provider */
+        Provider: {
+            slug: string;
+            title: string;
+            template: string;
+            verified: boolean | null;
+            scheme: string;
+            host: string | null;
+            port: number | null;
+            country: string;
+            minutes: number;
+            cost_per_gb: string;
+            enabled: boolean;
+            is_default: boolean;
+            trouble: string | null;
+            trouble_text: string | null;
+            trouble_at: string | null;
+            sub_users: number;
+            chips: number;
+            room: number;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: date-time */
+            updated_at: string;
+        };
+        /** ProviderChange */
+        ProviderChange: {
+            title?: string;
+            scheme?: string;
+            host?: string | null;
+            port?: number | null;
+            country?: string;
+            minutes?: number;
+            cost_per_gb?: string;
+            enabled?: boolean;
+        };
+        /** ProviderTemplate */
+        ProviderTemplate: {
+            slug: string;
+            verified: boolean;
+            schemes: {
+                [key: string]: components["schemas"]["TemplateGateway"];
+            };
+            username_format: string;
+            password_format: string;
+            country_case: string;
+            label_length: number[];
+            lifetime: components["schemas"]["TemplateLifetime"] | null;
+            user_limit: number;
+            tunnels_per_sub_user: number;
+        };
+        /** ProviderUsage */
+        ProviderUsage: {
+            provider: string;
+            bytes_in: number;
+            bytes_out: number;
+            bytes_used: number;
+            gb_used: number;
+            cost: string | null;
+            tunnels: number;
+            errors: {
+                [key: string]: number;
+            };
+        };
+        /** ProxySubUser */
+        ProxySubUser: {
+            id: string;
+            provider: string;
+            login: string;
+            max_labels: number;
+            chips: number;
+            enabled: boolean;
+            trouble: string | null;
+            trouble_text: string | null;
+            trouble_at: string | null;
+            /** Format: date-time */
+            created_at: string;
+        };
         /** ProxyUsage */
         ProxyUsage: {
             bytes_used: number;
@@ -1163,9 +1573,40 @@ export interface components {
             /** @default bearer */
             token_type: string;
         };
+        /** SharedExit */
+        SharedExit: {
+            exit_ip: string;
+            chips: components["schemas"]["SharedExitChip"][];
+        };
+        /** SharedExitChip */
+        SharedExitChip: {
+            chip_id: string;
+            user_id: string;
+            alias: string;
+            provider: string;
+            label: string;
+            since: string | null;
+        };
         /** Stored */
         Stored: {
             status: string;
+        };
+        /** SubUserChange */
+        SubUserChange: {
+            password?: string;
+            max_labels?: number;
+            enabled?: boolean;
+        };
+        /** TemplateGateway */
+        TemplateGateway: {
+            host: string | null;
+            first_port: number | null;
+            last_port: number | null;
+        };
+        /** TemplateLifetime */
+        TemplateLifetime: {
+            least: number;
+            most: number;
         };
         /** User */
         User: {
@@ -1185,6 +1626,18 @@ export interface components {
             created_at: string;
             /** Format: date-time */
             updated_at: string;
+        };
+        /** UserProviderUsage */
+        UserProviderUsage: {
+            user_id: string;
+            email: string | null;
+            provider: string;
+            bytes_in: number;
+            bytes_out: number;
+            bytes_used: number;
+            gb_used: number;
+            cost: string | null;
+            tunnels: number;
         };
     };
     responses: never;
@@ -4078,6 +4531,21 @@ export interface operations {
                      *         "ok": 77,
                      *         "failed": 0
                      *       },
+                     *       "shared_exits": [
+                     *         {
+                     *           "exit_ip": "203.0.113.7",
+                     *           "chips": [
+                     *             {
+                     *               "chip_id": "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20",
+                     *               "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *               "alias": "vendas",
+                     *               "provider": "dataimpulse",
+                     *               "label": "k3j9x0a7q2mz",
+                     *               "since": "2026-07-01T12:00:00Z"
+                     *             }
+                     *           ]
+                     *         }
+                     *       ],
                      *       "swept_at": "2026-07-01T12:00:00Z",
                      *       "oldest_look_at": "2026-07-01T12:00:00Z",
                      *       "observed_at": "2026-07-01T12:00:00Z"
@@ -6178,14 +6646,14 @@ export interface operations {
                 content: {
                     /**
                      * @example {
-                     *       "enabled": false,
-                     *       "provider": null,
-                     *       "label": null,
-                     *       "country": null,
-                     *       "exit_ip": null,
-                     *       "exit_ip_since": null,
-                     *       "bytes_this_month": 0,
-                     *       "message": "Este chip sai para a internet sem proxy."
+                     *       "enabled": true,
+                     *       "provider": "dataimpulse",
+                     *       "label": "k3j9x0a7q2mz",
+                     *       "country": "br",
+                     *       "exit_ip": "203.0.113.7",
+                     *       "exit_ip_since": "2026-07-01T12:00:00Z",
+                     *       "bytes_this_month": 110450005,
+                     *       "message": null
                      *     }
                      */
                     "application/json": components["schemas"]["ChipProxy"];
@@ -6294,6 +6762,352 @@ export interface operations {
             };
         };
     };
+    listChipExits: {
+        parameters: {
+            query?: {
+                limit?: number;
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "00000000-0000-8000-8000-00000000002a",
+                     *         "provider": "dataimpulse",
+                     *         "label": "k3j9x0a7q2mz",
+                     *         "label_generation": 2,
+                     *         "exit_ip": "203.0.113.7",
+                     *         "seen_from": "2026-07-01T12:00:00Z",
+                     *         "seen_until": "2026-07-01T12:00:00Z",
+                     *         "why": "requested"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["ChipExit"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:account_suspended",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Sua conta está suspensa. Entre em contato com o suporte.",
+                     *       "code": "account_suspended",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "limit: Use um número de 1 a 200.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history",
+                     *       "errors": [
+                     *         {
+                     *           "field": "limit",
+                     *           "message": "Use um número de 1 a 200."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/history"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    rotateChipLabel: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                chip_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request accepted, processing continues off-line */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "chip_id": "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20",
+                     *       "status": "rotating",
+                     *       "generation": 1,
+                     *       "message": "A troca de proxy foi pedida; o chip reconecta com um novo endereço em instantes."
+                     *     }
+                     */
+                    "application/json": components["schemas"]["LabelRotation"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:chip_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Chip não encontrado.",
+                     *       "code": "chip_not_found",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:label_missing",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Este chip ainda não tem um rótulo de proxy para trocar; ele recebe um quando iniciar.",
+                     *       "code": "label_missing",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Idempotency-Key: Use de 1 a 200 caracteres ASCII visíveis.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/chips/{chip_id}/proxy/rotate",
+                     *       "errors": [
+                     *         {
+                     *           "field": "Idempotency-Key",
+                     *           "message": "Use de 1 a 200 caracteres ASCII visíveis."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/chips/8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20/proxy/rotate"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getProxyUsage: {
         parameters: {
             query?: never;
@@ -6313,7 +7127,7 @@ export interface operations {
                      * @example {
                      *       "bytes_used": 1325400064,
                      *       "gb_used": 1.234,
-                     *       "cost": "6.17",
+                     *       "cost": "6.42",
                      *       "limit_gb": "5",
                      *       "percentage_used": 24.69
                      *     }
@@ -6398,6 +7212,2625 @@ export interface operations {
                      *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
                      *       "code": "service_unavailable",
                      *       "instance": "/api/v1/user/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getFleetProxyUsage: {
+        parameters: {
+            query?: {
+                month?: string;
+                user?: string | null;
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "month": "2026-07",
+                     *       "bytes_used": 1325400064,
+                     *       "gb_used": 1.234,
+                     *       "cost": "6.42",
+                     *       "providers": [
+                     *         {
+                     *           "provider": "dataimpulse",
+                     *           "bytes_in": 1200000000,
+                     *           "bytes_out": 125400064,
+                     *           "bytes_used": 1325400064,
+                     *           "gb_used": 1.234,
+                     *           "cost": "6.42",
+                     *           "tunnels": 310,
+                     *           "errors": {
+                     *             "no_peer": 3
+                     *           }
+                     *         }
+                     *       ],
+                     *       "users": [
+                     *         {
+                     *           "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *           "email": "ana@empresa.com.br",
+                     *           "provider": "dataimpulse",
+                     *           "bytes_in": 1200000000,
+                     *           "bytes_out": 125400064,
+                     *           "bytes_used": 1325400064,
+                     *           "gb_used": 1.234,
+                     *           "cost": "6.42",
+                     *           "tunnels": 310
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/json": components["schemas"]["FleetProxyUsage"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:user_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Usuário não encontrado.",
+                     *       "code": "user_not_found",
+                     *       "instance": "/api/v1/fleet/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "month: Use um mês como 2026-07.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/proxy/usage",
+                     *       "errors": [
+                     *         {
+                     *           "field": "month",
+                     *           "message": "Use um mês como 2026-07."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/proxy/usage"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listProviderTemplates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "slug": "dataimpulse",
+                     *         "verified": true,
+                     *         "schemes": {
+                     *           "socks5": {
+                     *             "host": "gw.dataimpulse.com",
+                     *             "first_port": 824,
+                     *             "last_port": 824
+                     *           },
+                     *           "http": {
+                     *             "host": "gw.dataimpulse.com",
+                     *             "first_port": 823,
+                     *             "last_port": 823
+                     *           }
+                     *         },
+                     *         "username_format": "{login}__cr.{country};sessid.{label}",
+                     *         "password_format": "{password}",
+                     *         "country_case": "lower",
+                     *         "label_length": [
+                     *           1,
+                     *           12
+                     *         ],
+                     *         "lifetime": null,
+                     *         "user_limit": 64,
+                     *         "tunnels_per_sub_user": 2000
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["ProviderTemplate"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/provider-templates"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/provider-templates"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/provider-templates"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/provider-templates"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listProviders: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "slug": "dataimpulse",
+                     *         "title": "DataImpulse",
+                     *         "template": "dataimpulse",
+                     *         "verified": true,
+                     *         "scheme": "socks5",
+                     *         "host": null,
+                     *         "port": null,
+                     *         "country": "br",
+                     *         "minutes": 60,
+                     *         "cost_per_gb": "5.20",
+                     *         "enabled": true,
+                     *         "is_default": true,
+                     *         "trouble": null,
+                     *         "trouble_text": null,
+                     *         "trouble_at": null,
+                     *         "sub_users": 1,
+                     *         "chips": 12,
+                     *         "room": 188,
+                     *         "created_at": "2026-07-01T12:00:00Z",
+                     *         "updated_at": "2026-07-01T12:00:00Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["Provider"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createProvider: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "slug": "dataimpulse",
+                 *       "template": "dataimpulse",
+                 *       "cost_per_gb": "5.20"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewProvider"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "slug": "dataimpulse",
+                     *       "title": "DataImpulse",
+                     *       "template": "dataimpulse",
+                     *       "verified": true,
+                     *       "scheme": "socks5",
+                     *       "host": null,
+                     *       "port": null,
+                     *       "country": "br",
+                     *       "minutes": 60,
+                     *       "cost_per_gb": "5.20",
+                     *       "enabled": true,
+                     *       "is_default": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "sub_users": 0,
+                     *       "chips": 0,
+                     *       "room": 0,
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "updated_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Provider"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_exists",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Já existe um provedor dataimpulse; altere esse ou escolha outro nome.",
+                     *       "code": "provider_exists",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Nome: Use de 1 a 40 letras minúsculas, números e hífens, começando por letra ou número.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers",
+                     *       "errors": [
+                     *         {
+                     *           "field": "slug",
+                     *           "message": "Use de 1 a 40 letras minúsculas, números e hífens, começando por letra ou número."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "slug": "dataimpulse",
+                     *       "title": "DataImpulse",
+                     *       "template": "dataimpulse",
+                     *       "verified": true,
+                     *       "scheme": "socks5",
+                     *       "host": null,
+                     *       "port": null,
+                     *       "country": "br",
+                     *       "minutes": 60,
+                     *       "cost_per_gb": "5.20",
+                     *       "enabled": true,
+                     *       "is_default": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "sub_users": 1,
+                     *       "chips": 12,
+                     *       "room": 188,
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "updated_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Provider"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "cost_per_gb": "4.90",
+                 *       "enabled": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["ProviderChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "slug": "dataimpulse",
+                     *       "title": "DataImpulse",
+                     *       "template": "dataimpulse",
+                     *       "verified": true,
+                     *       "scheme": "socks5",
+                     *       "host": null,
+                     *       "port": null,
+                     *       "country": "br",
+                     *       "minutes": 60,
+                     *       "cost_per_gb": "4.90",
+                     *       "enabled": true,
+                     *       "is_default": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "sub_users": 1,
+                     *       "chips": 12,
+                     *       "room": 188,
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "updated_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Provider"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Título: Use de 1 a 80 caracteres em uma linha.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse",
+                     *       "errors": [
+                     *         {
+                     *           "field": "title",
+                     *           "message": "Use de 1 a 80 caracteres em uma linha."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeProvider: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_in_use",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O provedor dataimpulse ainda atende 12 chips; desabilite-o, espere os chips mudarem para outro e exclua-o depois.",
+                     *       "code": "provider_in_use",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    setDefaultProvider: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "slug": "dataimpulse",
+                     *       "title": "DataImpulse",
+                     *       "template": "dataimpulse",
+                     *       "verified": true,
+                     *       "scheme": "socks5",
+                     *       "host": null,
+                     *       "port": null,
+                     *       "country": "br",
+                     *       "minutes": 60,
+                     *       "cost_per_gb": "5.20",
+                     *       "enabled": true,
+                     *       "is_default": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "sub_users": 1,
+                     *       "chips": 12,
+                     *       "room": 188,
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "updated_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Provider"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_disabled",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O provedor dataimpulse está desabilitado; habilite-o antes de torná-lo o padrão.",
+                     *       "code": "provider_disabled",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Idempotency-Key: Use de 1 a 200 caracteres ASCII visíveis.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers/{provider}/default",
+                     *       "errors": [
+                     *         {
+                     *           "field": "Idempotency-Key",
+                     *           "message": "Use de 1 a 200 caracteres ASCII visíveis."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/default"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    clearProviderTrouble: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "slug": "dataimpulse",
+                     *       "title": "DataImpulse",
+                     *       "template": "dataimpulse",
+                     *       "verified": true,
+                     *       "scheme": "socks5",
+                     *       "host": null,
+                     *       "port": null,
+                     *       "country": "br",
+                     *       "minutes": 60,
+                     *       "cost_per_gb": "5.20",
+                     *       "enabled": true,
+                     *       "is_default": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "sub_users": 1,
+                     *       "chips": 12,
+                     *       "room": 188,
+                     *       "created_at": "2026-07-01T12:00:00Z",
+                     *       "updated_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Provider"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    dryRunProvider: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "chip_id": "8a4f8f0e-52a5-4a9e-8f63-6f6c8d1f7b20"
+                 *     }
+                 */
+                "application/json": components["schemas"]["DryRun"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "provider": "dataimpulse",
+                     *       "usable": true,
+                     *       "problem": null,
+                     *       "sub_user": "whago1",
+                     *       "label": "k3j9x0a7q2mz",
+                     *       "scheme": "socks5",
+                     *       "host": "gw.dataimpulse.com",
+                     *       "port": 824,
+                     *       "username": "whago1__cr.br;sessid.k3j9x0a7q2mz",
+                     *       "password": "***"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["DryRunResult"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Another request has this `Idempotency-Key`, or the state forbids it */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:idempotency_key_reused",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "Esta Idempotency-Key já foi usada com outra requisição. Use uma nova chave.",
+                     *       "code": "idempotency_key_reused",
+                     *       "instance": "/api/v1/fleet/providers/{provider}/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Chip: Use o id como a lista o mostra.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run",
+                     *       "errors": [
+                     *         {
+                     *           "field": "chip_id",
+                     *           "message": "Use o id como a lista o mostra."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/dry-run"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSubUsers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "id": "3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22",
+                     *         "provider": "dataimpulse",
+                     *         "login": "whago1",
+                     *         "max_labels": 200,
+                     *         "chips": 12,
+                     *         "enabled": true,
+                     *         "trouble": null,
+                     *         "trouble_text": null,
+                     *         "trouble_at": null,
+                     *         "created_at": "2026-07-01T12:00:00Z"
+                     *       }
+                     *     ]
+                     */
+                    "application/json": components["schemas"]["ProxySubUser"][];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createSubUser: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description 1 to 200 printable ASCII characters. The same key with the same request within 24 h gives the first answer again; with another request 409.
+                 * @example b7c9f0aa-3d0f-4d35-9d3b-6a1f6ad0c1de
+                 */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "login": "whago1",
+                 *       "password": "<a-senha-do-painel>"
+                 *     }
+                 */
+                "application/json": components["schemas"]["NewSubUser"];
+            };
+        };
+        responses: {
+            /** @description Document created, URL follows */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22",
+                     *       "provider": "dataimpulse",
+                     *       "login": "whago1",
+                     *       "max_labels": 200,
+                     *       "chips": 0,
+                     *       "enabled": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "created_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProxySubUser"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:provider_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Provedor não encontrado.",
+                     *       "code": "provider_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:sub_user_exists",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O provedor dataimpulse já tem o login whago1; altere esse sub-usuário.",
+                     *       "code": "sub_user_exists",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Login: Use de 1 a 120 caracteres ASCII visíveis, sem espaços nem dois-pontos.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users",
+                     *       "errors": [
+                     *         {
+                     *           "field": "login",
+                     *           "message": "Use de 1 a 120 caracteres ASCII visíveis, sem espaços nem dois-pontos."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changeSubUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+                sub_user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "max_labels": 300
+                 *     }
+                 */
+                "application/json": components["schemas"]["SubUserChange"];
+            };
+        };
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22",
+                     *       "provider": "dataimpulse",
+                     *       "login": "whago1",
+                     *       "max_labels": 300,
+                     *       "chips": 12,
+                     *       "enabled": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "created_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProxySubUser"];
+                };
+            };
+            /** @description Not JSON, or a rule of the service was broken */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_json",
+                     *       "title": "Requisição inválida",
+                     *       "status": 400,
+                     *       "detail": "O corpo da requisição não é um JSON válido.",
+                     *       "code": "invalid_json",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:sub_user_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Sub-usuário não encontrado.",
+                     *       "code": "sub_user_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:body_too_large",
+                     *       "title": "Requisição grande demais",
+                     *       "status": 413,
+                     *       "detail": "O corpo da requisição é grande demais.",
+                     *       "code": "body_too_large",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description One or more fields are not valid */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:invalid_input",
+                     *       "title": "Dados inválidos",
+                     *       "status": 422,
+                     *       "detail": "Máximo de chips: Use um número de 1 a 100000.",
+                     *       "code": "invalid_input",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22",
+                     *       "errors": [
+                     *         {
+                     *           "field": "max_labels",
+                     *           "message": "Use um número de 1 a 100000."
+                     *         }
+                     *       ]
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeSubUser: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+                sub_user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, nothing follows */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:sub_user_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Sub-usuário não encontrado.",
+                     *       "code": "sub_user_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It cannot be had in the present state */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:sub_user_in_use",
+                     *       "title": "Conflito",
+                     *       "status": 409,
+                     *       "detail": "O sub-usuário whago1 ainda atende 12 chips; desabilite-o, espere os chips mudarem para outro e exclua-o depois.",
+                     *       "code": "sub_user_in_use",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    clearSubUserTrouble: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+                sub_user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Request fulfilled, document follows */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22",
+                     *       "provider": "dataimpulse",
+                     *       "login": "whago1",
+                     *       "max_labels": 200,
+                     *       "chips": 12,
+                     *       "enabled": true,
+                     *       "trouble": null,
+                     *       "trouble_text": null,
+                     *       "trouble_at": null,
+                     *       "created_at": "2026-07-01T12:00:00Z"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ProxySubUser"];
+                };
+            };
+            /** @description No credential that holds */
+            401: {
+                headers: {
+                    /** @description `Bearer` */
+                    "WWW-Authenticate": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:token_missing",
+                     *       "title": "Não autenticado",
+                     *       "status": 401,
+                     *       "detail": "Token de acesso não encontrado.",
+                     *       "code": "token_missing",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not allowed for this account */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:operator_required",
+                     *       "title": "Não permitido",
+                     *       "status": 403,
+                     *       "detail": "Recurso disponível apenas para operadores.",
+                     *       "code": "operator_required",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Unknown, deleted, malformed, or somebody else's */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:sub_user_not_found",
+                     *       "title": "Não encontrado",
+                     *       "status": 404,
+                     *       "detail": "Sub-usuário não encontrado.",
+                     *       "code": "sub_user_not_found",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; try again after `Retry-After` seconds */
+            429: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:too_many_requests",
+                     *       "title": "Muitas requisições",
+                     *       "status": 429,
+                     *       "detail": "Muitas requisições. Tente novamente em 12 segundos.",
+                     *       "code": "too_many_requests",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22/trouble"
+                     *     }
+                     */
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store is away; try again after `Retry-After` seconds */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again */
+                    "Retry-After": number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "type": "urn:wahafleet:problem:service_unavailable",
+                     *       "title": "Serviço indisponível",
+                     *       "status": 503,
+                     *       "detail": "Serviço temporariamente indisponível. Tente novamente em instantes.",
+                     *       "code": "service_unavailable",
+                     *       "instance": "/api/v1/fleet/providers/dataimpulse/sub-users/3c1b7a52-9a0e-4f57-8d6a-1f1f0f8f3a22/trouble"
                      *     }
                      */
                     "application/problem+json": components["schemas"]["Problem"];

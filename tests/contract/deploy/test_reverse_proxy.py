@@ -24,7 +24,10 @@ from tests.real_agents import require_programs
 
 ID = str(uuid.UUID(int=0x8A4F8F0E52A54A9E8F636F6C8D1F7B20))
 V1 = "/api/v1"
-OURS_OF_A_CHIP = ("qr", "reconnect", "disconnect", "events", "pairing-code", "explain", "stream", "proxy")
+OURS_OF_A_CHIP = (
+    *("qr", "reconnect", "disconnect", "events", "pairing-code", "explain", "stream"),
+    *("proxy", "proxy/history", "proxy/rotate"),
+)
 IDS = (ID, ID.upper(), ID.replace("-", ""))
 
 WAHAFLEET = [
@@ -53,6 +56,8 @@ WAHAFLEET = [
     "/fleet/events",
     "/fleet/plan",
     "/fleet/pause",
+    "/fleet/providers/dataimpulse/sub-users",
+    "/fleet/proxy/usage?month=2026-07",
     "/me/container",
     "/me/container/restart",
 ]
@@ -84,6 +89,8 @@ WHAGO = [
     f"/chips/{ID}/qrx",
     f"/chips/{ID}/qr/x",
     f"/chips/{ID}/QR",
+    f"/chips/{ID}/proxy/x",
+    f"/chips/{ID}/qr/history",
     f"/chips/{ID}%2Fheat-up",
     f"/chips/{ID}/qr/../heat-up",
     f"/chips/{ID}/annotations/heat_up",

@@ -124,8 +124,14 @@ CHIPS: dict[str, tuple[str, ...]] = {
         f"{A}/test_annotations.py::test_what_a_service_keeps_is_shown_until_it_is_removed",
         f"{A}/test_annotations.py::test_users_may_not",
     ),
-    "`GET /chips/{id}/proxy`": (f"{A}/test_proxy_usage.py::test_a_chips_proxy",),
-    "`GET /user/proxy/usage`": (f"{A}/test_proxy_usage.py::test_usage",),
+    "`GET /chips/{id}/proxy`": (
+        f"{A}/test_chip_proxy.py::test_a_chips_label_and_exit",
+        f"{A}/test_proxy_usage.py::test_a_chip_without_a_label",
+    ),
+    "`GET /user/proxy/usage`": (
+        f"{A}/test_proxy_usage.py::test_what_was_used_and_what_it_costs",
+        f"{A}/test_proxy_usage.py::test_nothing_used",
+    ),
 }
 
 CONTAINERS: dict[str, tuple[str, ...]] = {
@@ -164,6 +170,15 @@ BESIDES: dict[str, tuple[str, ...]] = {
     ),
     "GET /fleet/plan": (f"{A}/test_fleet.py::test_the_plan_of_new_users_in_pages",),
     "POST /fleet/pause, /fleet/resume": (f"{A}/test_fleet.py::test_pause_and_resume_are_written_down_once",),
+    "/fleet/providers": (
+        f"{A}/test_providers.py::test_a_provider_from_its_making_to_its_end",
+        f"{A}/test_sub_users.py::test_a_password_comes_in_and_never_goes_out",
+    ),
+    "GET /fleet/proxy/usage": (f"{A}/test_proxy_usage.py::test_the_fleet_by_provider_and_user_in_pages",),
+    "GET /chips/{id}/proxy/history, POST /chips/{id}/proxy/rotate": (
+        f"{A}/test_chip_proxy.py::test_the_history_in_pages",
+        f"{A}/test_chip_proxy.py::test_another_label_is_wished_once",
+    ),
     "POST /auth/register": (f"{A}/test_accounts.py::test_a_new_account",),
     "POST /auth/login": (f"{A}/test_accounts.py::test_login",),
     "POST /auth/refresh": (f"{A}/test_refresh.py::test_a_refresh_gives_what_a_login_gives",),

@@ -64,7 +64,10 @@ CHIPS: dict[tuple[str, str], Row] = {
     ("GET", f"{V1}/chips/{{chip_id}}/events"): Row(_A.USER, 200),
     ("GET", f"{V1}/chips/{{chip_id}}/explain"): Row(_A.USER_OR_COMMAND_LINE, 200),
     ("GET", f"{V1}/chips/{{chip_id}}/stream"): Row(_A.USER, 200, stream=True),
-    ("GET", f"{V1}/chips/{{chip_id}}/proxy"): Row(_A.USER, 200),
+    ("GET", f"{V1}/chips/{{chip_id}}/proxy"): Row(_A.USER_OR_COMMAND_LINE, 200),
+    ("GET", f"{V1}/chips/{{chip_id}}/proxy/history"): Row(_A.USER_OR_COMMAND_LINE, 200),
+    # It has no label where no daemon runs.
+    ("POST", f"{V1}/chips/{{chip_id}}/proxy/rotate"): Row(_A.OPERATOR, 409),
     ("PUT", f"{V1}/chips/{{chip_id}}/annotations/{{key}}"): Row(_A.SERVICE, 204, {"on": True}),
     ("DELETE", f"{V1}/chips/{{chip_id}}/annotations/{{key}}"): Row(_A.SERVICE, 204),
     ("WS", f"{V1}/chips/ws/{{chip_id}}/qr"): Row(_A.USER, 200, stream=True),
@@ -88,6 +91,26 @@ CONTAINERS: dict[tuple[str, str], Row] = {
     ("POST", f"{V1}/fleet/pause"): Row(_A.OPERATOR, 200),
     ("POST", f"{V1}/fleet/resume"): Row(_A.OPERATOR, 200),
 }
+_PROVIDER = f"{V1}/fleet/providers/{{provider}}"
+_SUB_USER = f"{_PROVIDER}/sub-users/{{sub_user_id}}"
+# Their paths are filled in with providers that there are not.
+PROVIDERS: dict[tuple[str, str], Row] = {
+    ("GET", f"{V1}/fleet/proxy/usage"): Row(_A.OPERATOR, 200),
+    ("GET", f"{V1}/fleet/provider-templates"): Row(_A.OPERATOR, 200),
+    ("GET", f"{V1}/fleet/providers"): Row(_A.OPERATOR, 200),
+    ("POST", f"{V1}/fleet/providers"): Row(_A.OPERATOR, 422, {}),
+    ("GET", _PROVIDER): Row(_A.OPERATOR, 404),
+    ("PUT", _PROVIDER): Row(_A.OPERATOR, 404, {}),
+    ("DELETE", _PROVIDER): Row(_A.OPERATOR, 404),
+    ("POST", f"{_PROVIDER}/default"): Row(_A.OPERATOR, 404),
+    ("DELETE", f"{_PROVIDER}/trouble"): Row(_A.OPERATOR, 404),
+    ("POST", f"{_PROVIDER}/dry-run"): Row(_A.OPERATOR, 404),
+    ("GET", f"{_PROVIDER}/sub-users"): Row(_A.OPERATOR, 404),
+    ("POST", f"{_PROVIDER}/sub-users"): Row(_A.OPERATOR, 422, {}),
+    ("PUT", _SUB_USER): Row(_A.OPERATOR, 404, {}),
+    ("DELETE", _SUB_USER): Row(_A.OPERATOR, 404),
+    ("DELETE", f"{_SUB_USER}/trouble"): Row(_A.OPERATOR, 404),
+}
 SERVICE: dict[tuple[str, str], Row] = {
     ("POST", f"{V1}/webhooks/waha/{{user_id}}"): Row(_A.SIGNED, 401, {"id": "x"}),
     ("POST", "/internal/guard/renew"): Row(_A.SIGNED, 401),
@@ -102,7 +125,7 @@ SERVICE: dict[tuple[str, str], Row] = {
     ("GET", "/schema/docs.js"): Row(_A.EVERYBODY, 200),
     ("GET", "/schema/docs.css"): Row(_A.EVERYBODY, 200),
 }
-ROWS = ACCOUNTS | CHIPS | CONTAINERS | SERVICE
+ROWS = ACCOUNTS | CHIPS | CONTAINERS | PROVIDERS | SERVICE
 
 # Paths that are nobody's here; the deployed pages ask for some of them on every page.
 UNKNOWN_PATHS = (

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from api.openapi import with_examples
+from tests.integration.api import proxied
 from tests.integration.api.conftest import OPERATOR_TOKEN, PASSWORD, Person, Running
 
 OPERATOR: Final = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
@@ -82,6 +83,67 @@ async def resume_fleet(walk: Walk) -> httpx.Response:
     return await walk.send("POST", "/fleet/resume", headers=OPERATOR)
 
 
+def provider_change(
+    method: str, path: str = "", body: Any = None, *, first: str = ""
+) -> Callable[[Walk], Awaitable[httpx.Response]]:
+    """A request about a provider that is there, with a sub-user in whose place `{id}` stands.
+
+    `first`: a statement that makes the change one.
+    """
+
+    async def ask(walk: Walk) -> httpx.Response:
+        made = await proxied.provider(walk.running, uuid.uuid4().hex)
+        mine = await proxied.sub_user(walk.running, made["slug"])
+        if first:
+            await walk.running.sql(first)
+        await walk.running.sql("DELETE FROM audit_log")
+        target = f"/fleet/providers/{made['slug']}{path.replace('{id}', mine['id'])}"
+        return await walk.send(method, target, body, OPERATOR)
+
+    return ask
+
+
+async def create_provider(walk: Walk) -> httpx.Response:
+    body = {"slug": uuid.uuid4().hex, "template": "dataimpulse"}
+    return await walk.send("POST", "/fleet/providers", body, OPERATOR)
+
+
+async def rotate_label(walk: Walk) -> httpx.Response:
+    made = await proxied.provider(walk.running, uuid.uuid4().hex)
+    mine = await proxied.sub_user(walk.running, made["slug"])
+    await walk.running.sql("DELETE FROM labels")
+    await proxied.label(walk.running, walk.person, walk.chip_id, mine)
+    await walk.running.sql("DELETE FROM audit_log")
+    return await walk.send("POST", f"/chips/{walk.chip_id}/proxy/rotate", headers=OPERATOR)
+
+
+NOT_DEFAULT: Final = "UPDATE providers SET is_default = false"
+OF_PROVIDERS: Final[dict[str, tuple[str, Callable[[Walk], Awaitable[httpx.Response]]]]] = {
+    "createProvider": ("provider.create", create_provider),
+    "changeProvider": ("provider.change", provider_change("PUT", body={"title": "Outro"})),
+    "setDefaultProvider": ("provider.default", provider_change("POST", "/default", first=NOT_DEFAULT)),
+    "clearProviderTrouble": (
+        "provider.clear_trouble",
+        provider_change("DELETE", "/trouble", first="UPDATE providers SET trouble = 'traffic_exhausted'"),
+    ),
+    "createSubUser": (
+        "sub_user.create",
+        provider_change("POST", "/sub-users", {"login": "outro", "password": proxied.PASSWORD}),
+    ),
+    "changeSubUser": (
+        "sub_user.change",
+        provider_change("PUT", "/sub-users/{id}", {"password": proxied.PASSWORD}),
+    ),
+    "clearSubUserTrouble": (
+        "sub_user.clear_trouble",
+        provider_change(
+            "DELETE", "/sub-users/{id}/trouble", first="UPDATE sub_users SET trouble = 'proxy_auth'"
+        ),
+    ),
+    "removeSubUser": ("sub_user.remove", provider_change("DELETE", "/sub-users/{id}")),
+    "removeProvider": ("provider.remove", provider_change("DELETE")),
+}
+
 # operationId -> the action on record, and a request that succeeds and changes something.
 WALK: Final[dict[str, tuple[str, Callable[[Walk], Awaitable[httpx.Response]]]]] = {
     "register": ("account.register", register),
@@ -122,15 +184,21 @@ WALK: Final[dict[str, tuple[str, Callable[[Walk], Awaitable[httpx.Response]]]]] 
     ),
     "pauseFleet": ("fleet.pause", lambda walk: walk.send("POST", "/fleet/pause", headers=OPERATOR)),
     "resumeFleet": ("fleet.resume", resume_fleet),
+    "rotateChipLabel": ("chip.rotate_label", rotate_label),
+    **OF_PROVIDERS,
 }
 OF_OPERATORS: Final = frozenset(
     {
         *("getContainerAccess", "restartContainer", "putContainer", "deleteContainer"),
-        *("pauseFleet", "resumeFleet", "putAnnotation", "deleteAnnotation"),
+        *("pauseFleet", "resumeFleet", "putAnnotation", "deleteAnnotation", "rotateChipLabel"),
+        *OF_PROVIDERS,
     }
 )
-# Nobody asks for these: they tell of what has happened already.
-NO_CHANGE: Final = {"receiveWahaWebhook"}
+# These tell of what has happened already, or change nothing.
+NO_CHANGE: Final = {
+    "receiveWahaWebhook",
+    "dryRunProvider",  # it only shows
+}
 # They need a WAHA and orphans: test_pairing_code.py, test_containers_admin.py.
 WALKED_ELSEWHERE: Final = {"requestPairingCode", "cleanupContainers"}
 
@@ -173,7 +241,7 @@ async def test_a_success_is_one_line(running: Running, walk: Walk, operation: st
     visitor, operator = operation in ("register", "login"), operation in OF_OPERATORS
     assert line.actor_kind == ("visitor" if visitor else "operator" if operator else "user")
     assert line.actor_id == (None if visitor or operator else uuid.UUID(walk.person.id))
-    if operation not in ("register", "pauseFleet", "resumeFleet"):
+    if operation not in ("register", "pauseFleet", "resumeFleet", *OF_PROVIDERS):
         assert str(line.user_id) == walk.person.id
 
 
@@ -218,7 +286,7 @@ async def test_refused_logins_are_on_record_without_what_was_typed(running: Runn
 
 
 async def test_no_line_holds_a_secret(running: Running, walk: Walk) -> None:
-    secrets, told = {PASSWORD, OPERATOR_TOKEN, walk.person.token}, ""
+    secrets, told = {PASSWORD, OPERATOR_TOKEN, walk.person.token, proxied.PASSWORD}, ""
     for _, ask in WALK.values():
         answer = await ask(walk)
         told += str(await running.sql("SELECT * FROM audit_log"))

@@ -40,6 +40,14 @@ REFUSED_THOUGH_VALID = {
     "requestPairingCode": ("422",),
     "pauseFleet": ("422",),
     "resumeFleet": ("422",),
+    # A template names gateways, and a login is measured with what the template puts around it.
+    "createProvider": ("422",),
+    "changeProvider": ("422",),
+    "createSubUser": ("422",),
+    "changeSubUser": ("422",),
+    "dryRunProvider": ("422",),
+    "listChipExits": ("422",),
+    "getFleetProxyUsage": ("422",),
 }
 # No WAHA runs here, and a pairing code cannot be had without one.
 AWAY = ("requestPairingCode",)
@@ -97,6 +105,9 @@ def configuration(served: Served, caller: str) -> str:
         f"values = {json.dumps([served.user_id, 'ana@empresa.com.br'])}",
         "[parameters]",
         '"path.user_id" = { dictionary = "users", probability = 0.7 }',
+        "[dictionaries.providers]",
+        'values = ["dataimpulse"]',
+        '"path.provider" = { dictionary = "providers", probability = 0.7 }',
     ]
     if caller == "user":
         lines += ["[auth.openapi.bearer]", f"bearer = {json.dumps(served.token)}"]
