@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sandbox.up.plan import Driver, Kind, Options, Simulators
+from sandbox.up.plan import Driver, Egress, Kind, Options, Simulators
 
 
 class PortRange(click.ParamType[tuple[int, int]]):
@@ -27,7 +27,7 @@ class PortRange(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
+def _choice(values: type[Kind | Driver | Simulators | Egress]) -> click.Choice[str]:
     return click.Choice([value.value for value in values])
 
 
@@ -64,6 +64,13 @@ def _choice(values: type[Kind | Driver | Simulators]) -> click.Choice[str]:
     show_default=True,
     help="Speed of the simulators' clock (QR rotation).",
 )
+@click.option(
+    "--egress",
+    type=_choice(Egress),
+    default="auto",
+    show_default=True,
+    help="How chips leave. auto: through a guard on each host.",
+)
 @click.option("--no-delays", is_flag=True, hidden=True, help="Doubles without delays, for bench/.")
 def up(
     host: str,
@@ -76,6 +83,7 @@ def up(
     ports: tuple[int, int],
     simulators: str,
     speed: float,
+    egress: str,
     *,
     no_delays: bool,
 ) -> None:
@@ -91,6 +99,7 @@ def up(
         ports=ports,
         simulators=Simulators(simulators),
         speed=speed,
+        egress=Egress(egress),
         delays=not no_delays,
         storage_dsn=os.environ.get("WAHAFLEET_STORAGE_DSN", ""),
     )

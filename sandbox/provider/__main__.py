@@ -12,13 +12,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Final
 
 from sandbox.provider.control import controlled
 from sandbox.provider.journal import Journal
-from sandbox.provider.server import running_provider
-
-PASSWORD: Final = "SANDBOX_PROVIDER_PASSWORD"  # noqa: S105  the variable's name
+from sandbox.provider.server import PASSWORD, running_provider
 
 
 async def _serve(given: argparse.Namespace, password: str) -> None:

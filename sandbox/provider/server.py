@@ -16,6 +16,7 @@ from sandbox.provider.knobs import Knobs, Refusal
 WHATSAPP: Final = ("whatsapp.net", "whatsapp.com")
 ECHO_HOST: Final = "echo.invalid"  # no name of that kind exists (RFC 2606), so nobody else can answer
 ECHO_URL: Final = f"http://{ECHO_HOST}/"
+PASSWORD: Final = "SANDBOX_PROVIDER_PASSWORD"  # noqa: S105  the variable that names it
 _CHUNK: Final = 64 * 1024
 _KNOCK_S: Final = 10.0
 _BACKLOG: Final = 1024

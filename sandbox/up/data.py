@@ -21,6 +21,7 @@ from typing import IO, Final
 import msgspec
 from cryptography.fernet import Fernet
 
+from sandbox.provider.server import PASSWORD as PROVIDER_PASSWORD
 from sandbox.up.errors import SandboxError
 from sandbox.up.machine import end_process, process_started
 
@@ -28,6 +29,11 @@ _GENERATED: Final[dict[str, Callable[[], str]]] = {
     "JWT_SECRET_KEY": lambda: secrets.token_urlsafe(48),
     "WAHAFLEET_SECRET_KEYS": lambda: Fernet.generate_key().decode(),
     "WAHAFLEET_OPERATOR_TOKEN": lambda: secrets.token_urlsafe(32),
+}
+# Nothing that is stored depends on them: a folder that lacks one gets it.
+_REPLACEABLE: Final[dict[str, Callable[[], str]]] = {
+    "WAHAFLEET_GUARD_SECRET": lambda: secrets.token_urlsafe(48),
+    PROVIDER_PASSWORD: lambda: secrets.token_urlsafe(24),
 }
 
 
@@ -91,9 +97,12 @@ class DataFolder:
                 f"{file} lacks {', '.join(sorted(missing))}; put the file back as it was, or name an empty "
                 "folder with --data."
             )
-        if missing:
-            write_private(file, _as_env(missing))
-        return known or missing
+        found = known or missing
+        lacking = {name: make() for name, make in _REPLACEABLE.items() if not found.get(name)}
+        if missing or lacking:
+            found = found | lacking
+            write_private(file, _as_env(found))
+        return found
 
     def write_settings(self, settings: Mapping[str, str]) -> Path:
         """Keep what the parts are started with, for the verbs that need it too; only its owner may read it."""

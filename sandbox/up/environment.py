@@ -13,7 +13,8 @@ import msgspec
 
 import sandbox.waha
 from core.variables import VARIABLES
-from sandbox.up.plan import Driver, Plan
+from sandbox.up.local_provider import ECHO_URL
+from sandbox.up.plan import Driver, Egress, Plan
 
 # Everything that the sandbox runs answers on loopback, where a proxy of the user's shell has no part.
 _PROXIES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy"})
@@ -27,7 +28,7 @@ _OWNER: Final = "WAHA_SIM_OWNER_PIDFILE"
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the parts of a running sandbox answer. Addresses are `http://host:port`."""
+    """Where the parts of a running sandbox answer. Addresses are `http://host:port`; guards are on their hosts'."""
 
     api: str
     nomad: str
@@ -35,6 +36,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str
     redis_url: str
     data: Path
+    guard_port: int
 
 
 def base_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -85,11 +87,15 @@ def settings(
         "NOMAD_ADDR": places.nomad,
         "CONSUL_HTTP_ADDR": places.consul,
         "WAHAFLEET_JOBSPEC": plan.jobspec,
-        # The guard comes with the real network; without this word chips would wait for it for ever.
-        "WAHAFLEET_EGRESS": "direct",
+        "WAHAFLEET_EGRESS": plan.egress.value,
         "WAHAFLEET_CONSOLE_URL": places.api,
         **secrets,
     }
+    if plan.egress is Egress.GUARD:
+        decided |= {
+            "WAHAFLEET_GUARD_ADDRESS": f"{{host_ip}}:{places.guard_port}",
+            "WAHAFLEET_EXIT_ECHO_URL": ECHO_URL,
+        }
     if plan.driver is Driver.RAW_EXEC:
         decided |= {
             "WAHAFLEET_STORAGE_DSN": str(simulator_storage(places.data)),

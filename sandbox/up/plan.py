@@ -40,6 +40,14 @@ class Simulators(StrEnum):
     INLINE = "inline"
 
 
+class Egress(StrEnum):
+    """How chips leave; AUTO exists in options only."""
+
+    AUTO = "auto"
+    GUARD = "guard"
+    DIRECT = "direct"
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for.
 
@@ -59,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[int, int] = (3100, 3199)
     delays: bool = True
     storage_dsn: str = ""
+    egress: Egress = Egress.AUTO
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -83,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     speed: float
     ports: tuple[int, int]
     delays: bool
+    egress: Egress = Egress.GUARD
     notes: tuple[str, ...] = ()
 
     @property
@@ -99,6 +109,7 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
     driver = _choose_driver(options, chosen_nomad)
     if chosen_nomad is not None:
         _check_real_hosts(options)
+    egress = _choose_egress(options, chosen_nomad, driver, notes)
     if chosen_nomad is not None and options.simulators is Simulators.INLINE:
         raise SandboxError(
             "a real Nomad runs every container as a process of its own, so --simulators inline needs the "
@@ -119,6 +130,7 @@ def make_plan(options: Options, nomad: Program | None, consul: Program | None) -
         speed=options.speed,
         ports=options.ports,
         delays=options.delays,
+        egress=egress,
         notes=tuple(notes),
     )
 
@@ -193,6 +205,21 @@ def _choose_nomad(
         notes.append(f"Nomad {nomad.version_text} on PATH is older than {least}; its double runs instead.")
         return None
     return nomad
+
+
+def _choose_egress(options: Options, nomad: Program | None, driver: Driver, notes: list[str]) -> Egress:
+    why = ""
+    if driver is Driver.DOCKER:
+        why = "containers under Docker do not reach a guard on this machine's loopback"
+    elif nomad is not None and options.hosts > 1:
+        why = "hosts of a real Nomad share one address here, and each guard needs its own"
+    if not why:
+        return Egress.DIRECT if options.egress is Egress.DIRECT else Egress.GUARD
+    if options.egress is Egress.GUARD:
+        raise SandboxError(f"--egress guard cannot be had: {why}; use --egress direct.")
+    if options.egress is Egress.AUTO:
+        notes.append(f"{why}, so chips leave directly.")
+    return Egress.DIRECT
 
 
 def _choose_driver(options: Options, nomad: Program | None) -> Driver:

@@ -19,8 +19,9 @@ from sandbox.up.data import DataFolder
 from sandbox.up.environment import mark, owner_file
 from sandbox.up.first_user import EMAIL, PASSWORD
 from sandbox.up.follow import Follower
+from sandbox.up.local_provider import HOST
 from sandbox.up.machine import check_hosts, check_port, find_program, process_started
-from sandbox.up.plan import Kind, Options, Plan, Program, make_plan
+from sandbox.up.plan import Egress, Kind, Options, Plan, Program, make_plan
 from sandbox.up.reaper import Reaper, sweep
 from sandbox.up.screen import Screen
 from sandbox.up.stack import Site, Stack
@@ -153,6 +154,7 @@ class _Up:
                     str(pid("postgres")),
                 ),
                 ("valkey", self._stack.redis_url, "Valkey, embedded", str(pid("valkey"))),
+                *self._egress(),
             ]
         )
         screen.line()
@@ -166,6 +168,24 @@ class _Up:
         screen.line(f"    or open {url}/schema/docs: every route, with examples")
         screen.line()
         screen.say("up", f"ready after {time.monotonic() - self._began:.1f} s; Ctrl-C ends everything")
+
+    def _egress(self) -> list[tuple[str, str, str, str]]:
+        """The parts that chips leave through."""
+        stack, pid = self._stack, self._supervisor.pid
+        if self._plan.egress is Egress.DIRECT:
+            return []
+        guards = [
+            (
+                part.name,
+                part.listens,
+                "wahafleet egress" + ("" if number else ", one a host"),
+                str(pid(part.name)),
+            )
+            for number, part in enumerate(stack.guards)
+        ]
+        at = f"socks5://{HOST}:{stack.egress.provider}"
+        what = f"a provider and the Internet behind it; knobs: {stack.egress.knobs}/knobs"
+        return [*guards, ("provider", at, what, str(pid("provider")))]
 
 
 _LOGIN: Final = (

@@ -43,7 +43,13 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_secrets_are_made_once_and_kept(tmp_path: Path) -> None:
     data = DataFolder.open(tmp_path, api=API)
     made = data.secrets()
-    assert set(made) == {"JWT_SECRET_KEY", "WAHAFLEET_SECRET_KEYS", "WAHAFLEET_OPERATOR_TOKEN"}
+    assert set(made) == {
+        "JWT_SECRET_KEY",
+        "WAHAFLEET_SECRET_KEYS",
+        "WAHAFLEET_OPERATOR_TOKEN",
+        "WAHAFLEET_GUARD_SECRET",
+        "SANDBOX_PROVIDER_PASSWORD",
+    }
     assert len(made["JWT_SECRET_KEY"]) >= 32
     assert data.secrets() == made
     data.close()
@@ -63,6 +69,21 @@ def test_a_damaged_secrets_file_is_refused_and_left_as_it_is(tmp_path: Path) -> 
     with pytest.raises(SandboxError, match="WAHAFLEET_SECRET_KEYS"):
         data.secrets()
     assert (tmp_path / "secrets.env").read_text() == "JWT_SECRET_KEY='only this'\n"
+    data.close()
+
+
+def test_a_folder_from_before_there_were_guards_gets_what_it_lacks_and_keeps_the_rest(tmp_path: Path) -> None:
+    data = DataFolder.open(tmp_path, api=API)
+    old = "JWT_SECRET_KEY=a\nWAHAFLEET_SECRET_KEYS=b\nWAHAFLEET_OPERATOR_TOKEN=c\n"
+    write_private(tmp_path / "secrets.env", old)
+    made = data.secrets()
+    assert (made["JWT_SECRET_KEY"], made["WAHAFLEET_SECRET_KEYS"], made["WAHAFLEET_OPERATOR_TOKEN"]) == (
+        "a",
+        "b",
+        "c",
+    )
+    assert len(made["WAHAFLEET_GUARD_SECRET"]) >= 32
+    assert data.secrets() == made
     data.close()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.up.errors import SandboxError
-from sandbox.up.plan import Driver, Kind, Options, Program, Simulators, make_plan, real_ports
+from sandbox.up.plan import Driver, Egress, Kind, Options, Program, Simulators, make_plan, real_ports
 
 NOMAD = Program("/bin/nomad", (1, 10, 5))
 OLD_NOMAD = Program("/bin/nomad", (1, 10, 1))
@@ -65,6 +65,19 @@ def test_hosts_of_a_real_nomad_have_ranges_of_ports_that_do_not_meet() -> None:
     assert make_plan(Options(hosts=3, ports=(65_000, 65_299)), None, None).ports == (65_000, 65_299)
 
 
+def test_chips_leave_through_guards_wherever_guards_can_be() -> None:
+    assert make_plan(Options(hosts=20), None, None).egress is Egress.GUARD
+    assert make_plan(Options(), NOMAD, CONSUL).egress is Egress.GUARD
+    assert make_plan(Options(egress=Egress.DIRECT), None, None).egress is Egress.DIRECT
+    several = make_plan(Options(hosts=2), NOMAD, CONSUL)
+    assert several.egress is Egress.DIRECT
+    assert "share one address" in several.notes[0]
+    docker = make_plan(Options(driver=Driver.DOCKER, storage_dsn="postgresql://db/waha"), NOMAD, CONSUL)
+    assert docker.egress is Egress.DIRECT
+    assert "Docker" in docker.notes[0]
+    assert make_plan(Options(hosts=2, egress=Egress.DIRECT), NOMAD, CONSUL).notes == ()
+
+
 @pytest.mark.parametrize(
     ("options", "nomad", "consul", "words"),
     [
@@ -79,6 +92,13 @@ def test_hosts_of_a_real_nomad_have_ranges_of_ports_that_do_not_meet() -> None:
         (Options(hosts=21), NOMAD, CONSUL, "--nomad double"),
         (Options(hosts=3, ports=(65_000, 65_299)), NOMAD, CONSUL, "--ports"),
         (Options(simulators=Simulators.INLINE), NOMAD, CONSUL, "--nomad double"),
+        (Options(hosts=3, egress=Egress.GUARD), NOMAD, CONSUL, "--egress direct"),
+        (
+            Options(driver=Driver.DOCKER, storage_dsn="postgresql://db/waha", egress=Egress.GUARD),
+            NOMAD,
+            CONSUL,
+            "--egress direct",
+        ),
         (Options(hosts=0), None, None, "--hosts"),
         (Options(hosts=255), None, None, "--hosts"),
         (Options(speed=0), None, None, "--speed"),
@@ -106,6 +126,7 @@ def test_refusals_are_one_sentence_with_a_way_out(
         simulators=st.sampled_from(Simulators),
         speed=st.floats(),
         storage_dsn=st.sampled_from(["", "postgresql://db/waha"]),
+        egress=st.sampled_from(Egress),
     ),
     nomad=st.sampled_from([None, NOMAD, OLD_NOMAD, Program("/bin/nomad")]),
     consul=st.sampled_from([None, CONSUL]),
@@ -128,4 +149,7 @@ def test_a_plan_is_always_a_pair_that_works(
     assert options.nomad is not Kind.DOUBLE or plan.nomad is None
     assert options.consul is not Kind.REAL or plan.consul is not None
     assert options.consul is not Kind.DOUBLE or plan.consul is None
+    assert plan.egress is not Egress.AUTO
+    assert options.egress is Egress.AUTO or plan.egress is options.egress
+    assert plan.egress is Egress.DIRECT or plan.nomad is None or plan.hosts == 1
     assert make_plan(options, nomad, consul) == msgspec.structs.replace(plan)
