@@ -54,6 +54,20 @@ def release(target: Target, chip: str, by: str | None) -> None:
     click.echo(f"{chip} released")
 
 
+@chip.command("rotate-label")
+@click.argument("chip")
+@click.pass_obj
+def rotate_label(target: Target, chip: str) -> None:
+    """Give CHIP another label at its provider, and with it another exit; no restart, no QR code."""
+    from core.domain.names import parse_id
+
+    chip_id = parse_id(chip) or asyncio.run(find_chip(target.database_url, chip))[1]
+    told = target.post(f"/chips/{chip_id}/proxy/rotate")
+    click.echo(
+        f"{chip} label {told['generation']} {told['status']}; `wahafleet chip explain` says how it goes"
+    )
+
+
 async def find_chip(url: str, text: str) -> tuple[str, str]:
     """User id and chip id of the one chip that `text` names. Raises CommandError when there is not one."""
     from core.store.chips_admin import find_chips

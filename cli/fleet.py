@@ -53,6 +53,9 @@ def show(target: Target, output: str) -> None:
             f"{host['chips_connected']:>4} of {host['chips']} chips connected  {host['ports_free']:>4} ports free  "
             f"{memory}  seen {host['observed_at'] or 'by no sweep yet'}"
         )
+    for shared in found["shared_exits"]:
+        names = ", ".join(f"{one['alias']} ({one['chip_id']})" for one in shared["chips"])
+        click.echo(f"alert       {shared['exit_ip']} is the exit of several chips: {names}")
     click.echo(f"swept       {found['swept_at'] or 'never'}")
 
 

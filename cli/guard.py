@@ -1,4 +1,4 @@
-"""`wahafleet guard`: what operators tell the store about the guards' leases."""
+"""`wahafleet guard`: the guards' keys, and what operators tell the store about their leases."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from cli.failures import CommandError
 from cli.store import opened_store
 from cli.target import Target
 
@@ -32,6 +33,35 @@ def hold(target: Target, *, seconds: float | None) -> None:
     """
     until = asyncio.run(_hold(target.database_url, seconds))
     click.echo(f"no new lease for any guard before {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+
+
+@guard.command()
+@click.argument("node_id")
+@click.pass_obj
+def key(target: Target, node_id: str) -> None:
+    """Print the key of the guard on the Nomad node NODE_ID (a whole id, as `nomad node status -verbose` shows it).
+
+    It is made from WAHAFLEET_GUARD_SECRET, as the API has it, and opens nothing on another node.
+    """
+    from core.domain.chip_credentials import node_key
+    from core.domain.names import parse_id
+
+    secret = target.environment().get("WAHAFLEET_GUARD_SECRET", "")
+    if not secret:
+        raise CommandError(
+            "WAHAFLEET_GUARD_SECRET is not set; set it to the one that the API and the daemon were started with."
+        )
+    known = parse_id(node_id)
+    if known is None:
+        raise CommandError(
+            f"{node_id[:60]!r} is no whole node id; `nomad node status -verbose` shows them, 36 characters each."
+        )
+    click.echo(node_key(secret.encode(), known).hex())
+    click.echo(
+        f"set it as WAHAFLEET_GUARD_KEY, with WAHAFLEET_GUARD_NODE_ID={known}, for the guard on that node alone; "
+        "whoever has it can speak for every chip there",
+        err=True,
+    )
 
 
 async def _hold(url: str, seconds: float | None) -> datetime:

@@ -21,6 +21,8 @@ from cli.orphans import orphans
 from cli.parts import api, daemon, egress, migrate
 from cli.phone import phone
 from cli.plan import plan
+from cli.provider import provider
+from cli.proxy import proxy
 from cli.rollout import rollout
 from cli.settings import settings
 from cli.target import Target
@@ -40,7 +42,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
 
 
 _PARTS = (up, api, daemon, egress, migrate, settings, jobspec, openapi, problems)
-_VERBS = (user, key, plan, chip, container, fleet, rollout, guard, orphans, audit, phone)
+_VERBS = (user, key, plan, chip, container, fleet, rollout, provider, proxy, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)
 for verb in (explain, causes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -17,10 +17,15 @@ def show_rows(rows: Sequence[msgspec.Struct], columns: Sequence[str], *, as_json
     if as_json:
         click.echo(json.dumps([_plain(row) for row in rows], ensure_ascii=False, indent=1))
         return
+    show_table([_cells(row, columns) for row in rows], columns, none=none)
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, none: str) -> None:
+    """Print `columns` of each row, aligned. `none`: what is said when there is no row."""
     if not rows:
         click.echo(none)
         return
-    table = [list(columns), *([_cell(getattr(row, name)) for name in columns] for row in rows)]
+    table = [list(columns), *([_cell(row[name]) for name in columns] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -33,6 +38,10 @@ def show_one(row: msgspec.Struct, *, as_json: bool) -> None:
         return
     for name in row.__struct_fields__:
         click.echo(f"{name:<15} {_cell(getattr(row, name))}")
+
+
+def _cells(row: msgspec.Struct, columns: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in columns}
 
 
 def _plain(row: msgspec.Struct) -> dict[str, Any]:

@@ -96,14 +96,15 @@ class Target:
         """The decoded answer of POST `path`, which is accepted with `wanted`. Raises CommandError as `get` does."""
         return self._asked("POST", path, (wanted,), query, body).json()
 
-    def put(self, path: str) -> tuple[Any, bool]:
+    def put(self, path: str, body: dict[str, Any] | None = None) -> tuple[Any, bool]:
         """The decoded answer of PUT `path`, and whether something was made. Raises CommandError as `get` does."""
-        answer = self._asked("PUT", path, (200, 201), {})
+        answer = self._asked("PUT", path, (200, 201), {}, body)
         return answer.json(), answer.status_code == 201
 
     def delete(self, path: str) -> Any:
-        """The decoded answer of DELETE `path`, accepted with 202. Raises CommandError as `get` does."""
-        return self._asked("DELETE", path, (202,), {}).json()
+        """The decoded answer of DELETE `path`, None where nothing is left to tell. Raises CommandError as `get` does."""
+        answer = self._asked("DELETE", path, (200, 202, 204), {})
+        return None if answer.status_code == 204 else answer.json()
 
     def events(self, path: str, **query: str | int) -> Iterator[str]:
         """The data of each server-sent event of GET `path`, until the API ends it. Raises CommandError."""
@@ -140,7 +141,8 @@ class Target:
         if answer.status_code not in wanted:
             raise CommandError(_refusal(self.url, answer))
         try:
-            answer.json()
+            if answer.status_code != 204:
+                answer.json()
         except ValueError:
             raise CommandError(
                 f"{self.url} is no wahafleet API; check the address given with --api."

@@ -24,6 +24,7 @@ from api.schemas_proxies import ChipExit, FleetProxyUsage, LabelRotation
 from api.services import services_of
 from core.domain.history import event_id, event_number
 from core.domain.proxy_usage import ProxyUsage, proxy_usage
+from core.domain.states import reason_text
 from core.errors import InvalidInput, NotFound
 from core.store import chips_admin, proxy_views
 from core.store.accounts import Account
@@ -36,7 +37,6 @@ _DIRECT: Final = "Este chip sai para a internet sem proxy."
 _NO_LABEL: Final = "Este chip ainda não tem um proxy; ele recebe um quando iniciar."
 _RELEASED: Final = "O chip está desconectado; o mesmo proxy volta com ele."
 _NOT_READ: Final = "O endereço de saída deste chip ainda não foi verificado."
-_FAILING: Final = "A última verificação do proxy deste chip falhou; nova tentativa em breve."
 _ROTATING: Final = "O proxy deste chip está sendo trocado."
 _ASKED: Final = "A troca de proxy foi pedida; o chip reconecta com um novo endereço em instantes."
 _ASKED_ALREADY: Final = "A troca de proxy já foi pedida e segue em andamento."
@@ -203,8 +203,8 @@ def _message(row: ChipProxyRow) -> str | None:
         return _RELEASED
     if row.requested_generation > row.generation:
         return _ROTATING
-    if row.failure is not None:
-        return _FAILING
+    if row.unusable is not None or row.failure is not None:
+        return reason_text(row.unusable or row.failure)
     return _NOT_READ if row.exit_ip is None else None
 
 

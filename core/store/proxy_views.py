@@ -8,14 +8,14 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import BigInteger, Row, Select, cast, func, select, true
+from sqlalchemy import BigInteger, Row, Select, case, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.quota import GIB
 from core.store.engine import reading
 from core.store.month_usage import this_month
 from core.store.tables import chips, exits, labels, plans, providers, proxy_usage, users
-from core.store.upstreams import EXIT_KNOWN_S, ago
+from core.store.upstreams import EXIT_KNOWN_S, ago, joined, unusable
 
 SHARED_EXITS_LIMIT: Final = 200
 _BYTES: Final = proxy_usage.c.bytes_in + proxy_usage.c.bytes_out
@@ -26,7 +26,7 @@ class ChipProxyRow(msgspec.Struct, frozen=True):
 
     Attributes:
         generation: of the label. requested_generation: beyond it when another one was asked for.
-        failure: of the newest reading. trouble: of its provider or sub-user is told elsewhere.
+        unusable: why the label carries nothing now. failure: of the newest reading. Both are EgressErrors.
         bytes_this_month: both directions, through whichever provider.
     """
 
@@ -39,6 +39,7 @@ class ChipProxyRow(msgspec.Struct, frozen=True):
     released_at: datetime | None
     exit_ip: str | None
     exit_since: datetime | None
+    unusable: str | None
     failure: str | None
     bytes_this_month: int
 
@@ -113,12 +114,11 @@ async def chip_proxy(engine: AsyncEngine, chip_id: str) -> ChipProxyRow | None:
             labels.c.released_at,
             labels.c.exit_ip,
             labels.c.exit_since,
+            case((labels.c.released_at.is_(None), unusable())).label("unusable"),
             labels.c.failure,
             cast(used, BigInteger).label("bytes_this_month"),
         )
-        .select_from(chips)
-        .outerjoin(labels, labels.c.chip_id == chips.c.id)
-        .outerjoin(providers, providers.c.slug == labels.c.provider_slug)
+        .select_from(chips.outerjoin(joined(), labels.c.chip_id == chips.c.id))
         .where(chips.c.id == chip_id, chips.c.deleted_at.is_(None))
     )
     async with reading(engine) as connection:

@@ -27,6 +27,7 @@ from core.variables import NO_LIMITS
 from sandbox.postgres import scratch_folder
 from sandbox.valkey import EmbeddedValkey
 from sandbox.waha.inline import InlineSimulators
+from tests.integration.api.commands import Run, runner, served
 from tests.integration.api.fleet import FakeDaemon
 
 PASSWORD = "Senha@123"
@@ -213,3 +214,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def running(start: Start) -> AsyncIterator[Running]:
     async with start() as application:
         yield application
+
+
+@pytest.fixture
+async def run(
+    running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Run]:
+    """The operator's verbs against this test's application."""
+    monkeypatch.setenv("WAHAFLEET_OPERATOR_TOKEN", OPERATOR_TOKEN)
+    async with served(running.app) as url:
+        yield runner(url, capsys)

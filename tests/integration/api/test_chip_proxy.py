@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from core.domain.egress_errors import OF_UPSTREAM, EgressError
+from core.domain.states import reason_text
 from tests.integration.api.conftest import Person, Running, Start
 from tests.integration.api.proxied import label, operator, provider, sub_user, used
 
@@ -52,25 +54,39 @@ async def test_a_chips_label_and_exit(running: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "column", "said"),
+    ("more", "statement", "said"),
     [
         ({}, "", "O endereço de saída deste chip ainda não foi verificado."),
         ({"released": True}, "", "O chip está desconectado; o mesmo proxy volta com ele."),
         (
             {"exit_ip": "203.0.113.7", "failure": "no_peer"},
             "",
-            "A última verificação do proxy deste chip falhou; nova tentativa em breve.",
+            "O provedor de proxy não tem endereço de saída disponível agora; nova tentativa em breve.",
         ),
-        ({"exit_ip": "203.0.113.7"}, "requested_generation = 2", "O proxy deste chip está sendo trocado."),
+        (
+            {"exit_ip": "203.0.113.7"},
+            "UPDATE providers SET trouble = 'traffic_exhausted', trouble_at = now()",
+            "O volume de dados contratado com o provedor de proxy acabou; nossa equipe foi avisada.",
+        ),
+        (
+            {"exit_ip": "203.0.113.7"},
+            "UPDATE sub_users SET enabled = false",
+            "Nenhum provedor de proxy disponível para o chip; nossa equipe foi avisada.",
+        ),
+        (
+            {"exit_ip": "203.0.113.7"},
+            "UPDATE labels SET requested_generation = 2",
+            "O proxy deste chip está sendo trocado.",
+        ),
     ],
 )
 async def test_what_is_not_as_it_should_be_is_told(
-    running: Running, more: dict[str, Any], column: str, said: str
+    running: Running, more: dict[str, Any], statement: str, said: str
 ) -> None:
     person = await running.person()
     chip = await proxied(running, person, **more)
-    if column:
-        await running.sql(f"UPDATE labels SET {column}")
+    if statement:
+        await running.sql(statement)
     assert (await person.get(f"/chips/{chip}/proxy")).json()["message"] == said
 
 
@@ -184,3 +200,8 @@ async def test_live_chips_that_share_an_exit_stand_in_the_fleet(running: Running
         "UPDATE labels SET exit_at = now() - interval '4 h' WHERE chip_id = :chip", chip=ids["dois"]
     )
     assert (await operator(running).get("/fleet")).json()["shared_exits"] == []
+
+
+@pytest.mark.parametrize("error", sorted(OF_UPSTREAM | {EgressError.NO_UPSTREAM}))
+def test_whatever_speaks_against_a_label_has_a_sentence(error: EgressError) -> None:
+    assert reason_text(error)

@@ -2,62 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, cast
 
-import pytest
-import uvicorn
-
-from cli.main import main
-from tests.integration.api.conftest import OPERATOR_TOKEN, Running
+from tests.integration.api.commands import Run
+from tests.integration.api.conftest import Running
 from tests.integration.api.fleet import WORKING
-from tests.polling import eventually
-
-Run = Callable[..., Any]
-
-
-@asynccontextmanager
-async def served(running: Running) -> AsyncIterator[str]:
-    """The application on a port of this machine; its lifespan is the test's."""
-    config = uvicorn.Config(cast(Any, running.app), port=0, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-
-    async def port() -> int:
-        return server.servers[0].sockets[0].getsockname()[1] if server.started else 0
-
-    try:
-        yield f"http://127.0.0.1:{await eventually(port, 20)}"
-    finally:
-        server.should_exit = True
-        await task
-
-
-@pytest.fixture
-async def run(
-    running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> AsyncIterator[Run]:
-    monkeypatch.setenv("WAHAFLEET_OPERATOR_TOKEN", OPERATOR_TOKEN)
-    async with served(running) as url:
-
-        async def verb(*arguments: str, code: int = 0) -> str:
-            def in_thread() -> int:
-                with pytest.raises(SystemExit) as ended:
-                    main(["--api", url, *arguments])
-                return int(ended.value.code or 0)
-
-            capsys.readouterr()
-            found = await asyncio.to_thread(in_thread)
-            shown = capsys.readouterr()
-            # The application of this process logs to the same place.
-            out = "\n".join(line for line in shown.out.splitlines() if "[info " not in line)
-            assert found == code, shown.err
-            return out if code == 0 else shown.err
-
-        yield verb
 
 
 async def test_a_container_from_its_making_to_its_end(running: Running, run: Run) -> None:

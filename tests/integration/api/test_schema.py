@@ -56,7 +56,7 @@ EXAMPLES = {"nobody": 2, "user": 5, "operator": 5}
 
 
 class Served:
-    """An application with one user who has a chip."""
+    """An application with one user who has a chip, and one provider."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
@@ -72,6 +72,9 @@ class Served:
         self.user_id: str = session["user"]["id"]
         headers = {"Authorization": f"Bearer {self.token}", "Prefer": "respond-async"}
         httpx.post(f"{base_url}/api/v1/chips", json={"alias": "vendas"}, headers=headers).raise_for_status()
+        operator = {"Authorization": f"Bearer {OPERATOR_TOKEN}"}
+        provider = {"slug": "dataimpulse", "template": "dataimpulse"}
+        httpx.post(f"{base_url}/api/v1/fleet/providers", json=provider, headers=operator).raise_for_status()
 
 
 @pytest.fixture
@@ -103,10 +106,10 @@ def configuration(served: Served, caller: str) -> str:
         "with-security-parameters = false",
         "[dictionaries.users]",
         f"values = {json.dumps([served.user_id, 'ana@empresa.com.br'])}",
-        "[parameters]",
-        '"path.user_id" = { dictionary = "users", probability = 0.7 }',
         "[dictionaries.providers]",
         'values = ["dataimpulse"]',
+        "[parameters]",
+        '"path.user_id" = { dictionary = "users", probability = 0.7 }',
         '"path.provider" = { dictionary = "providers", probability = 0.7 }',
     ]
     if caller == "user":

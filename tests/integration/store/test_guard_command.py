@@ -1,4 +1,4 @@
-"""`wahafleet guard hold` on a real store."""
+"""`wahafleet guard hold` on a real store, and `guard key`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from cli.main import main
 from core.domain.actions import ContainerStatus, Placed
+from core.domain.chip_credentials import node_key
 from core.store.engine import engine_for
 from core.store.guard_leases import Ask, PostgresGuardLeases, Standing
 from core.store.interface import Lease, Written
@@ -81,3 +82,36 @@ def test_a_time_that_makes_no_sense_is_refused_in_a_sentence(
     assert code == 2
     assert "--seconds" in said
     assert "Traceback" not in said
+
+
+LETTERS = "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11"
+SECRET = "guard-secret-of-a-test-" + "g" * 16
+
+
+@pytest.mark.parametrize("node", [LETTERS, LETTERS.upper()])
+def test_the_key_of_a_node_is_printed_alone_and_what_to_do_with_it_beside(
+    node: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAHAFLEET_DATABASE_URL", "postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("WAHAFLEET_GUARD_SECRET", SECRET)
+    with pytest.raises(SystemExit) as ended:
+        main(["guard", "key", node])
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
+    assert shown.out == node_key(SECRET.encode(), LETTERS).hex() + "\n"
+    assert "WAHAFLEET_GUARD_KEY" in shown.err
+    assert f"WAHAFLEET_GUARD_NODE_ID={LETTERS}" in shown.err
+    assert SECRET not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("node", "secret", "said"), [("host-1", SECRET, "no whole node id"), (NODE, "", "is not set")]
+)
+def test_no_key_is_made_up(
+    node: str, secret: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WAHAFLEET_DATABASE_URL", "postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("WAHAFLEET_GUARD_SECRET", secret)
+    code, told = run(capsys, "key", node)
+    assert code == 1
+    assert said in told
