@@ -25,7 +25,7 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, non
     if not rows:
         click.echo(none)
         return
-    table = [list(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    table = [list(columns), *([cell(row[name]) for name in columns] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -37,7 +37,7 @@ def show_one(row: msgspec.Struct, *, as_json: bool) -> None:
         click.echo(json.dumps(_plain(row), ensure_ascii=False))
         return
     for name in row.__struct_fields__:
-        click.echo(f"{name:<15} {_cell(getattr(row, name))}")
+        click.echo(f"{name:<15} {cell(getattr(row, name))}")
 
 
 def _cells(row: msgspec.Struct, columns: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def _jsonable(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """One value as people read it."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):

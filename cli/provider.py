@@ -12,7 +12,7 @@ import click
 from cli.chip import find_chip
 from cli.container import path_part
 from cli.failures import FAILED, CommandError
-from cli.output import show_table
+from cli.output import cell, show_table
 from cli.sub_user import find_sub_user, sub_user
 from cli.target import Target
 
@@ -172,7 +172,7 @@ def dry_run(
     else:
         for name, value in found.items():
             if value is not None:
-                click.echo(f"{name:<9} {value}")
+                click.echo(f"{name:<9} {cell(value)}")
     return 0 if found["usable"] else FAILED
 
 
