@@ -47,7 +47,9 @@ def test_a_daemon_killed_in_the_middle_of_a_create_is_back_and_the_qr_comes(
     assert "daemon    was ended by signal 9; starting it again" in up.said()
 
 
-@pytest.mark.parametrize("part", ["api", "daemon", "nomad", "consul", "valkey", "postgres"])
+@pytest.mark.parametrize(
+    "part", ["api", "daemon", "nomad", "consul", "valkey", "postgres", "guard-1", "provider"]
+)
 def test_every_part_that_is_killed_comes_back(up: Up, client: Client, part: str) -> None:
     chip = client.create(f"survives {part}")["id"]
     client.wait_qr(chip)

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -120,27 +121,62 @@ def test_each_chip_has_a_label_that_stays_and_its_bytes_pass(
     assert {second, first} == {chip["id"] for chip in client.chips()}
 
 
+@contextmanager
+def scheme(up: Up, word: str) -> Iterator[None]:
+    """How the provider is reached, as an operator changes it."""
+    token = read_env(up.data / "secrets.env")["WAHAFLEET_OPERATOR_TOKEN"]
+
+    def change(to: str) -> None:
+        answer = httpx.put(
+            f"{up.url}/api/v1/fleet/providers/local",
+            json={"scheme": to},
+            headers={"Authorization": f"Bearer {token}"},
+            trust_env=False,
+        )
+        assert answer.status_code == 200, answer.text
+
+    change(word)
+    try:
+        yield
+    finally:
+        change("socks5")
+
+
 @pytest.mark.parametrize(
-    ("knobs", "expected"),
+    ("way", "knobs", "expected"),
     [
-        ({"refuse": {"*": "password"}}, "proxy_auth"),
-        ({"dead": True}, "proxy_unreachable"),
-        ({"refuse": {"*": "rules"}}, "proxy_refused"),
-        ({"refuse": {"*": "no_peer"}}, "proxy_host_unreachable"),
+        ("socks5", {"refuse": {"*": "password"}}, "proxy_auth"),
+        ("socks5", {"dead": True}, "proxy_unreachable"),
+        ("socks5", {"refuse": {"*": "rules"}}, "proxy_refused"),
+        ("socks5", {"refuse": {"*": "nowhere"}}, "proxy_host_unreachable"),
+        ("http", {"most": 0}, "threads_exhausted"),
+        ("http", {"refuse": {"*": "exhausted"}}, "traffic_exhausted"),
+        ("http", {"refuse": {"*": "no_peer"}}, "no_peer"),
     ],
 )
-def test_a_chip_says_why_its_provider_gives_it_no_way_out_and_comes_up_when_it_does(
-    client: Client, provider: LocalProvider, knobs: dict[str, Any], expected: str
+def test_a_chip_says_why_its_provider_gives_it_no_way_out(
+    up: Up, client: Client, provider: LocalProvider, way: str, knobs: dict[str, Any], expected: str
 ) -> None:
-    with provider.turned(**knobs):
+    began = time.monotonic()
+    with scheme(up, way), provider.turned(**knobs):
         chip = str(client.create(expected)["id"])
         until(lambda: reason(client, chip) == expected, 30, f"the chip says {expected}")
-        assert client.chip(chip)["status"] == "WAITING_QR"
+        shown = client.chip(chip)
+        assert (shown["status"], shown["extra_data"]["reason_text"] != "") == ("WAITING_QR", True)
         explained = client.http.get(f"/chips/{chip}/explain").raise_for_status().json()
-        assert expected in str(explained)
-        # Fail closed: nothing of it has reached WhatsApp.
-        assert provider.open_users() == []
+        assert expected in [cause["code"] for cause in explained["causes"]]
+        # Fail closed: nothing of it has reached WhatsApp, and nothing tried to go past its provider.
+        assert provider.opened(began) == []
+
+
+def test_when_the_provider_works_again_the_chip_comes_up_by_itself(
+    client: Client, provider: LocalProvider
+) -> None:
+    with provider.turned(dead=True):
+        chip = str(client.create("waits")["id"])
+        until(lambda: reason(client, chip) == "proxy_unreachable", 30, "the chip says why it waits")
     client.wait_qr(chip, 90)
+    assert reason(client, chip) == ""
 
 
 def test_a_killed_guard_takes_its_tunnels_with_it_and_all_is_back_within_a_period(
