@@ -177,6 +177,7 @@ class LoopSettings(msgspec.Struct, frozen=True):
     events_keep_days: float = 90
     events_per_chip: int = 1000
     audit_keep_days: float = 365
+    exits_keep_days: float = 180
     waha_look_s: float = 300
     rollout_users: int = 5
     rollout_failures: float = 0.2
@@ -314,6 +315,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             placements_keep_days=reader.number("WAHAFLEET_PLACEMENTS_KEEP_DAYS", least=1, most=3650),
             events_keep_days=reader.number("WAHAFLEET_EVENTS_KEEP_DAYS", least=1, most=3650),
             audit_keep_days=reader.number("WAHAFLEET_AUDIT_KEEP_DAYS", least=1, most=3650),
+            exits_keep_days=reader.number("WAHAFLEET_EXITS_KEEP_DAYS", least=1, most=3650),
             events_per_chip=reader.whole("WAHAFLEET_EVENTS_PER_CHIP", least=50, most=1_000_000),
             waha_look_s=reader.number("WAHAFLEET_WAHA_LOOK_S", least=10, most=86_400),
             rollout_users=reader.whole("WAHAFLEET_ROLLOUT_USERS", least=1, most=100),

@@ -314,6 +314,11 @@ VARIABLES: Final = (
     ),
     _v("WAHAFLEET_AUDIT_KEEP_DAYS", "365", "Days after which a line of the audit log is forgotten."),
     _v(
+        "WAHAFLEET_EXITS_KEEP_DAYS",
+        "180",
+        "Days after which it is forgotten that a chip went out by an exit, since it was last seen there.",
+    ),
+    _v(
         "WAHAFLEET_LEDGER_KEEP_DAYS",
         "30",
         "Days for which it stays on record who had a port that is free again.",

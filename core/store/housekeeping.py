@@ -10,17 +10,28 @@ from collections.abc import Collection
 from typing import Any, Final, Protocol
 
 import msgspec
-from sqlalchemy import ARRAY, all_, and_, any_, bindparam, delete, func, or_, select, update
+from sqlalchemy import ARRAY, all_, and_, any_, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.health import DROP_WINDOW
 from core.store import leases
 from core.store.engine import transaction
 from core.store.interface import Lease
+from core.store.month_usage import this_month
 from core.store.notify import OBSERVED
 from core.store.status import lock_containers
 from core.store.status_statements import EVENTS_LOOKED_AT, WITHDRAW
-from core.store.tables import audit_log, chip_events, idempotency_keys, placements, port_ledger
+from core.store.tables import (
+    audit_log,
+    chip_events,
+    exits,
+    idempotency_keys,
+    placements,
+    port_ledger,
+    proxy_usage,
+    quota_notices,
+    usage_batches,
+)
 
 # Younger entries are left alone, whatever a list says.
 FORGOTTEN_AFTER_S: Final = 300.0
@@ -74,6 +85,15 @@ class Housekeeping(Protocol):
 
     async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
         """Remove lines of the audit log that are older than that; how many."""
+
+    async def prune_exits(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        """Remove lines of chips' history of exits that were seen last longer ago than that; how many."""
+
+    async def prune_usage(self, lease: Lease, *, months: int, limit: int = 5000) -> int:
+        """Remove what was used of proxies, and who was told of it, before that many whole months; how many."""
+
+    async def prune_batches(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        """Forget batches of usage that came longer ago than that, and might be counted again; how many."""
 
 
 class PostgresHousekeeping:
@@ -168,6 +188,27 @@ class PostgresHousekeeping:
     async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
         old = select(audit_log.c.id).where(audit_log.c.at < _ago(older_than_s)).limit(limit)
         return await self._delete(lease, delete(audit_log).where(audit_log.c.id.in_(old)))
+
+    async def prune_exits(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        before = exits.c.seen_until < _ago(older_than_s)
+        old = select(exits.c.id).where(before).limit(limit)
+        # Asked again where the row is locked: it may have been seen anew meanwhile.
+        return await self._delete(lease, delete(exits).where(exits.c.id.in_(old), before))
+
+    async def prune_usage(self, lease: Lease, *, months: int, limit: int = 5000) -> int:
+        oldest = this_month() - func.make_interval(0, months)
+        removed = 0
+        for table in (proxy_usage, quota_notices):
+            key = tuple_(*table.primary_key.columns)
+            old = select(*table.primary_key.columns).where(table.c.month < oldest).limit(limit)
+            removed += await self._delete(lease, delete(table).where(key.in_(old)))
+        return removed
+
+    async def prune_batches(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        old = select(usage_batches.c.batch_id).where(usage_batches.c.received_at < _ago(older_than_s))
+        return await self._delete(
+            lease, delete(usage_batches).where(usage_batches.c.batch_id.in_(old.limit(limit)))
+        )
 
     async def _delete(self, lease: Lease, statement: Any) -> int:
         async with transaction(self._engine) as connection:

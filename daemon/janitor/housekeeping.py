@@ -17,6 +17,10 @@ from daemon.lease import HeldLease
 
 _DAY_S: Final = 86_400.0
 PRUNED_EVERY_S: Final = 3600.0
+# This month, and the same one of the year before.
+USAGE_KEPT_MONTHS: Final = 12
+# A guard tells a batch again within seconds. There are many: one of each host every ten of them.
+BATCHES_KEPT_S: Final = _DAY_S
 # Statements of one round; the next one goes on.
 _MOST_BATCHES: Final = 20
 
@@ -61,7 +65,7 @@ class Housekeeper:
 
     async def _prune(self, held: HeldLease) -> None:
         kept = self._settings
-        removed = {"ledger": 0, "placements": 0, "events": 0, "keys": 0, "audit": 0}
+        removed: dict[str, int] = {}
         for _ in range(_MOST_BATCHES):
             lease = held.lease
             batch = {
@@ -74,8 +78,11 @@ class Housekeeper:
                 ),
                 "keys": await self._store.prune_keys(lease, older_than_s=KEPT_S),
                 "audit": await self._store.prune_audit(lease, older_than_s=kept.audit_keep_days * _DAY_S),
+                "exits": await self._store.prune_exits(lease, older_than_s=kept.exits_keep_days * _DAY_S),
+                "usage": await self._store.prune_usage(lease, months=USAGE_KEPT_MONTHS),
+                "batches": await self._store.prune_batches(lease, older_than_s=BATCHES_KEPT_S),
             }
-            removed = {what: removed[what] + count for what, count in batch.items()}
+            removed = {what: removed.get(what, 0) + count for what, count in batch.items()}
             if not any(batch.values()):
                 break
         if any(removed.values()):

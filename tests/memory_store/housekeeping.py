@@ -87,3 +87,22 @@ class Housekeeping(StatusWrites):
     async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
         self.guard(lease)
         return 0
+
+    async def prune_exits(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        self.guard(lease)
+        before, removed = self.clock.now() - timedelta(seconds=older_than_s), 0
+        for lines in self.exits.values():
+            young = [line for line in lines if line.seen_until >= before]
+            surplus = min(len(lines) - len(young), limit - removed)
+            del lines[:surplus]
+            removed += surplus
+        return removed
+
+    async def prune_usage(self, lease: Lease, *, months: int, limit: int = 5000) -> int:
+        """What guards report is the API's side as well."""
+        self.guard(lease)
+        return 0
+
+    async def prune_batches(self, lease: Lease, *, older_than_s: float, limit: int = 5000) -> int:
+        self.guard(lease)
+        return 0

@@ -189,6 +189,8 @@ class PostgresHarness:
                 labels.c.exit_at,
                 labels.c.checked_at,
                 labels.c.failing_since,
+                exits.c.seen_from,
+                exits.c.seen_until,
             ):
                 await connection.execute(update(column.table).values({column.name: column - step}))
 

@@ -85,6 +85,10 @@ class MemoryHarness:
             for name in ("released_at", "exit_since", "exit_at", "checked_at", "failing_since"):
                 at = getattr(label, name)
                 setattr(label, name, at and at - step)
+        for lines in self.memory.exits.values():
+            for line in lines:
+                line.seen_from -= step
+                line.seen_until -= step
         if self.memory.granted_after is not None:
             self.memory.granted_after -= step
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from core.domain.actions import ContainerStatus
@@ -436,3 +437,23 @@ async def test_a_label_goes_with_its_chip(harness: Harness) -> None:
     await harness.store.remove_chip(lease, chip, generation)
     await given(harness, lease, other)
     assert await harness.store.upstream(chip) == NoRoute(EgressError.NO_UPSTREAM)
+
+
+async def test_exits_are_forgotten_long_after_they_were_seen_last(harness: Harness) -> None:
+    lease, (chip,) = await chips(harness, 1)
+    await harness.provider("local")
+    await harness.sub_user("local", "ana")
+    await given(harness, lease, chip)
+    for exit_ip in (EXIT, OTHER_EXIT, EXIT):
+        await read(harness, lease, chip, exit_ip)
+    await harness.age(1000)
+    await read(harness, lease, chip, EXIT)
+    fleet = await harness.store.claim("fleet", "d1", 60)
+    assert isinstance(fleet, Lease)
+    house = harness.housekeeping
+    assert await house.prune_exits(fleet, older_than_s=2000) == 0
+    assert await house.prune_exits(fleet, older_than_s=500, limit=1) == 1
+    assert await house.prune_exits(fleet, older_than_s=500) == 1
+    assert [line.exit_ip for line in await harness.exits(chip)] == [EXIT]
+    with pytest.raises(StaleWrite):
+        await house.prune_exits(msgspec.structs.replace(fleet, token=99), older_than_s=500)

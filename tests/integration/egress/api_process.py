@@ -3,61 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import httpx
 
 from tests.integration.egress.doubles import free_port
 
+_START_S: Final = 60.0
+
 
 class ApiProcess:
-    """Killed and started again by the test; gone at the end of `api_process`."""
+    """Killed and started again by the tests that share it; gone at the end of `api_process`."""
 
     def __init__(self, env: Mapping[str, str], log: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = env
         self._log = log
-        self._process: asyncio.subprocess.Process | None = None
+        self._more: Mapping[str, str] = {}
+        self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
-        """Returns once it serves requests."""
+    def running_with(self, more: Mapping[str, str]) -> None:
+        """Started, or started anew, unless it runs with just these settings."""
+        if self._process is None or self._process.poll() is not None or more != self._more:
+            self.kill()
+            self.start(more)
+
+    def start(self, more: Mapping[str, str] | None = None) -> None:
+        """Returns once it serves requests. `more`: settings; those of the last time unless given."""
+        self._more = self._more if more is None else more
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WAHAFLEET_")}
         with self._log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cli.main", "api", "--port", str(self.port)),
+            self._process = subprocess.Popen(
+                (sys.executable, "-m", "cli.main", "api", "--port", str(self.port)),
                 stdout=output,
                 stderr=output,
-                env={**kept, **self._env},
+                env={**kept, **self._env, **self._more},
             )
-        async with asyncio.timeout(40), httpx.AsyncClient(trust_env=False) as http:
-            while True:
-                assert self._process.returncode is None, self._log.read_text()
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get(f"{self.url}/health/ready")).status_code == 200:
-                        return
-                await asyncio.sleep(0.05)
+        give_up_at = time.monotonic() + _START_S
+        with httpx.Client(trust_env=False) as http:
+            while not self._serves(http):
+                assert self._process.poll() is None, self._log.read_text()
+                assert time.monotonic() < give_up_at, "the API did not start"
+                time.sleep(0.05)
 
-    async def kill(self) -> None:
-        assert self._process is not None
-        if self._process.returncode is None:
+    def kill(self) -> None:
+        if self._process is not None:
             self._process.kill()
-            await self._process.wait()
+            self._process.wait()
+
+    def _serves(self, http: httpx.Client) -> bool:
+        try:
+            return http.get(f"{self.url}/health/ready").status_code == 200
+        except httpx.HTTPError:
+            return False
 
 
-@asynccontextmanager
-async def api_process(env: Mapping[str, str], log: Path) -> AsyncIterator[ApiProcess]:
+@contextmanager
+def api_process(env: Mapping[str, str], log: Path) -> Iterator[ApiProcess]:
     made = ApiProcess(env, log)
     try:
-        await made.start()
         yield made
     finally:
-        await made.kill()
+        made.kill()
 
 
 class Line:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
 from sqlalchemy import text
 
 from core.crypto import Sealer
@@ -17,9 +18,11 @@ from core.domain.chip_credentials import chip_password, chip_user, node_key
 from core.domain.quota import GIB
 from core.domain.routes import ChipRoute, LabelWhy
 from core.settings import load
-from core.store.engine import engine_for
+from core.store.engine import engine_for, transaction
 from core.store.interface import Lease, Written
 from core.store.reconcile import PostgresReconcileStore
+from core.store.tables import metadata
+from sandbox.postgres import EmbeddedPostgres
 from tests.contract.store.harness import PostgresHarness
 from tests.integration.api.conftest import GUARD_SECRET, environment
 from tests.integration.egress.api_process import ApiProcess, Line, api_process
@@ -31,6 +34,7 @@ PASSWORD = "secret of ana"  # as the harness gives it
 LONG = {"TTL_S": "60", "RENEW_S": "1", "MARGIN_S": "13"}
 SHORT = {"TTL_S": "6", "RENEW_S": "0.4", "MARGIN_S": "2.2"}
 RENEW_S = 1.0
+_EMPTIED = ", ".join(table.name for table in metadata.sorted_tables if table.name != "plans")
 
 
 class World:
@@ -55,10 +59,10 @@ class World:
         self._guards += 1
         return guard_process(self.api_url, self._folder / f"guard-{self._guards}.log", KEY=key, **times)
 
-    async def placed(self, allocation: str, node: str) -> None:
+    async def placed(self, allocation: str, node: str, port: int = 3100) -> None:
         lease = await self.harness.store.claim(self.user, "d1", 60)
         assert isinstance(lease, Lease)
-        place = Placed(allocation, node, "host", "127.0.0.1", 3100)
+        place = Placed(allocation, node, "host", "127.0.0.1", port)
         written = await self.harness.store.write_status(
             lease,
             ContainerStatus(
@@ -67,14 +71,21 @@ class World:
                 allocation_id=allocation,
                 node_name="host",
                 address="127.0.0.1",
-                port=3100,
+                port=port,
             ),
             {},
             {},
             1,
-            release_ports_of=(),
         )
         assert isinstance(written, Written), written
+        await self.harness.store.release(lease)
+
+    async def assigned(self, why: LabelWhy) -> None:
+        lease = await self.harness.store.claim(self.user, "d1", 60)
+        assert isinstance(lease, Lease)
+        route = await self.harness.store.assign_label(lease, self.chip, why)
+        assert isinstance(route, ChipRoute)
+        self.label = route.label
         await self.harness.store.release(lease)
 
     async def knock(self, guard: GuardProcess, generation: int = 1) -> Chip:
@@ -115,36 +126,51 @@ class World:
         await self.until(reached)
 
 
+class Stage(NamedTuple):
+    """What the tests share: starting an API takes longer than what each of them then does."""
+
+    database_url: str
+    api: ApiProcess
+
+
+@pytest.fixture(scope="module")
+def stage(
+    postgres: EmbeddedPostgres, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    url = postgres.create_database("guards_with_api", template=template_database)
+    env = environment(url, None, WAHAFLEET_EGRESS="guard")
+    with api_process(env, tmp_path_factory.mktemp("api") / "api.log") as api:
+        yield Stage(url, api)
+    postgres.drop_database("guards_with_api")
+
+
 @asynccontextmanager
-async def world(database_url: str, folder: Path, times: dict[str, str] = LONG) -> AsyncIterator[World]:
-    more = {f"WAHAFLEET_GUARD_{name}": value for name, value in times.items()}
-    env = environment(database_url, None, WAHAFLEET_EGRESS="guard", **more)
-    keys = tuple(key.reveal() for key in load(env).store.secret_keys)
+async def world(stage: Stage, folder: Path, times: dict[str, str] = LONG) -> AsyncIterator[World]:
+    keys = tuple(key.reveal() for key in load(environment(stage.database_url, None)).store.secret_keys)
     async with AsyncExitStack() as stack:
-        harness = PostgresHarness(engine_for(database_url))
+        harness = PostgresHarness(engine_for(stage.database_url))
         stack.push_async_callback(harness.engine.dispose)
         harness.sealer = Sealer(keys)
         harness.store = PostgresReconcileStore(
             harness.engine, harness.sealer, label_secret=GUARD_SECRET.encode()
         )
-        api = await stack.enter_async_context(api_process(env, folder / "api.log"))
-        line, socks = Line(api.port), Socks5(PASSWORD)
+        async with transaction(harness.engine) as connection:
+            await connection.execute(text(f"TRUNCATE {_EMPTIED} RESTART IDENTITY"))
+            await connection.execute(text("UPDATE plans SET proxy_gb_limit = 0"))
+        more = {f"WAHAFLEET_GUARD_{name}": value for name, value in times.items()}
+        await asyncio.to_thread(stage.api.running_with, more)
+        line, socks = Line(stage.api.port), Socks5(PASSWORD)
         line_port = await stack.enter_async_context(serving(line))
         socks_port = await stack.enter_async_context(serving(socks))
         echo_port = await stack.enter_async_context(serving(echo))
         socks.hosts["echo.whatsapp.net:443"] = ("127.0.0.1", echo_port)
-        w = World(harness, api, line, f"http://127.0.0.1:{line_port}", socks, folder)
+        w = World(harness, stage.api, line, f"http://127.0.0.1:{line_port}", socks, folder)
         w.user = await harness.user()
         w.chip = await harness.chip(w.user)
         await harness.provider("local")
         await harness.change_provider("local", host="127.0.0.1", port=socks_port)
         w.sub_user = await harness.sub_user("local", "ana")
-        lease = await harness.store.claim(w.user, "d1", 60)
-        assert isinstance(lease, Lease)
-        route = await harness.store.assign_label(lease, w.chip, LabelWhy.FIRST)
-        assert isinstance(route, ChipRoute)
-        w.label = route.label
-        await harness.store.release(lease)
+        await w.assigned(LabelWhy.FIRST)
         await w.placed(w.allocation, NODE)
         try:
             yield w
@@ -154,8 +180,8 @@ async def world(database_url: str, folder: Path, times: dict[str, str] = LONG) -
         assert socks.wrong == []
 
 
-async def test_a_chip_goes_out_by_its_label_and_is_counted(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+async def test_a_chip_goes_out_by_its_label_and_is_counted(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
         chip = await w.connected(guard)
         data = bytes(range(256)) * 40
         assert await chip.said(data) == data
@@ -165,31 +191,31 @@ async def test_a_chip_goes_out_by_its_label_and_is_counted(database_url: str, tm
         assert await w.sql("SELECT provider_slug, user_id::text FROM proxy_usage") == [("local", w.user)]
 
 
-async def test_the_api_is_away_for_a_while(database_url: str, tmp_path: Path) -> None:
+async def test_the_api_is_away_for_a_while(stage: Stage, tmp_path: Path) -> None:
     """Who has a lease goes on, a chip of the same container gets its tunnel, and nothing that was used is lost."""
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
         chip = await w.connected(guard)
-        await w.api.kill()
+        await asyncio.to_thread(w.api.kill)
         assert await chip.said(b"x" * 1000) == b"x" * 1000
         again = await w.knock(guard)
         assert again.status == 200
         assert await again.said(b"y" * 500) == b"y" * 500
         await asyncio.sleep(2 * RENEW_S)
         assert await w.counted() == (0, 0, 0)
-        await w.api.start()
+        await asyncio.to_thread(w.api.start)
         await w.until_counted(1500)
         assert await w.counted() == (1500, 1500, 2)
         assert await chip.said(b"still the same tunnel") == b"still the same tunnel"
 
 
-async def test_a_lease_ends_while_the_api_is_away_and_comes_back(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path, SHORT) as w, w.guard(SHORT) as guard:
+async def test_a_lease_ends_while_the_api_is_away_and_comes_back(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path, SHORT) as w, w.guard(SHORT) as guard:
         chip = await w.connected(guard)
-        await w.api.kill()
+        await asyncio.to_thread(w.api.kill)
         assert await chip.is_cut(8)
         refused = await w.knock(guard)
         assert (refused.status, refused.reason) == (403, "not_current")
-        await w.api.start()
+        await asyncio.to_thread(w.api.start)
 
         async def knocks() -> bool:
             return (await w.knock(guard)).status == 200
@@ -198,12 +224,10 @@ async def test_a_lease_ends_while_the_api_is_away_and_comes_back(database_url: s
         assert {login.username for login in w.socks.logins} == {f"ana-{w.label}"}
 
 
-async def test_a_container_that_moved_away_is_cut_and_its_lease_is_free(
-    database_url: str, tmp_path: Path
-) -> None:
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+async def test_a_container_that_moved_away_is_cut_and_its_lease_is_free(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
         chip = await w.connected(guard)
-        await w.placed(str(uuid.uuid4()), str(uuid.uuid4()))
+        await w.placed(str(uuid.uuid4()), str(uuid.uuid4()), 3101)
         assert await chip.is_cut()
 
         async def is_free() -> bool:
@@ -216,8 +240,8 @@ async def test_a_container_that_moved_away_is_cut_and_its_lease_is_free(
         assert (refused.status, refused.reason) == (403, "not_current")
 
 
-async def test_what_is_told_again_counts_once(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+async def test_what_is_told_again_counts_once(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
         chip = await w.connected(guard)
         w.line.loses = b"/internal/guard/usage"
         assert await chip.said(b"x" * 1000) == b"x" * 1000
@@ -234,8 +258,8 @@ async def test_what_is_told_again_counts_once(database_url: str, tmp_path: Path)
         assert await w.counted() == (1300, 1300, 1)
 
 
-async def test_a_killed_guard_loses_one_period_and_no_label(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path) as w:
+async def test_a_killed_guard_loses_one_period_and_no_label(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w:
         async with w.guard(LONG) as guard:
             chip = await w.connected(guard)
             assert await chip.said(b"x" * 1000) == b"x" * 1000
@@ -252,10 +276,8 @@ async def test_a_killed_guard_loses_one_period_and_no_label(database_url: str, t
         assert {login.username for login in w.socks.logins} == {f"ana-{w.label}"}
 
 
-async def test_a_refused_login_is_the_sub_users_trouble_until_it_works(
-    database_url: str, tmp_path: Path
-) -> None:
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+async def test_a_refused_login_is_the_sub_users_trouble_until_it_works(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
 
         async def trouble() -> str | None:
             [(found,)] = await w.sql("SELECT trouble FROM sub_users")
@@ -272,12 +294,12 @@ async def test_a_refused_login_is_the_sub_users_trouble_until_it_works(
         assert (refused.status, refused.reason) == (502, "proxy_auth")
         await w.until(in_trouble)
         w.socks.password = PASSWORD
-        chip = await w.connected(guard)
+        await w.connected(guard)
         await w.until(well)
 
 
-async def test_a_used_up_quota_refuses_new_tunnels(database_url: str, tmp_path: Path) -> None:
-    async with world(database_url, tmp_path) as w, w.guard(LONG) as guard:
+async def test_a_used_up_quota_refuses_new_tunnels(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
         await w.sql("UPDATE plans SET proxy_gb_limit = 0.001 WHERE slug = 'enterprise'")
         chip = await w.connected(guard)
         for _ in range(10):

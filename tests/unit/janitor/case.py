@@ -122,6 +122,15 @@ class House:
     async def prune_audit(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
         return 0
 
+    async def prune_exits(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
+    async def prune_batches(self, lease: Lease, *, older_than_s: float, limit: int = 0) -> int:
+        return 0
+
+    async def prune_usage(self, lease: Lease, *, months: int, limit: int = 0) -> int:
+        return 0
+
 
 @dataclass
 class Case:

@@ -54,11 +54,23 @@ class Asked:
         self.calls["audit"] = options
         return 0
 
+    async def prune_exits(self, lease: Lease, **options: Any) -> int:
+        self.calls["exits"] = options
+        return 0
+
+    async def prune_usage(self, lease: Lease, **options: Any) -> int:
+        self.calls["usage"] = options
+        return 0
+
+    async def prune_batches(self, lease: Lease, **options: Any) -> int:
+        self.calls["batches"] = options
+        return 0
+
 
 @pytest.mark.parametrize(
-    ("settings", "ledger", "placements", "events", "per_chip", "audit"),
+    ("settings", "ledger", "placements", "events", "per_chip", "audit", "exits"),
     [
-        (LOOP, 30, 90, 90, 1000, 365),
+        (LOOP, 30, 90, 90, 1000, 365, 180),
         (
             msgspec.structs.replace(
                 LOOP,
@@ -67,13 +79,20 @@ class Asked:
                 events_keep_days=3.5,
                 events_per_chip=50,
                 audit_keep_days=4,
+                exits_keep_days=5,
             ),
-            *(1, 2, 3.5, 50, 4),
+            *(1, 2, 3.5, 50, 4, 5),
         ),
     ],
 )
 async def test_each_kind_of_history_has_its_own_age(
-    settings: LoopSettings, ledger: float, placements: float, events: float, per_chip: int, audit: float
+    settings: LoopSettings,
+    ledger: float,
+    placements: float,
+    events: float,
+    per_chip: int,
+    audit: float,
+    exits: float,
 ) -> None:
     store, clock = Asked(), SystemClock()
     lease = Lease("fleet", "one", 1, clock.monotonic(), 60.0)
@@ -85,4 +104,7 @@ async def test_each_kind_of_history_has_its_own_age(
         "events": {"older_than_s": events * DAY_S, "keep_per_chip": per_chip},
         "keys": {"older_than_s": DAY_S},
         "audit": {"older_than_s": audit * DAY_S},
+        "exits": {"older_than_s": exits * DAY_S},
+        "usage": {"months": 12},
+        "batches": {"older_than_s": DAY_S},
     }
