@@ -1,7 +1,8 @@
 """The same calls as a fleet's, sent by a script that does nothing else: what the daemon is held against.
 
 It sends them through the same clients, so that what is compared is the loop: leases, status writes, decisions,
-the order of work and its waits.
+the order of work and its waits. Watches run beside it as they do in the daemon: each answer of Consul's holds the whole
+fleet, which is no small part of what the doubles have to do.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import time
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from bench.sides import Bare
-from core import crypto
+from core import crypto, heap
 from core.clients.discovery import ConsulDiscovery
 from core.clients.scheduler import NomadScheduler
 from core.clients.waha import WahaClients
@@ -22,19 +24,32 @@ from core.domain.facts import AllocationFact, ClientStatus
 from core.jobs import wanted_job
 from core.settings import load
 from core.store.interface import ContainerSecrets
+from daemon.ended import ended
 
 WORKERS: Final = 16
 _LOOKS: Final = "nomad GET /v1/job/:id/allocations"
+_EVALUATIONS: Final = "nomad GET /v1/job/:id/evaluations"
+_VARIABLES: Final = "nomad PUT /v1/var/nomad/jobs/:id"
 _SESSIONS: Final = "waha GET /api/sessions"
 _POLL_S: Final = 0.02
 
 
-async def plain(env: dict[str, str], count: int, calls: Counter[str]) -> tuple[float, dict[str, int]]:
-    """Seconds that it takes, and how many looks more (or, below zero, fewer) than the daemon it made."""
+async def plain(
+    env: dict[str, str], count: int, calls: Counter[str], counts: Callable[[], dict[str, int]]
+) -> tuple[float, dict[str, int]]:
+    """Seconds that it takes, and how many calls more (or, below zero, fewer) than the daemon it made, by kind.
+
+    `calls`: the daemon's by kind. `counts`: the doubles' own count since the last time it was asked for.
+    """
     settings = load(env, part="daemon")
     scheduler, discovery = NomadScheduler(settings.nomad), ConsulDiscovery(settings.consul)
     gate = asyncio.Semaphore(WORKERS)
-    made: Counter[str] = Counter()
+    lists: dict[str, Callable[[], Awaitable[object]]] = {
+        "nomad GET /v1/jobs": scheduler.jobs,
+        "nomad GET /v1/allocations": scheduler.all_allocations,
+        "nomad GET /v1/vars": scheduler.variable_paths,
+        "consul GET /v1/health/service/waha-plus": discovery.instances,
+    }
 
     async def one(bare: Bare, waha: WahaClients, number: int) -> None:
         secrets = ContainerSecrets(crypto.new_api_key(), crypto.new_hook_key())
@@ -44,7 +59,6 @@ async def plain(env: dict[str, str], count: int, calls: Counter[str]) -> tuple[f
 
         async def look() -> AllocationFact | None:
             """What a pass reads of a user, side by side; its newest allocation once that runs."""
-            made[_LOOKS] += 1
             seen: tuple[Any, ...] = await asyncio.gather(
                 scheduler.job(job),
                 scheduler.allocations(job),
@@ -55,8 +69,12 @@ async def plain(env: dict[str, str], count: int, calls: Counter[str]) -> tuple[f
             return running[-1] if running else None
 
         async with gate:
+            for kind, read in lists.items():
+                for _ in range(_share(calls[kind], number, count)):
+                    await read()
             await look()
-            await scheduler.write_variables(names.variable_path(row.user_id), wanted.variables)
+            for _ in range(_share(calls[_VARIABLES], number, count)):
+                await scheduler.write_variables(names.variable_path(row.user_id), wanted.variables)
             await scheduler.register(wanted.job, 0, wanted.submission)
             looks, found = 1, None
         while found is None or looks < _share(calls[_LOOKS], number, count):
@@ -68,18 +86,31 @@ async def plain(env: dict[str, str], count: int, calls: Counter[str]) -> tuple[f
         async with gate:
             assert found.address is not None
             assert found.port is not None
+            for _ in range(_share(calls[_EVALUATIONS], number, count)):
+                await scheduler.newest_placement(job)
             own = waha.at(found.address, found.port, secrets.api_key)
             await own.create_session(names.session_name(str(uuid.uuid4())), {}, start=True)
             for _ in range(_share(calls[_SESSIONS], number, count)):
                 await own.sessions()
 
     async with Bare(settings) as bare, WahaClients() as waha:
+        heap.settle()  # as the daemon does
+        counts()
+        watching = [asyncio.create_task(_heard(watch)) for watch in (scheduler.watch(), discovery.watch())]
         began = time.perf_counter()
         await asyncio.gather(*(one(bare, waha, number) for number in range(count)))
         took_s = time.perf_counter() - began
+        made = Counter(counts())
+        for task in watching:
+            await ended(task)
     await scheduler.aclose()
     await discovery.close()
-    return took_s, {_LOOKS: made[_LOOKS] - calls[_LOOKS]}
+    return took_s, {kind: n for kind in sorted(calls | made) if (n := made[kind] - calls[kind])}
+
+
+async def _heard(watch: AsyncIterator[object]) -> None:
+    async for _ in watch:
+        pass
 
 
 def _share(calls: int, number: int, count: int) -> int:
