@@ -120,15 +120,17 @@ class Lister:
         """Raises Unavailable when the store is away; a list of others that failed is Unknown."""
         began = self._clock.monotonic()
         nomad, consul = Reason.DEPENDENCY_NOMAD, Reason.DEPENDENCY_CONSUL
-        jobs, allocations, instances, variables = await asyncio.gather(
+        jobs, allocations, instances = await asyncio.gather(
             self._fact(self._scheduler.jobs(), "nomad", nomad),
             self._fact(self._scheduler.all_allocations(), "nomad", nomad),
             self._fact(self._discovery.instances(), "consul", consul),
-            self._fact(self._scheduler.variable_paths(), "nomad", nomad),
         )
-        # Last: a user that a pass looks at meanwhile must not be compared with an older world.
+        # Behind these: a user that a pass looks at meanwhile must not be compared with an older world.
         users = await self._store.summaries()
         read_s = self._clock.monotonic() - began
+        # Behind the users: secrets are written first and put on record then, without a look's time beside it. So what
+        # is on record by now must be in this list; in an older one the secrets of whoever is on the way are not yet.
+        variables = await self._fact(self._scheduler.variable_paths(), "nomad", nomad)
         return Listing(jobs, allocations, instances, variables, users, read_s=read_s)
 
     async def _fact(self, read: Awaitable[T], system: str, why: Reason) -> Fact[T]:

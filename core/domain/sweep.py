@@ -82,8 +82,8 @@ class Listing(msgspec.Struct, frozen=True):
 
     Attributes:
         jobs, allocations, instances, variables: never Missing; Unknown when the list could not be read.
-        variables: their paths; what stands in them is not read.
-        users: read last, every container there is.
+        users: every container there is, read behind those lists.
+        variables: their paths, read behind the users; what stands in them is not read.
         read_s: seconds from the first list's request to the answer with the users.
     """
 
