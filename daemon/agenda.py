@@ -28,6 +28,7 @@ class Agenda:
         self._urgent: OrderedDict[str, None] = OrderedDict()
         self._bulk: OrderedDict[str, None] = OrderedDict()
         self._due: dict[str, float] = {}
+        self._due_bulk: set[str] = set()  # of those that wait for their time
         self._heap: list[tuple[float, str]] = []
         self._taken: dict[str, float | None] = {}  # when it is wanted again, None = not yet
         self._since_bulk = 0
@@ -55,8 +56,8 @@ class Agenda:
     ) -> None:
         """Want `key` at `at` at the latest; the sooner of two wishes counts.
 
-        `bulk`: one of a long list (a resync), which must not delay what somebody waits for. `news_at`: when
-        the news came that this is about, if not now.
+        `bulk`: one of a long list (a resync), or a look for which nobody waits; it must not delay what somebody
+        waits for. `news_at`: when the news came that this is about, if not now.
         """
         came_at = now if news_at is None else news_at
         self._news[key] = max(came_at, self._news.get(key, came_at))
@@ -70,14 +71,22 @@ class Agenda:
             return
         elif at <= now:
             self._due.pop(key, None)
-            if bulk:
-                self._bulk[key] = None
-            else:
-                self._bulk.pop(key, None)
-                self._urgent[key] = None
+            self._due_bulk.discard(key)
+            self._ready(key, bulk=bulk)
         elif key not in self._bulk and at < self._due.get(key, float("inf")):
             self._due[key] = at
+            if bulk:
+                self._due_bulk.add(key)
+            else:
+                self._due_bulk.discard(key)
             heapq.heappush(self._heap, (at, key))
+
+    def _ready(self, key: str, *, bulk: bool) -> None:
+        if bulk:
+            self._bulk[key] = None
+        else:
+            self._bulk.pop(key, None)
+            self._urgent[key] = None
 
     def take(self, now: float) -> str | None:
         """A key whose time has come, or None; it stays taken until `done`."""
@@ -116,7 +125,9 @@ class Agenda:
         while (at := self.next_at()) is not None and at <= now:
             _, key = heapq.heappop(self._heap)
             del self._due[key]
-            self._urgent[key] = None
+            bulk = key in self._due_bulk
+            self._due_bulk.discard(key)
+            self._ready(key, bulk=bulk)
 
     def _order(self) -> tuple[OrderedDict[str, None], OrderedDict[str, None]]:
         if self._since_bulk >= _URGENT_IN_A_ROW:

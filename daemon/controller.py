@@ -95,7 +95,7 @@ class Controller:
             self._queue.put_failed(key, least_s=end.again_in_s)
         else:
             self._queue.succeeded(key)
-            self._queue.put(key, end.again_in_s)
+            self._queue.put(key, end.again_in_s, bulk=end.routine)
 
 
 def _outcome(end: PassEnd) -> Outcome:

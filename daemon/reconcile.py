@@ -58,12 +58,15 @@ class PassEnd(msgspec.Struct, frozen=True):
     Attributes:
         again_in_s: when to look again; None when nobody needs to before there is news.
         failed: something did not answer: pause longer with each such pass in a row, `again_in_s` at least.
+        routine: a person is to scan, and a webhook tells when; the next look is there in case that gets lost, and
+            lets those pass for which somebody waits.
         busy: another owner works on the key: the news are still to be answered.
         answered: another owner looked since the news came; no pass took place.
     """
 
     again_in_s: float | None
     failed: bool = False
+    routine: bool = False
     busy: bool = False
     answered: bool = False
 
@@ -308,7 +311,8 @@ class Reconciler:
             return PassEnd(0.0)
         if Verdict.REFUSED in verdicts:
             return PassEnd(max(decision.requeue_after or 0.0, self._policy.poll_waiting_s))
-        return PassEnd(_next_look(decision, results))
+        again_in_s = _next_look(decision, results)
+        return PassEnd(again_in_s, routine=again_in_s == self._policy.poll_qr_s)
 
     def _forget(self, key: str) -> None:
         self._last_actions.pop(key, None)

@@ -370,6 +370,35 @@ async def test_a_bug_met_by_one_user_leaves_the_others_alone(w: World) -> None:
 
 
 @scenario
+async def test_a_look_in_case_a_scan_was_not_heard_of_lets_those_pass_who_wait(w: World) -> None:
+    daemon = Daemon(w, settings=msgspec.structs.replace(LOOP, workers=1))
+    await at_qr(w, daemon)
+    assert (await daemon.one_pass()).routine
+    order: list[str] = []
+    honest = daemon.reconciler.run
+
+    async def noted(key: str, news_at: float | None = None) -> PassEnd:
+        order.append(key)
+        return await honest(key, news_at)
+
+    daemon.reconciler.run = noted  # type: ignore[method-assign]
+    daemon.queue.put(U1)
+    working = asyncio.create_task(daemon.controller.run())
+    await asyncio.sleep(29.9)  # the next look is 30 s after this one
+    w.faults.slow_s["nomad.job"] = 1.0
+    w.store.add_chip(U2, C2)
+    order.clear()
+    for _ in range(3):
+        daemon.queue.put(U2)  # news for as long as it is worked on
+        await asyncio.sleep(1.0)
+    await asyncio.sleep(5.0)
+    daemon.queue.close()
+    await working
+    assert order[:3] == [U2, U2, U2]
+    assert U1 in order
+
+
+@scenario
 async def test_a_removed_user_is_not_looked_at_again(w: World) -> None:
     daemon = Daemon(w)
     assert await daemon.one_pass(U2) == PassEnd(None)

@@ -242,6 +242,23 @@ def test_urgent_keys_pass_a_long_list_and_do_not_starve_it() -> None:
     ]
 
 
+def test_whoever_was_put_on_the_long_list_for_later_lets_urgent_keys_pass_when_its_time_comes() -> None:
+    agenda = Agenda()
+    agenda.put("routine", 5.0, 0.0, bulk=True)
+    agenda.put("hurried", 9.0, 0.0, bulk=True)
+    agenda.put("hurried", 5.0, 1.0)  # sooner, for somebody who waits
+    agenda.put("planned", 5.0, 2.0)
+    agenda.put("news", 6.0, 6.0)
+    assert [agenda.take(6.0) for _ in range(5)] == ["news", "hurried", "planned", "routine", None]
+    for key in ("news", "hurried", "planned", "routine"):
+        agenda.done(key, 6.0)
+    agenda.put("routine", 7.0, 6.0)  # what it was before is forgotten
+    agenda.put("news", 8.0, 8.0)
+    assert [agenda.take(8.0), agenda.take(8.0)] == ["news", "routine"]
+    agenda.put("late", 8.0, 8.0, bulk=True)
+    assert agenda.take(8.0) == "late"
+
+
 def test_put_all_spreads() -> None:
     async def main() -> None:
         q = queue()
