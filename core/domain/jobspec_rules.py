@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from core.domain.jobspec_template import texts
@@ -123,6 +124,7 @@ def secret_problems(job: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+@lru_cache(1024)  # next to all texts of a job are those of every other job
 def looks_secret(text: str) -> bool:
     """True for credentials in a URL, a private key, and anything long and random that is no id or digest."""
     if _CREDENTIALS_IN_URL.search(text) or _KEY_BLOCK.search(text):
@@ -149,7 +151,9 @@ def _template_names(task: Mapping[str, Any]) -> list[str]:
 
 
 def _places(value: Any, where: str = "Job") -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict | Mapping):
         for key, inner in value.items():
             if looks_secret(key):
                 yield f"a key in {where}", key

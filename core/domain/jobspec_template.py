@@ -19,10 +19,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 SlotValue = str | int | tuple[str, ...] | tuple[tuple[str, str], ...]
 
+_OPENS: Final = "[["  # no text without it holds a marker, and most hold none
 _MARKER = re.compile(r"\[\[(\w+)(?::(ns|text))?\]\]")
 _DECLARATION = re.compile(
     r'^variable\s+"(\w+)"\s*\{\s*type\s*=\s*(string|number|list\(string\)|map\(string\))\s*$', re.MULTILINE
@@ -30,6 +32,7 @@ _DECLARATION = re.compile(
 _VARIABLE = re.compile(r'^variable\s+"(\w+)"', re.MULTILINE)
 _FIRST_NUMBER = 900_000_001
 _NS = 1_000_000_000
+_NUMBERS: Final = (int, float, type(None))
 # Free-form maps, where an empty text is a value and no field of Nomad's.
 _FREE_MAPS = frozenset({"Config", "Env", "Meta"})
 
@@ -42,7 +45,8 @@ class JobspecError(ValueError):
         self.problems = problems
 
 
-def declared(source: str) -> dict[str, str]:
+@lru_cache(16)
+def declared(source: str) -> Mapping[str, str]:
     """The variables that an HCL jobspec declares, with their types, in order of appearance.
 
     Raises JobspecError for a variable whose first line is no type that slots can have.
@@ -122,20 +126,25 @@ def mark(parsed: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
 
 def texts(value: Any) -> Iterator[str]:
     """Every text in a JSON value, keys included."""
-    if isinstance(value, Mapping):
+    # What the value may be is asked of plain types first: asking abstract ones takes longer than all the rest.
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, _NUMBERS):
+        return
+    elif isinstance(value, dict | Mapping):
         for key, inner in value.items():
             yield key
             yield from texts(inner)
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+    elif isinstance(value, list | Sequence):
         for inner in value:
             yield from texts(inner)
-    elif isinstance(value, str):
-        yield value
 
 
 def slots_in(template: Mapping[str, Any]) -> frozenset[str]:
     """The slots that a template asks for."""
-    return frozenset(match[1] for text in texts(template) for match in _MARKER.finditer(text))
+    return frozenset(
+        match[1] for text in texts(template) if _OPENS in text for match in _MARKER.finditer(text)
+    )
 
 
 def fill(
@@ -159,16 +168,18 @@ def fill(
 
 
 def _fill(value: Any, values: Mapping[str, SlotValue]) -> Any:
-    if isinstance(value, Mapping):
-        merged: dict[str, Any] = {}
-        for key in value:
-            if marker := _MARKER.fullmatch(key):
-                merged.update(_typed(marker[1], values, "map(string)"))
-        merged.update({k: _fill(v, values) for k, v in value.items() if not _MARKER.fullmatch(k)})
-        return merged
     if isinstance(value, str):
         return _fill_text(value, values)
-    if isinstance(value, Sequence):
+    if isinstance(value, _NUMBERS):
+        return value
+    if isinstance(value, dict | Mapping):
+        markers = {key: marker for key in value if _OPENS in key and (marker := _MARKER.fullmatch(key))}
+        merged: dict[str, Any] = {}
+        for marker in markers.values():
+            merged.update(_typed(marker[1], values, "map(string)"))
+        merged.update({k: _fill(v, values) for k, v in value.items() if k not in markers})
+        return merged
+    if isinstance(value, list | Sequence):
         if len(value) == 1 and isinstance(value[0], str) and (marker := _MARKER.fullmatch(value[0])):
             slot = values[marker[1]]
             return list(slot) if isinstance(slot, tuple) else [_fill_text(value[0], values)]
@@ -177,6 +188,8 @@ def _fill(value: Any, values: Mapping[str, SlotValue]) -> Any:
 
 
 def _fill_text(text: str, values: Mapping[str, SlotValue]) -> str | int:
+    if _OPENS not in text:
+        return text
     whole = _MARKER.fullmatch(text)
     if whole is not None and whole[2] == "ns":
         return int(_typed(whole[1], values, "number")) * _NS
