@@ -8,13 +8,14 @@ Whatever is built anew for each call belongs to `engine.reading` and `engine.tra
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import ARRAY, JSON, Uuid
+from sqlalchemy import ARRAY, JSON, ColumnClause, Text, Uuid, bindparam, cast, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql.base import Executable
@@ -89,6 +90,12 @@ class Prepared:
 
     def rows(self, records: Sequence[Any]) -> Rows:
         return Rows([self._row(record) for record in records] if records else [])
+
+
+def json_rows(parameter: str, columns: Iterable[ColumnClause[Any]], name: str) -> Any:
+    """Part of a statement: a parameter that holds rows as JSON, of any number."""
+    listed = func.jsonb_to_recordset(cast(bindparam(parameter, type_=Text), JSONB))
+    return listed.table_valued(*columns).render_derived(name=name, with_types=True)
 
 
 def _converter(type_: TypeEngine[Any]) -> Callable[[Any], Any] | None:

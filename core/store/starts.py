@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import (
     ARRAY,
     Integer,
@@ -48,7 +49,7 @@ from core.domain.pacing import (
 )
 from core.domain.states import ChipPhase
 from core.store import direct, leases
-from core.store.direct import Direct, Prepared
+from core.store.direct import Direct, Prepared, json_rows
 from core.store.fleet_control import is_paused
 from core.store.interface import Lease
 from core.store.tables import chips, containers, plans, start_buckets, start_queue, users
@@ -57,7 +58,13 @@ from core.store.tables import chips, containers, plans, start_buckets, start_que
 _FORGOTTEN_AFTER_S: Final = 86_400
 
 _CLOCK: Final = func.clock_timestamp()
-_LOCK: Final = Prepared(select(start_buckets.c.key).where(start_buckets.c.key == FLEET).with_for_update())
+_HELD: Final = leases.held()
+# The lease first: the condition does not depend on the bucket's row, so it is known before that is asked for.
+_LOCK: Final = Prepared(
+    select(start_buckets.c.key)
+    .where(start_buckets.c.key == FLEET, exists(select(_HELD.c.key)))
+    .with_for_update(of=start_buckets)
+)
 _MAKE: Final = Prepared(
     insert(start_buckets)
     .values(key=FLEET, tokens=bindparam("burst"), refilled_at=_CLOCK)
@@ -96,27 +103,16 @@ _FORGET_BUCKETS: Final = Prepared(
 )
 
 
-_RECORD_TRIES: Final = Prepared(
-    update(chips)
-    .where(chips.c.id == bindparam("chip_id"), chips.c.user_id == bindparam("whose"))
-    .values(
-        tries_generation=bindparam("spent_generation"),
-        tries_failures=bindparam("spent_failures"),
-        tries_qr_rounds=bindparam("spent_qr_rounds"),
-        tries_last_at=bindparam("spent_last_at"),
-    )
-)
-
-
 async def take(
     engine: AsyncEngine, lease: Lease, asks: Sequence[Ask], pace: Pace, tries: Mapping[str, Tries]
 ) -> Turns | None:
     """See `ReconcileStore.take_starts`."""
     async with direct.transaction(engine) as connection:
-        await leases.guard_directly(connection, lease)
-        if (await connection.execute(_LOCK)).first() is None:
+        ours = leases.as_parameters(lease)
+        if (await connection.execute(_LOCK, ours)).first() is None:
+            await leases.guard_directly(connection, lease)
             await connection.execute(_MAKE, {"burst": pace.fleet.burst})
-            await connection.execute(_LOCK)
+            await connection.execute(_LOCK, ours)
         rows = (await connection.execute(_STANDING)).all()
         if rows[0].fleet_paused:
             return None
@@ -126,15 +122,18 @@ async def take(
         ahead = await _counted(connection, _AHEAD, ordered) if line else {}
         admission = admit(ordered, ahead, buckets, pace, now)
         waited = await _leave(connection, admission.granted) if line else {}
-        if admission.buckets:
-            await connection.execute_each(_WRITE_BUCKET, _bucket_values(admission.buckets))
-            if any(
-                (now - bucket.refilled_at).total_seconds() > _FORGOTTEN_AFTER_S for bucket in buckets.values()
-            ):
-                await connection.execute(_FORGET_BUCKETS)
         spent = {chip_id: tries[chip_id] for chip_id in sorted(admission.granted) if chip_id in tries}
-        if spent:
-            await connection.execute_each(_RECORD_TRIES, _tries_values(lease.key, spent))
+        if admission.buckets or spent:
+            drawn = {
+                "whose": lease.key,
+                "buckets": _json(_bucket_values(admission.buckets)),
+                "tries": _json(_tries_values(spent)),
+            }
+            await connection.execute(_DRAW, drawn)
+        if admission.buckets and any(
+            (now - bucket.refilled_at).total_seconds() > _FORGOTTEN_AFTER_S for bucket in buckets.values()
+        ):
+            await connection.execute(_FORGET_BUCKETS)
         waiting = [ask for ask in ordered if ask.chip_id in admission.passed]
         waits: Mapping[str, Waits] = {}
         if waiting:
@@ -233,12 +232,25 @@ def _parameters(*names: str) -> dict[str, Any]:
     return {name: bindparam(name) for name in names}
 
 
-def _write_bucket() -> Any:
-    made = insert(start_buckets).values(_parameters("key", "tokens", "refilled_at"))
+def _draw() -> Any:
+    """The buckets as they are now, and what the starts cost that drew on them."""
+    spent = json_rows(
+        "tries",
+        (column("chip_id", chips.c.id.type), *(column(name, chips.c[name].type) for name in _TRIES)),
+        "spent",
+    )
+    recorded = (
+        update(chips)
+        .where(chips.c.id == spent.c.chip_id, chips.c.user_id == bindparam("whose"))
+        .values({name: spent.c[name] for name in _TRIES})
+        .cte("recorded")
+    )
+    drawn = json_rows("buckets", (column(name, start_buckets.c[name].type) for name in _BUCKET), "drawn")
+    made = insert(start_buckets).from_select(_BUCKET, select(*(drawn.c[name] for name in _BUCKET)))
     return made.on_conflict_do_update(
         index_elements=[start_buckets.c.key],
         set_={"tokens": made.excluded.tokens, "refilled_at": made.excluded.refilled_at},
-    )
+    ).add_cte(recorded)
 
 
 def _stand() -> Any:
@@ -250,7 +262,9 @@ def _stand() -> Any:
     )
 
 
-_WRITE_BUCKET: Final = Prepared(_write_bucket())
+_TRIES: Final = ("tries_generation", "tries_failures", "tries_qr_rounds", "tries_last_at")
+_BUCKET: Final = ("key", "tokens", "refilled_at")
+_DRAW: Final = Prepared(_draw())
 _STAND: Final = Prepared(_stand())
 
 
@@ -261,18 +275,21 @@ def _bucket_values(buckets: Mapping[str, Bucket]) -> list[dict[str, Any]]:
     ]
 
 
-def _tries_values(user_id: str, tries: Mapping[str, Tries]) -> list[dict[str, Any]]:
+def _tries_values(tries: Mapping[str, Tries]) -> list[dict[str, Any]]:
     return [
         {
             "chip_id": chip_id,
-            "whose": user_id,
-            "spent_generation": spent.generation,
-            "spent_failures": spent.failures,
-            "spent_qr_rounds": spent.qr_rounds,
-            "spent_last_at": spent.last_at,
+            "tries_generation": spent.generation,
+            "tries_failures": spent.failures,
+            "tries_qr_rounds": spent.qr_rounds,
+            "tries_last_at": spent.last_at,
         }
         for chip_id, spent in tries.items()
     ]
+
+
+def _json(rows: list[dict[str, Any]]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 def _place_values(user_id: str, ask: Ask, waits: Waits, now: datetime) -> dict[str, Any]:

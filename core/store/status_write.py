@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from core.store import leases
-from core.store.direct import Prepared
+from core.store.direct import Prepared, json_rows
 from core.store.tables import chip_events, chips, containers, evidence, looks, users
 
 CONTAINER_VALUES: Final = (
@@ -89,15 +89,11 @@ def _kept(table: Table, container: Any) -> Any:
     return made.on_conflict_do_update(index_elements=[table.c.user_id], set_=moved).cte(f"kept_{name}")
 
 
-def _rows(parameter: str, columns: Any, name: str) -> Any:
-    """A parameter that holds rows as JSON."""
-    listed = func.jsonb_to_recordset(cast(bindparam(parameter, type_=Text), JSONB))
-    return listed.table_valued(*columns).render_derived(name=name, with_types=True)
-
-
 def _chips(container: Any) -> Any:
     columns = (column(name, chips.c[name].type) for name in CHIP_VALUES)
-    moved = _rows("chips", (column("chip_id", chips.c.id.type), column("bump", Integer), *columns), "moved")
+    moved = json_rows(
+        "chips", (column("chip_id", chips.c.id.type), column("bump", Integer), *columns), "moved"
+    )
     return (
         update(chips)
         .where(chips.c.id == moved.c.chip_id, _is_written(container))
@@ -112,7 +108,7 @@ def _chips(container: Any) -> Any:
 
 
 def _events(written: Any) -> Any:
-    told = _rows("events", (column(name, chip_events.c[name].type) for name in _EVENT), "events")
+    told = json_rows("events", (column(name, chip_events.c[name].type) for name in _EVENT), "events")
     found = select(*(told.c[name] for name in _EVENT)).join_from(
         told, written, written.c.id == told.c.chip_id
     )
