@@ -8,7 +8,21 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Row, Select, case, cast, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    Text,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain.accounts import FieldError
@@ -249,7 +263,16 @@ async def _changed(
     connection: AsyncConnection, actor: Actor, action: str, slug: str, detail: Mapping[str, Any] | None = None
 ) -> None:
     await record_change(connection, actor, action, target=slug, detail=detail)
-    # Whoever waits for a proxy may have one now, and whoever has one may have to leave it.
+    await tell_daemons(connection, labels.c.provider_slug == slug)
+
+
+async def tell_daemons(connection: AsyncConnection, whose: ColumnElement[bool]) -> None:
+    """Have them look at whoever goes out through these labels, and at everybody who is on the way.
+
+    Those may have to leave what they have; these may wait for what there is now.
+    """
+    concerned = select(labels.c.user_id).where(whose, labels.c.released_at.is_(None)).distinct().subquery()
+    await connection.execute(select(func.pg_notify(INTENTS, cast(concerned.c.user_id, Text))))
     await notify(connection, INTENTS, EVERYBODY)
 
 

@@ -19,9 +19,7 @@ from core.domain.providers import CredentialRefused, SubUser, Unusable, credenti
 from core.errors import Conflict, InvalidInput, NotFound
 from core.store.audit import record_change
 from core.store.engine import AlreadyThere, reading, transaction
-from core.store.fleet_control import EVERYBODY
-from core.store.notify import INTENTS, notify
-from core.store.providers_admin import held, in_use, known_template, read_provider
+from core.store.providers_admin import held, in_use, known_template, read_provider, tell_daemons
 from core.store.tables import labels, sub_users
 
 # As long as one is before its template cuts it.
@@ -206,7 +204,7 @@ async def _changed(
     connection: AsyncConnection, actor: Actor, action: str, target: str, detail: Mapping[str, Any]
 ) -> None:
     await record_change(connection, actor, action, target=target, detail=detail)
-    await notify(connection, INTENTS, EVERYBODY)
+    await tell_daemons(connection, labels.c.sub_user_id == target)
 
 
 def _rows() -> Select[Any]:

@@ -186,7 +186,11 @@ async def test_trouble_is_told_with_a_sentence_and_cleared_once(running: Running
     assert [line.detail for line in lines] == [{"trouble": "traffic_exhausted"}]
 
 
-async def test_daemons_look_at_everybody_after_a_change(running: Running) -> None:
+async def test_daemons_look_at_whom_a_change_concerns_and_at_everybody_on_the_way(running: Running) -> None:
+    boss, person, other = operator(running), await running.person(), await running.person()
+    mine, away, foreign = [
+        (await one.chip(f"chip {n}"))["id"] for n, one in enumerate((person, person, other))
+    ]
     heard: list[str] = []
     listener = Listener(running.settings.store.database_url.reveal(), [INTENTS], application_name="test")
 
@@ -194,23 +198,36 @@ async def test_daemons_look_at_everybody_after_a_change(running: Running) -> Non
         if isinstance(item, News):
             heard.append(item.payload)
 
+    async def told(*payloads: str) -> None:
+        await eventually(lambda: _has(heard, len(payloads)), 10)
+        assert sorted(heard) == sorted(payloads)
+        heard.clear()
+
     task = asyncio.create_task(listener.run(hear))
     try:
-        await eventually(lambda: _is_connected(listener), 10)
+        await eventually(lambda: _is_listening(listener), 10)
         await provider(running)
-        await eventually(lambda: _has(heard, 1), 10)
-        await operator(running).put(
-            "/fleet/providers/dataimpulse", json={"title": "dataimpulse"}
-        )  # no change
-        await sub_user(running)
-        await eventually(lambda: _has(heard, 2), 10)
-        assert heard == [EVERYBODY] * 2
+        await told(EVERYBODY)
+        first = await sub_user(running)
+        await told(EVERYBODY)
+        second = await sub_user(running, login="whago2")
+        await told(EVERYBODY)
+        await label(running, person, mine, first, "one")
+        await label(running, person, away, second, "two", released=True)
+        await label(running, other, foreign, second, "three")
+        same = await boss.put("/fleet/providers/dataimpulse", json={"title": "dataimpulse"})
+        assert same.status_code == 200
+        assert (await boss.put("/fleet/providers/dataimpulse", json={"enabled": False})).status_code == 200
+        await told(person.id, other.id, EVERYBODY)  # and nothing of what changed nothing
+        path = "/fleet/providers/dataimpulse/sub-users"
+        assert (await boss.put(f"{path}/{first['id']}", json={"enabled": False})).status_code == 200
+        await told(person.id, EVERYBODY)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _is_connected(listener: Listener) -> bool:
+async def _is_listening(listener: Listener) -> bool:
     return listener.is_listening
 
 
