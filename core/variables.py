@@ -227,7 +227,7 @@ VARIABLES: Final = (
     _v(
         "WAHAFLEET_GUARD_RENEW_S",
         "10",
-        "How often a guard renews its leases; at most a quarter of what life and margin leave.",
+        "How old a guard lets a lease become before it is renewed; at most a quarter of what life and margin leave.",
     ),
     _v(
         "WAHAFLEET_GUARD_MARGIN_S",

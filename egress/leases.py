@@ -5,6 +5,8 @@
 - A timer closes what is open when the deadline comes; the look before each chunk is for a process that was held up.
 - Any answer but GRANTED ends a lease at once. What it carried is closed first and confirmed then, by the number of
   its grant, with a request that is sent at once and repeated until it was heard.
+- A lease under which nothing is open any more is asked for more often: its container may have been moved, and
+  the next one waits for the confirmation.
 - One request is under way at a time, so answers cannot overtake each other. All allocations are asked for in one
   batch a period; what cannot wait (a chip of an allocation that is not held, a confirmation) goes in between.
 """
@@ -12,7 +14,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final, Protocol
 
@@ -36,6 +38,10 @@ class LeaseApi(Protocol):
 
 
 class Closable(Protocol):
+    """Open under a lease, by the route that its chip had then."""
+
+    route: Route
+
     def abort(self) -> None:
         """Forward nothing any more, not even what is buffered."""
 
@@ -50,20 +56,30 @@ class Times(msgspec.Struct, frozen=True):
     @property
     def flight_s(self) -> float:
         """Longest wait for one answer."""
-        return min(5.0, self.renew_s / 2)
+        return min(5.0, self.renew_s / 4)
 
     @property
     def retry_s(self) -> float:
         """Pause after a request that was not answered."""
-        return self.renew_s / 10
+        return self.renew_s / 20
+
+    @property
+    def period_s(self) -> float:
+        """From one batch to the next.
+
+        So much less than `renew_s` that an API that is away for ttl - margin - renew closes nothing: the last batch
+        before went a period ago, and the next one goes a flight and a pause after its return, when the one
+        before hangs.
+        """
+        return self.renew_s - self.flight_s - 2 * self.retry_s
 
 
 class Lease:
     """One allocation. `deadline`: boot time after which nothing is forwarded for it; -inf = no lease.
 
     Attributes:
-        grant: the lease's number, kept beyond its deadline: the store may still extend it.
-        open: tunnels, and openings of tunnels, that end with it.
+        grant: the lease's number; given up with it. None = no lease.
+        open: tunnels, and openings of tunnels, that end with it. Each leaves by `leave`.
         routes: by chip id.
     """
 
@@ -71,6 +87,7 @@ class Lease:
         "allocation_id",
         "answered_at",
         "deadline",
+        "emptied",
         "grant",
         "open",
         "routes",
@@ -80,8 +97,9 @@ class Lease:
         "waits",
     )
 
-    def __init__(self, allocation_id: str, now: float) -> None:
+    def __init__(self, allocation_id: str, now: float, emptied: Callable[[], object]) -> None:
         self.allocation_id = allocation_id
+        self.emptied = emptied  # called when the last one leaves
         self.deadline = -inf
         self.grant: int | None = None
         self.open: set[Closable] = set()
@@ -91,6 +109,17 @@ class Lease:
         self.waits = False  # the store said WAITING
         self.answered_at = -inf
         self.used_at = now
+
+    def leave(self, one: Closable, now: float) -> None:
+        self.open.discard(one)
+        self.used_at = now
+        if self.is_empty:
+            self.emptied()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is held for nothing."""
+        return not self.open and self.grant is not None
 
     def abort(self) -> int:
         """Close everything that is open; how much that was."""
@@ -140,7 +169,7 @@ class Leases:
         if lease is None:
             if len(self._known) >= _ALLOCATIONS:
                 return None
-            lease = self._known[allocation_id] = Lease(allocation_id, now)
+            lease = self._known[allocation_id] = Lease(allocation_id, now, self._wake.set)
         lease.used_at = now
         if now < lease.deadline:
             return lease
@@ -154,7 +183,7 @@ class Leases:
         self._wake.set()
         try:
             # It may have to wait for the request that is under way.
-            async with asyncio.timeout(3 * self._times.flight_s):
+            async with asyncio.timeout(4 * self._times.flight_s):
                 await answered
         except TimeoutError:
             pass
@@ -164,25 +193,28 @@ class Leases:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        batch_at = self._boottime()
+        batch_at = empty_at = self._boottime()
         while True:
+            next_at = min(batch_at, empty_at) if self._has_empty() else batch_at
             try:
-                async with asyncio.timeout(max(0.0, batch_at - self._boottime())):
+                async with asyncio.timeout(max(0.0, next_at - self._boottime())):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
             now = self._boottime()
-            whole = now >= batch_at
+            whole, empty = now >= batch_at, now >= empty_at
             if whole:
                 self._forget(now)
-            asks = tuple(Ask(one.allocation_id, one.grant) for one in self._to_ask(whole))
+            if empty:
+                empty_at = now + 2 * self._times.retry_s
+            asks = tuple(Ask(one.allocation_id, one.grant) for one in self._to_ask(whole=whole, empty=empty))
             if whole or asks or self._closed:
                 answered = await self._request(asks)
                 if not answered:
                     batch_at = self._boottime() + self._times.retry_s
                 elif whole:
-                    batch_at = now + self._times.renew_s
+                    batch_at = now + self._times.period_s
 
     async def stop(self) -> None:
         """Close everything and tell the API; `run` has been cancelled by now."""
@@ -191,9 +223,13 @@ class Leases:
         if self._closed:
             await self._request(())
 
-    def _to_ask(self, whole: bool) -> Iterable[Lease]:
+    def _has_empty(self) -> bool:
+        return any(lease.is_empty for lease in self._known.values())
+
+    def _to_ask(self, *, whole: bool, empty: bool) -> Iterable[Lease]:
         for lease in self._known.values():
-            if lease.waiting or (whole and (lease.grant is not None or lease.waits)):
+            due = whole and (lease.grant is not None or lease.waits)
+            if lease.waiting or due or (empty and lease.is_empty):
                 yield lease
 
     async def _request(self, asks: tuple[Ask, ...]) -> bool:
@@ -235,7 +271,7 @@ class Leases:
                 continue
             lease.waits = answer.standing is Standing.WAITING
             if answer.standing is Standing.GRANTED and answer.grant is not None:
-                lease.routes = routes.get(answer.allocation_id, {})
+                _rerouted(lease, routes.get(answer.allocation_id, {}))
                 self._granted(lease, answer, answer.grant, sent_at)
             else:
                 self._end(lease)
@@ -244,6 +280,8 @@ class Leases:
         if lease.grant is not None and lease.grant != grant:
             # In between it was nobody's, or somebody else's.
             lease.abort()
+        # It ran out while this answer was on its way, and nobody was told so yet.
+        self._closed.pop((lease.allocation_id, grant), None)
         lease.grant = grant
         lease.deadline = sent_at + min(answer.ttl_s, self._times.ttl_s) - self._times.margin_s
         if lease.timer is None:
@@ -261,11 +299,12 @@ class Leases:
         if self._boottime() < lease.deadline:
             self._arm(lease)  # it was renewed meanwhile
             return
-        closed = lease.abort()
         self.ran_out += 1
-        if closed:
+        if lease.open:
+            _log.warning("lease_ran_out", allocation_id=lease.allocation_id, tunnels=len(lease.open))
             lease.used_at = self._boottime()
-            _log.warning("lease_ran_out", allocation_id=lease.allocation_id, tunnels=closed)
+        # Its number goes too: a store that forgot what came after could take it for one that still lives.
+        self._end(lease)
 
     def _end(self, lease: Lease) -> None:
         lease.deadline = -inf
@@ -300,3 +339,20 @@ class Leases:
         if self._away:
             self._away = False
             _log.info("guard_api_returned")
+
+
+def _rerouted(lease: Lease, routes: dict[str, Route]) -> None:
+    """Close what goes another way than its chip's route does now; the chip comes again and goes by that."""
+    lease.routes = routes
+    closing = [one for one in lease.open if not _same_way(one.route, routes.get(one.route.chip_id))]
+    for one in closing:
+        lease.open.discard(one)
+        one.abort()
+    if closing:
+        _log.info("routes_changed", allocation_id=lease.allocation_id, tunnels=len(closing))
+
+
+def _same_way(before: Route, after: Route | None) -> bool:
+    if after is None or after.upstream is None:
+        return False
+    return after.upstream == before.upstream and after.label_generation == before.label_generation

@@ -186,9 +186,9 @@ class Listener:
         cell = self._meter.cell(route)
         try:
             upstream = self._allowed(route)
-            with self._place():
-                found = await self._opened(request, upstream, lease)
-                return await self._stands(sock, early, found, lease, cell)
+            with self._place(), self._opening(request, upstream, lease, route) as opening:
+                found = await opening.result()
+                return await self._stands(sock, early, found, opening, lease, cell)
         except Refused as refusal:
             cell.failed(refusal.error)
             raise
@@ -234,16 +234,17 @@ class Listener:
         finally:
             self._connecting -= 1
 
-    async def _opened(self, request: Request, upstream: Upstream, lease: Lease) -> Opened:
-        opening = _Opening(self._way(request, upstream, lease))
+    @contextlib.contextmanager
+    def _opening(self, request: Request, upstream: Upstream, lease: Lease, route: Route) -> Iterator[Opening]:
+        opening = Opening(self._way(request, upstream, lease), route)
         lease.open.add(opening)
         try:
-            return await opening.result()
+            yield opening
         finally:
-            lease.open.discard(opening)
+            lease.leave(opening, self._boottime())
 
     async def _stands(
-        self, sock: socket.socket, early: bytes, found: Opened, lease: Lease, cell: Cell
+        self, sock: socket.socket, early: bytes, found: Opened, opening: Opening, lease: Lease, cell: Cell
     ) -> bool:
         try:
             await self._say(sock, _STANDS)
@@ -251,7 +252,11 @@ class Listener:
             discard(found.sock)
             found.sock.close()
             raise
-        tunnel = Tunnel(sock, found.sock, lease, cell, self._boottime, self.tunnels.discard)
+        if opening.is_aborted:
+            discard(found.sock)
+            found.sock.close()
+            return False
+        tunnel = Tunnel(sock, found.sock, lease, cell, self._boottime, self.tunnels.discard, opening.route)
         self.tunnels.add(tunnel)
         self.established += 1
         # A lease that ended in this moment ends the tunnel before its first byte.
@@ -285,25 +290,27 @@ class Listener:
                         break
 
 
-class _Opening:
-    """A way to an upstream that is being opened: it ends with its lease."""
+class Opening:
+    """A way to an upstream that is being opened, until its tunnel stands: it ends with its lease and its route."""
 
-    def __init__(self, way: Coroutine[Any, Any, Opened]) -> None:
+    def __init__(self, way: Coroutine[Any, Any, Opened], route: Route) -> None:
         self._task = asyncio.get_running_loop().create_task(way)
-        self._aborted = False
+        self.route = route
+        self.is_aborted = False
 
     def abort(self) -> None:
-        self._aborted = True
+        self.is_aborted = True
         self._task.cancel()
 
     async def result(self) -> Opened:
+        """Raises Refused."""
         try:
             found = await self._task
         except asyncio.CancelledError:
-            if not self._aborted:
+            if not self.is_aborted:
                 raise
             raise Refused(EgressError.NOT_CURRENT) from None
-        if self._aborted:
+        if self.is_aborted:
             discard(found.sock)
             found.sock.close()
             raise Refused(EgressError.NOT_CURRENT)

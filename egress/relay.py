@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from core.clock import Boottime
+from core.domain.guard_wire import Route
 from egress.leases import Lease
 from egress.meter import Cell
 
@@ -32,6 +33,7 @@ class Tunnel:
     Attributes:
         began_at, moved_at: boot times of the start and of the last byte.
         cell: the meter's; bytes count when the kernel has taken them.
+        route: by which it was opened.
     """
 
     __slots__ = (
@@ -45,6 +47,7 @@ class Tunnel:
         "lease",
         "loop",
         "moved_at",
+        "route",
     )
 
     def __init__(
@@ -55,10 +58,12 @@ class Tunnel:
         cell: Cell,
         boottime: Boottime,
         closed: Callable[[Tunnel], None],
+        route: Route,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.lease = lease
         self.cell = cell
+        self.route = route
         self.is_open = True
         self.began_at = self.moved_at = boottime()
         self.boottime = boottime
@@ -108,8 +113,7 @@ class Tunnel:
         for way in (self._outward, self._inward):
             way.kept = None
             way.source.close()
-        self.lease.open.discard(self)
-        self.lease.used_at = self.boottime()
+        self.lease.leave(self, self.boottime())
         self.cell.held -= 1
         self._closed(self)
 

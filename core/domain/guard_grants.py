@@ -8,7 +8,7 @@ Renewing what a guard holds stays safe; giving to another is not, until every fo
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final
 
 import msgspec
@@ -57,3 +57,22 @@ def doubt(
         if passed < least - CLOCK_TOLERANCE or passed > most + CLOCK_TOLERANCE:
             return Doubt.CLOCK_STEPPED
     return None
+
+
+class Granting(Enum):
+    """To whom new leases may be given: nobody, who waits for no lease but freed ones, or all whose turn it is."""
+
+    NONE = "none"
+    FREED = "freed"
+    ALL = "all"
+
+
+def granting(now: datetime, granted_after: datetime, watches_since: datetime, ttl_s: float) -> Granting:
+    """What a process may do that has watched the server's clock since then, all by that clock.
+
+    A step before it began to watch could make a lease look run out that is not. After one life of a lease those from
+    before have run out whatever the clock said.
+    """
+    if now < granted_after:
+        return Granting.NONE
+    return Granting.ALL if now - watches_since >= timedelta(seconds=ttl_s) else Granting.FREED

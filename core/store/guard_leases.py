@@ -8,11 +8,15 @@ At no time do two allocations of one user hold a lease that has not run out. Wha
   lock: a snapshot from before it could miss what was given meanwhile.
 - A close is confirmed by the number of the grant that was closed. A late or repeated confirmation says
   nothing about a later grant.
+- Nothing else frees a lease before its time, not even the word of an allocation's own client that it ended:
+  what it had sent may still lie with its guard. See docs/decisions/0008.
 - A guard counts from the moment it sent its request, so it always ends before the row does.
 - After doubt about the store's memory or clock (core/domain/guard_grants.py) nothing new is given for one
   life of a lease. A restarted or promoted server is noticed by its start time, a step of its clock by each
-  process against its own monotonic clock. What nobody could notice (a restore of a machine's snapshot, a step
-  while no API process ran) an operator tells: `hold`, before guards may reach the store again.
+  process against its own monotonic clock. A process that has not watched the clock for one life of a lease
+  yet takes no lease of another for run out: it must have been freed. What nobody could notice (a restore of a
+  machine's snapshot) an operator tells: `hold`, before guards may reach the store again.
+- The number of a grant is a new one in every history of the store: see docs/decisions/0008.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    cast,
     column,
     exists,
     func,
@@ -42,7 +47,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.clock import Clock, SystemClock
-from core.domain.guard_grants import Doubt, Reading, ServerView, doubt
+from core.domain.guard_grants import Doubt, Granting, Reading, ServerView, doubt, granting
 from core.domain.guard_wire import Answer as Answer
 from core.domain.guard_wire import Ask as Ask
 from core.domain.guard_wire import Standing as Standing
@@ -79,6 +84,7 @@ class PostgresGuardLeases:
         self._ttl_s = ttl_s
         self._clock = clock or SystemClock()
         self._last: Reading | None = None
+        self.watches_since: datetime | None = None  # by the store's clock: of the first reading
 
     async def renew(self, node_id: str, asks: Sequence[Ask]) -> tuple[Answer, ...]:
         if not asks:
@@ -87,7 +93,7 @@ class PostgresGuardLeases:
             async with transaction(self._engine) as connection:
                 granting = await self._may_grant(connection)
                 if granting is not None:
-                    return await _batch(connection, node_id, asks, self._ttl_s, granting=granting)
+                    return await _batch(connection, node_id, asks, self._ttl_s, granting)
             await self._note()
         raise StaleWrite(SYSTEM, "the store's clock does not stand still; ask again")
 
@@ -113,8 +119,8 @@ class PostgresGuardLeases:
         _log.warning("guard_grants_held", until=until.isoformat(), why="operator")
         return until
 
-    async def _may_grant(self, connection: AsyncConnection) -> bool | None:
-        """Whether new leases may be given; None = what was seen of the server has to be noted first."""
+    async def _may_grant(self, connection: AsyncConnection) -> Granting | None:
+        """To whom new leases may be given; None = what was seen of the server has to be noted first."""
         sent_at = self._clock.monotonic()
         row = (await connection.execute(_STATE.with_for_update(read=True))).one_or_none()
         this = None
@@ -123,7 +129,8 @@ class PostgresGuardLeases:
         if row is None or this is None or self._doubt(row, this) or row.now - row.clock > _NOTE_EVERY:
             return None
         self._last = this
-        return bool(row.now >= row.granted_after)
+        self.watches_since = self.watches_since or row.now
+        return granting(row.now, row.granted_after, self.watches_since, self._ttl_s)
 
     async def _note(self) -> None:
         sent_at = self._clock.monotonic()
@@ -178,7 +185,7 @@ _FIRST: Final = (
 
 
 async def _batch(
-    connection: AsyncConnection, node_id: str, asks: Sequence[Ask], ttl_s: float, *, granting: bool
+    connection: AsyncConnection, node_id: str, asks: Sequence[Ask], ttl_s: float, giving: Granting
 ) -> tuple[Answer, ...]:
     asked = {ask.allocation_id: ask for ask in asks}
     locked = (
@@ -202,10 +209,14 @@ async def _batch(
                 "allocations": list(current),
                 "grants": [asked[id_].grant or 0 for id_ in current],
                 "ttl_s": ttl_s,
-                "granting": granting,
+                "granting": giving is not Granting.NONE,
+                "trusting": giving is Granting.ALL,
             },
         )
         given = {row.allocation_id: row for row in rows}
+        new = sorted({row.user_id for id_, row in given.items() if row.grant_number != asked[id_].grant})
+        if new:
+            await connection.execute(_RAN_OUT, {"users": new})
     return tuple(_answer(ask.allocation_id, given, current, ttl_s) for ask in asks)
 
 
@@ -214,6 +225,11 @@ def _answer(allocation_id: str, given: dict[str, Any], current: Collection[str],
     if row is not None:
         return Answer(allocation_id, Standing.GRANTED, row.grant_number, row.epoch, ttl_s)
     return Answer(allocation_id, Standing.WAITING if allocation_id in current else Standing.REVOKED)
+
+
+# Never counted up: a server that lost its last writes would give the same number again, and a late confirmation of
+# the first would free the second. JSON's numbers are exact so far.
+_NEW_NUMBER: Final = 1 + cast(func.floor(func.random() * 2**52), BigInteger)
 
 
 def _grant() -> Any:
@@ -235,7 +251,10 @@ def _grant() -> Any:
         select(other.c.id).where(
             other.c.user_id == placements.c.user_id,
             other.c.id != placements.c.id,
-            other.c.lease_until > now,
+            or_(
+                other.c.lease_until > now,
+                and_(~bindparam("trusting", type_=Boolean), other.c.lease_until.is_not(None)),
+            ),
         )
     )
     renews = func.coalesce(holds, False)
@@ -249,10 +268,29 @@ def _grant() -> Any:
         )
         .values(
             lease_until=now + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s")),
-            grant_number=placements.c.grant_number + case((renews, 0), else_=1),
+            grant_number=case((renews, placements.c.grant_number), else_=_NEW_NUMBER),
         )
-        .returning(placements.c.allocation_id, placements.c.grant_number, placements.c.epoch)
+        .returning(
+            placements.c.allocation_id, placements.c.grant_number, placements.c.epoch, placements.c.user_id
+        )
     )
 
 
 _GRANT: Final = _grant()
+# Others of a user who is given a new lease have none left; written down, it needs no clock to be believed later. What
+# a move has locked is left to the next time: it locks its rows in their order, and this one comes last.
+_RAN_OUT: Final = (
+    update(placements)
+    .where(
+        placements.c.id.in_(
+            select(placements.c.id)
+            .where(
+                placements.c.user_id == any_(bindparam("users", type_=ARRAY(placements.c.user_id.type))),
+                ~placements.c.is_current,
+                placements.c.lease_until.is_not(None),
+            )
+            .with_for_update(skip_locked=True)
+        )
+    )
+    .values(lease_until=None)
+)

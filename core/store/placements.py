@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, any_, bindparam, null, select, true, update
+from sqlalchemy import bindparam, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from core.domain.actions import Placed
@@ -36,13 +35,6 @@ async def move(connection: Direct, user_id: str, placed: Placed) -> int:
     return epoch
 
 
-async def free_leases(connection: Direct, user_id: str, allocation_ids: Collection[str]) -> None:
-    """The allocations' own client reported their end: no guard can forward anything for them any more."""
-    whose = {"whose": user_id, "allocations": sorted(allocation_ids)}
-    await connection.execute(_LOCK_SOME, whose)
-    await connection.execute(_FREE, whose)
-
-
 def _make_current() -> Any:
     made = insert(placements).values(
         user_id=bindparam("whose"),
@@ -60,9 +52,6 @@ def _make_current() -> Any:
 
 
 _MINE: Final = placements.c.user_id == bindparam("whose")
-_SOME: Final = placements.c.allocation_id == any_(
-    bindparam("allocations", type_=ARRAY(placements.c.allocation_id.type))
-)
 # Batches of guards lock them in this order too.
 _LOCK: Final = Prepared(
     select(placements.c.epoch, placements.c.is_current)
@@ -74,7 +63,3 @@ _NO_LONGER: Final = Prepared(
     update(placements).where(_MINE, placements.c.is_current).values(is_current=False)
 )
 _MAKE_CURRENT: Final = Prepared(_make_current())
-_LOCK_SOME: Final = Prepared(
-    select(placements.c.id).where(_MINE, _SOME).order_by(placements.c.id).with_for_update()
-)
-_FREE: Final = Prepared(update(placements).where(_MINE, _SOME).values(lease_until=null()))

@@ -84,7 +84,6 @@ class _Plan(msgspec.Struct, frozen=True):
     epoch: int | None
     move_placement: bool
     ledger: Settled
-    free_leases: tuple[str, ...]
     rests_on: int
     now: datetime
     generation: int
@@ -94,7 +93,7 @@ class _Plan(msgspec.Struct, frozen=True):
     @property
     def is_narrow(self) -> bool:
         """Whether it is all in the rows of the container and its chips, and so in one statement."""
-        return not (self.move_placement or self.ledger != _NOTHING or self.free_leases)
+        return not (self.move_placement or self.ledger != _NOTHING)
 
     @property
     def is_empty(self) -> bool:
@@ -102,7 +101,6 @@ class _Plan(msgspec.Struct, frozen=True):
             self.after is not self.before
             or self.move_placement
             or self.ledger != _NOTHING
-            or self.free_leases
             or self.evidence
             or self.look
             or any(chip.differs for chip in self.chips)
@@ -176,7 +174,6 @@ async def _planned(connection: Direct, lease: Lease, seen: Seen) -> _Plan | Port
         "user_id": lease.key,
         "evidence_digest": fingerprint,
         "allocations": [*own, *others, *(claim.allocation_id for claim in claims)],
-        "ended": list(own),
         "addresses": [claim.address for claim in claims],
         "ports": [claim.port for claim in claims],
     }
@@ -198,7 +195,6 @@ async def _planned(connection: Direct, lease: Lease, seen: Seen) -> _Plan | Port
         epoch=row.epoch,
         move_placement=placed is not None and placed.allocation_id != row.current_allocation,
         ledger=ledger,
-        free_leases=tuple(row.leased),
         rests_on=row.generation,
         now=row.now,
         generation=max(row.generation, *(chip.chip_generation or 0 for chip in found)),
@@ -254,8 +250,6 @@ async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> W
     epoch = plan.epoch
     if plan.move_placement and seen.container.placed is not None:
         epoch = await placements.move(connection, user_id, seen.container.placed)
-    if plan.free_leases:
-        await placements.free_leases(connection, user_id, plan.free_leases)
     return Written(
         epoch=epoch,
         generation=plan.generation,

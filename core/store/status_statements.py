@@ -78,17 +78,6 @@ def _entries() -> Any:
     return func.coalesce(select(func.json_agg(listed)).scalar_subquery(), literal_column("'[]'::json"))
 
 
-def _leased() -> Any:
-    """Those of the ended allocations that a guard may still hold a lease for."""
-    ended = bindparam("ended", type_=ARRAY(placement_rows.c.allocation_id.type))
-    found = select(placement_rows.c.allocation_id).where(
-        placement_rows.c.user_id == bindparam("user_id"),
-        placement_rows.c.allocation_id == any_(ended),
-        placement_rows.c.lease_until.is_not(None),
-    )
-    return type_coerce(func.array(found.scalar_subquery()), ARRAY(placement_rows.c.allocation_id.type))
-
-
 _CHIP_COLUMNS: Final = (
     *("id", "wanted", "generation", "phase", "reason", "status", "status_since", "waha_status"),
     *("phone_number", "push_name", "connected_at", "last_activity_at", "unlinked_generation"),
@@ -107,7 +96,6 @@ def _standing() -> Select[Any]:
             leases.is_ours().label("is_ours"),
             func.clock_timestamp().label("now"),
             type_coerce(_entries(), JSON).label("entries"),
-            _leased().label("leased"),
             looks.c.digest.label("look_digest"),
             evidence.c.digest.label("evidence_digest"),
             # Read where it will be replaced alone: it is the one large column here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from types import MappingProxyType
 from typing import Final
 
@@ -59,7 +60,8 @@ class Database:
         statuses: the container status that was written last, per user.
         mail: when the webhooks were recorded that no pass has taken into account, per user, oldest first.
         server_started_at: another time here is another server, as after a restore or a failover.
-        granted_after, guards_saw: see core/store/guard_leases.py.
+        granted_after, guards_saw: see core/store/guard_leases.py. grant_numbers: never given twice, not even by a
+            server that forgot some.
         fleet_paused, fleet_resumed_at: see core/store/fleet_control.py.
         buckets, line: start tokens; see core/store/starts.py.
         labels, exits: by chip; see core/store/labels.py.
@@ -81,6 +83,7 @@ class Database:
         self.server_started_at = clock.now()
         self.granted_after: datetime | None = None
         self.guards_saw: ServerView | None = None
+        self.grant_numbers = count(1)
         self.buckets: dict[str, Bucket] = {}
         self.line: dict[str, Place] = {}
         self.releases: list[ReleaseRow] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from core.clock import Clock
-from core.domain.guard_grants import Reading, ServerView, doubt
+from core.domain.guard_grants import Granting, Reading, ServerView, doubt, granting
 from core.store.guard_leases import TTL_S, Answer, Ask, Standing
 from tests.memory_store.database import Database
 from tests.memory_store.rows import Placement
@@ -21,14 +21,15 @@ class MemoryGuardLeases:
         self._ttl_s = ttl_s
         self._clock = clock or store.clock
         self._last: Reading | None = None
+        self.watches_since: datetime | None = None
 
     async def renew(self, node_id: str, asks: Sequence[Ask]) -> tuple[Answer, ...]:
         self._store.up()
         if not asks:
             return ()
         now = self._store.clock.now()
-        granting = self._may_grant(now)
-        return tuple(self._answer(node_id, ask, now, granting) for ask in asks)
+        giving = self._may_grant(now)
+        return tuple(self._answer(node_id, ask, now, giving) for ask in asks)
 
     async def confirm_closed(self, node_id: str, closed: Sequence[Ask]) -> int:
         self._store.up()
@@ -47,7 +48,7 @@ class MemoryGuardLeases:
         now = self._store.clock.now()
         return self._held(now, self._ttl_s if seconds is None else seconds)
 
-    def _may_grant(self, now: datetime) -> bool:
+    def _may_grant(self, now: datetime) -> Granting:
         store, sent_at = self._store, self._clock.monotonic()
         this = Reading(now, sent_at, sent_at)
         if store.granted_after is None:  # a store that never gave a lease has none to forget
@@ -61,7 +62,8 @@ class MemoryGuardLeases:
         else:
             store.guards_saw = seen
         self._last = this
-        return now >= store.granted_after
+        self.watches_since = self.watches_since or now
+        return granting(now, store.granted_after, self.watches_since, self._ttl_s)
 
     def _held(self, now: datetime, seconds: float) -> datetime:
         store, until = self._store, now + timedelta(seconds=seconds)
@@ -69,18 +71,25 @@ class MemoryGuardLeases:
         store.guards_saw = ServerView(store.server_started_at, now)
         return store.granted_after
 
-    def _answer(self, node_id: str, ask: Ask, now: datetime, granting: bool) -> Answer:
+    def _answer(self, node_id: str, ask: Ask, now: datetime, giving: Granting) -> Answer:
         row = self._store.placement_of.get(ask.allocation_id)
         if row is None or row.node_id != node_id or not row.is_current:
             return Answer(ask.allocation_id, Standing.REVOKED)
         if not (_is_held(row, now) and row.grant_number == ask.grant):
-            others = self._store.users[row.user_id].placements
-            if not granting or any(one is not row and _is_held(one, now) for one in others):
+            trusting = giving is Granting.ALL
+            others = [one for one in self._store.users[row.user_id].placements if one is not row]
+            if giving is Granting.NONE or any(_may_hold(one, now, trusting=trusting) for one in others):
                 return Answer(ask.allocation_id, Standing.WAITING)
-            row.grant_number += 1
+            row.grant_number = next(self._store.grant_numbers)
+            for one in others:
+                one.lease_until = None
         row.lease_until = now + timedelta(seconds=self._ttl_s)
         return Answer(ask.allocation_id, Standing.GRANTED, row.grant_number, row.epoch, self._ttl_s)
 
 
 def _is_held(row: Placement, now: datetime) -> bool:
     return row.lease_until is not None and row.lease_until > now
+
+
+def _may_hold(row: Placement, now: datetime, *, trusting: bool) -> bool:
+    return _is_held(row, now) or (row.lease_until is not None and not trusting)

@@ -91,7 +91,6 @@ class StatusWrites(Leases):
         if placed is not None and moves:
             self._move(row, placed, now)
         wrote |= bool(moves or change.closes or change.opens)
-        wrote |= self.free_guard_leases(row.user_id, seen.closed_allocations)
         before = row.observed
         after = row.observed = merge_container(before, seen, container_generation, now)
         shown_moved = before is not after and before.shown_in_chips() != after.shown_in_chips()
@@ -190,15 +189,6 @@ class StatusWrites(Leases):
         del self.open_ports[entry.address, entry.port]
         row.closed_at = now
         row.entry = Entry(entry.user_id, entry.allocation_id, entry.address, entry.port, is_open=False)
-
-    def free_guard_leases(self, user_id: str, allocation_ids: tuple[str, ...]) -> bool:
-        """The allocations' own client reported their end: nothing can forward for them any more."""
-        freed = False
-        for allocation_id in allocation_ids:
-            row = self.placement_of.get(allocation_id)
-            if row is not None and row.user_id == user_id and row.lease_until is not None:
-                row.lease_until, freed = None, True
-        return freed
 
     def _move(self, row: Container, placed: Placed, now: datetime) -> None:
         user = self.users[row.user_id]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -102,6 +102,16 @@ class Kept(msgspec.Struct, frozen=True):
     observed_at: datetime
 
 
+class Watching(Protocol):
+    watches_since: datetime | None
+
+
+def watched(guards: Iterable[Watching], longer: timedelta) -> None:
+    """Have them watched the clock for so much longer."""
+    for one in guards:
+        one.watches_since = one.watches_since and one.watches_since - longer
+
+
 class Harness(Protocol):
     """Wishes are accepted as the API accepts them; columns are read as they stand."""
 
@@ -154,9 +164,12 @@ class PostgresHarness:
         )
         self.housekeeping: Housekeeper = PostgresHousekeeping(engine)
         self.look_ins: LookIns = PostgresLookIns(engine)
+        self._guards: list[PostgresGuardLeases] = []
 
     def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases:
-        return PostgresGuardLeases(self.engine, ttl_s=ttl_s, clock=clock)
+        made = PostgresGuardLeases(self.engine, ttl_s=ttl_s, clock=clock)
+        self._guards.append(made)
+        return made
 
     async def restart_server(self) -> None:
         """What the store would see after a restart, a failover or a restore."""
@@ -165,7 +178,8 @@ class PostgresHarness:
             await connection.execute(update(guard_grants).values(server_started_at=earlier))
 
     async def age(self, seconds: float) -> None:
-        """Everything stored is that much older."""
+        """Everything stored is that much older, and so is whoever watches the clock."""
+        watched(self._guards, timedelta(seconds=seconds))
         step = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         async with transaction(self.engine) as connection:
             for column in (

@@ -19,7 +19,7 @@ from core.store.guard_leases import GuardLeases
 from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.interface import Lease, ReconcileStore
 from core.store.look_ins import LookIns
-from tests.contract.store.harness import Entry, Event, Exit, Heard, Kept, Placement
+from tests.contract.store.harness import Entry, Event, Exit, Heard, Kept, Placement, watched
 from tests.memory_store import MemoryGuardLeases, MemoryLookIns, MemoryStore
 from tests.memory_store.rows import ProviderRow, SubUserRow
 
@@ -51,16 +51,20 @@ class MemoryHarness:
         self.housekeeping: Housekeeper = self.memory
         self.looks = MemoryLookIns(self.memory)
         self.look_ins: LookIns = self.looks
+        self._guards: list[MemoryGuardLeases] = []
 
     def guards(self, ttl_s: float, clock: Clock | None = None) -> GuardLeases:
-        return MemoryGuardLeases(self.memory, ttl_s=ttl_s, clock=clock)
+        made = MemoryGuardLeases(self.memory, ttl_s=ttl_s, clock=clock)
+        self._guards.append(made)
+        return made
 
     async def restart_server(self) -> None:
         self.memory.server_started_at += timedelta(seconds=5)
 
     async def age(self, seconds: float) -> None:
-        """Everything stored is that much older."""
+        """Everything stored is that much older, and so is whoever watches the clock."""
         step = timedelta(seconds=seconds)
+        watched(self._guards, step)
         for entry in self.memory.entries.values():
             entry.opened_at -= step
             entry.closed_at = entry.closed_at and entry.closed_at - step

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from core.domain.actions import ContainerStatus, Placed
-from core.domain.guard_grants import Doubt, Reading, ServerView, doubt
+from core.domain.guard_grants import Doubt, Granting, Reading, ServerView, doubt, granting
 from core.errors import StaleWrite
 from core.store.guard_leases import Answer, Ask, GuardLeases, Standing
 from core.store.interface import Lease
@@ -87,7 +87,9 @@ async def test_only_the_current_placement_on_its_own_host_is_granted(scene: Guar
     await scene.place(1, host=1)
     assert (await scene.ask(1, host=2)).standing is Standing.REVOKED
     granted = await scene.ask(1, host=1)
-    assert granted == Answer(allocation(1), Standing.GRANTED, grant=1, epoch=1, ttl_s=TTL_S)
+    assert granted == Answer(allocation(1), Standing.GRANTED, grant=granted.grant, epoch=1, ttl_s=TTL_S)
+    assert granted.grant is not None
+    assert 0 < granted.grant <= 2**53
     assert await scene.holders() == [allocation(1)]
 
 
@@ -103,7 +105,7 @@ async def test_a_renewal_keeps_the_number_and_prolongs(scene: Guards) -> None:
     assert later is not None
     assert later > until
     # A guard that was started again does not know what it held: a lease of its own.
-    assert (await scene.ask(1)).grant == 2
+    assert (await scene.ask(1)).grant not in (first.grant, None)
 
 
 async def test_the_next_placement_waits_until_the_old_lease_has_run_out(scene: Guards) -> None:
@@ -121,25 +123,55 @@ async def test_the_next_placement_waits_until_the_old_lease_has_run_out(scene: G
 
 async def test_a_confirmed_close_frees_at_once_and_only_its_own_grant(scene: Guards) -> None:
     await scene.place(1, host=1)
-    assert (await scene.ask(1)).grant == 1
-    assert (await scene.ask(1)).grant == 2
+    first, second = (await scene.ask(1)).grant, (await scene.ask(1)).grant
+    assert first != second
     await scene.place(2, host=2)
-    assert await scene.close(1, grant=1) == 0  # late word of an earlier grant
-    assert await scene.close(1, host=2, grant=2) == 0  # another host's word
+    assert await scene.close(1, grant=first) == 0  # late word of an earlier grant
+    assert await scene.close(1, host=2, grant=second) == 0  # another host's word
     assert (await scene.ask(2, host=2)).standing is Standing.WAITING
-    assert await scene.close(1, grant=2) == 1
+    assert await scene.close(1, grant=second) == 1
     assert (await scene.ask(2, host=2)).standing is Standing.GRANTED
-    assert await scene.close(1, grant=2) == 0  # said twice
+    assert await scene.close(1, grant=second) == 0  # said twice
 
 
-async def test_the_clients_own_word_of_the_end_frees_the_lease(scene: Guards) -> None:
+async def test_nobody_elses_word_frees_a_lease(scene: Guards) -> None:
+    """Its client may say that an allocation ended: what it had sent may still lie with its guard."""
+    await scene.place(1, host=1)
+    held = await scene.ask(1)
+    await scene.place(2, host=2)
+    await scene.ended(1)
+    assert (await scene.ask(2, host=2)).standing is Standing.WAITING
+    assert await scene.close(1, grant=held.grant) == 1
+    assert (await scene.ask(2, host=2)).standing is Standing.GRANTED
+
+
+async def test_a_process_that_just_began_believes_no_clock_that_a_lease_ran_out(scene: Guards) -> None:
+    """The clock may have been stepped before it first looked; freed leases are another thing."""
+    await scene.place(1, host=1)
+    held = await scene.ask(1)
+    await scene.place(2, host=2)
+    await scene.harness.age(TTL_S + 1)
+    old, scene.guards = scene.guards, scene.harness.guards(TTL_S)
+    assert (await scene.ask(2, host=2)).standing is Standing.WAITING
+    assert (await scene.ask(1, grant=held.grant)).standing is Standing.REVOKED
+    fresh, scene.guards = scene.guards, old
+    assert (await scene.ask(2, host=2)).standing is Standing.GRANTED
+    await scene.place(3, host=3)
+    scene.guards = fresh
+    await scene.harness.age(TTL_S + 1)
+    assert (await scene.ask(3, host=3)).standing is Standing.GRANTED
+
+
+async def test_what_ran_out_long_ago_holds_nobody_up_when_processes_begin_anew(scene: Guards) -> None:
     await scene.place(1, host=1)
     await scene.ask(1)
     await scene.place(2, host=2)
-    await scene.ended(3)
-    assert (await scene.ask(2, host=2)).standing is Standing.WAITING
-    await scene.ended(1)
-    assert (await scene.ask(2, host=2)).standing is Standing.GRANTED
+    await scene.harness.age(TTL_S + 1)
+    second = await scene.ask(2, host=2)
+    scene.guards = scene.harness.guards(TTL_S)
+    await scene.place(3, host=3)
+    await scene.close(2, host=2, grant=second.grant)
+    assert (await scene.ask(3, host=3)).standing is Standing.GRANTED
 
 
 async def test_one_user_cannot_end_anothers_lease(scene: Guards) -> None:
@@ -163,7 +195,9 @@ async def test_an_allocation_that_comes_back_waits_for_its_successor(scene: Guar
     await scene.place(1, host=1)
     assert (await scene.ask(1, grant=first.grant)).standing is Standing.WAITING
     await scene.close(2, host=2, grant=second.grant)
-    assert (await scene.ask(1)) == Answer(allocation(1), Standing.GRANTED, 2, 3, TTL_S)
+    again = await scene.ask(1)
+    assert again == Answer(allocation(1), Standing.GRANTED, again.grant, 3, TTL_S)
+    assert again.grant != first.grant
 
 
 async def test_a_removed_container_leaves_its_lease_to_run_out(scene: Guards) -> None:
@@ -278,6 +312,18 @@ async def test_never_two_holders_whatever_happens_at_once(harness: Harness) -> N
         together.create_task(watcher())
     assert len(await scene.holders()) <= 1
     assert min(seen.values()) > 0, seen
+
+
+def test_to_whom_new_leases_may_be_given() -> None:
+    t0 = datetime(2026, 1, 1, tzinfo=UTC)
+    for now_s, held_s, watches_s, expected in (
+        (100, 101, 0, Granting.NONE),
+        (100, 100, 40, Granting.ALL),
+        (100, 0, 40.5, Granting.FREED),
+        (100, 0, 100, Granting.FREED),
+    ):
+        now, after, since = (t0 + timedelta(seconds=one) for one in (now_s, held_s, watches_s))
+        assert granting(now, after, since, 60) is expected
 
 
 def test_what_gives_rise_to_doubt() -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from core.domain.egress_errors import EgressError
 from core.domain.guard_wire import Ask, Renew, Renewed, Upstream
 from core.errors import Unavailable
+from egress.leases import Times
 from egress.relay import CHUNK
 from tests.integration.egress.conftest import LOGIN, PASSWORD, World, credential, world
 from tests.integration.egress.doubles import Chip, Login, Socks5, echo, knock, serving
@@ -176,6 +178,57 @@ async def test_an_api_that_is_away_ends_tunnels_at_the_deadline_and_not_before()
         w.api.failure = None
         await asyncio.sleep(1.1)
         assert (await w.knock()).status == 200
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refused", "silent"])
+async def test_store_and_api_away_for_a_minute_close_no_tunnel(hangs: bool) -> None:
+    """The figures of the defaults, six times as fast: whatever part of a period the minute begins in."""
+
+    async def away_for_a_minute(begins: float) -> None:
+        async with world(ttl_s=15, renew_s=10 / 6, margin_s=20 / 6) as w:
+            w.api.ttl_s = 15
+            chip = await w.knock()
+            heard = len(w.api.heard)
+            await w.until(lambda: len(w.api.heard) > heard)
+            await asyncio.sleep(begins * Times(15, 10 / 6, 20 / 6).period_s)
+            w.api.failure = None if hangs else Unavailable("api", "away")
+            w.api.held_up = asyncio.get_running_loop().create_future if hangs else None
+            await asyncio.sleep(10)
+            w.api.failure = w.api.held_up = None
+            await asyncio.sleep(1)
+            assert await chip.said(b"still here") == b"still here"
+            assert w.guard.leases.ran_out == 0
+
+    await asyncio.gather(*(away_for_a_minute(begins) for begins in (0.1, 0.5, 0.95)))
+
+
+async def test_a_chip_whose_route_changes_is_cut_and_comes_back_by_the_new_one() -> None:
+    async with world(ttl_s=3, renew_s=0.3, margin_s=1.6) as w:
+        w.api.ttl_s = 3
+        w.routed(w.via(), chip_id=OTHER)
+        chip, other = await w.knock(), await w.knock(chip_id=OTHER)
+        assert await chip.said(b"x") == b"x"
+        await asyncio.sleep(0.5)
+        w.routed(w.via(username="login-next"))
+        assert await chip.is_cut()
+        again = await w.knock()
+        assert await again.said(b"x") == b"x"
+        assert [login.username for login in w.socks.logins] == [LOGIN, LOGIN, "login-next"]
+        w.routed(None, why=EgressError.TRAFFIC_EXHAUSTED)
+        assert await again.is_cut()
+        assert (await w.knock()).reason == "traffic_exhausted"
+        assert await other.said(b"x") == b"x"
+
+
+async def test_a_route_that_changes_while_a_way_is_opened_ends_it() -> None:
+    async with world(ttl_s=3, renew_s=0.3, margin_s=1.6, connect_s=10) as w:
+        w.api.ttl_s = 3
+        w.socks.silent = True
+        knocking = asyncio.create_task(w.knock())
+        await w.until(lambda: (lease := w.guard.leases.find(ALLOCATION)) is not None and bool(lease.open))
+        w.routed(w.via(username="login-next"))
+        chip = await asyncio.wait_for(knocking, 2)
+        assert chip.status == 403
 
 
 @asynccontextmanager

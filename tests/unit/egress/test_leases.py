@@ -7,11 +7,13 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.guard_wire import Ask, Renew, Renewed
+from core.domain.egress_errors import EgressError
+from core.domain.guard_wire import Ask, Renew, Renewed, Route, Upstream
 from core.errors import Rejected, Unavailable
 from core.settings_guard import lease_problems
 from egress.leases import Lease, Leases, Times
@@ -24,7 +26,8 @@ TIMES = Times(ttl_s=90, renew_s=10, margin_s=20)
 class Open:
     """Something that is open under a lease; notes when it was closed and what had been confirmed by then."""
 
-    def __init__(self, api: FakeApi) -> None:
+    def __init__(self, api: FakeApi, opened_by: Route | None = None) -> None:
+        self.route = opened_by or route()
         self.closed_at: float | None = None
         self.closed = asyncio.Event()
         self.breaks_api = False
@@ -45,10 +48,10 @@ def now() -> float:
 
 
 class Case:
-    def __init__(self) -> None:
+    def __init__(self, times: Times = TIMES) -> None:
         self.api = FakeApi()
         self.skew_s = 0.0  # how much further the boot clock is than the loop's: the machine slept
-        self.leases = Leases(self.api, TIMES, NODE, lambda: now() + self.skew_s)
+        self.leases = Leases(self.api, times, NODE, lambda: now() + self.skew_s)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -62,6 +65,7 @@ class Case:
 
     async def held(self, allocation_id: str = ALLOCATION, grant: int = 1) -> tuple[Lease, Open]:
         self.api.current[allocation_id] = grant
+        self.api.routes.append(route(allocation_id))
         lease = await self.leases.of(allocation_id)
         assert lease is not None
         tunnel = Open(self.api)
@@ -108,10 +112,10 @@ async def test_one_batch_a_period_asks_for_everything_under_the_grants_that_are_
     await w.held(ALLOCATION, 4)
     await w.held(OTHER, 5)
     heard = len(w.api.heard)
-    await asyncio.sleep(35)
+    await asyncio.sleep(3 * TIMES.period_s + 0.1)
     batches = w.api.heard[heard:]
     assert [renew.asks for renew in batches] == [(Ask(ALLOCATION, 4), Ask(OTHER, 5))] * 3
-    assert [at % 10 for at in w.api.at[heard:]] == [0, 0, 0]
+    assert w.api.at[heard:] == pytest.approx([TIMES.period_s * count for count in (1, 2, 3)])
     numbers = [renew.sent_no for renew in w.api.heard]
     assert numbers == list(range(1, len(numbers) + 1))
     assert {renew.node_id for renew in w.api.heard} == {NODE}
@@ -119,9 +123,9 @@ async def test_one_batch_a_period_asks_for_everything_under_the_grants_that_are_
 
 @scenario
 async def test_a_lease_is_counted_from_when_it_was_asked_for_and_not_from_the_answer(w: Case) -> None:
-    w.api.held_up = lambda: asyncio.ensure_future(asyncio.sleep(4))
+    w.api.held_up = lambda: asyncio.ensure_future(asyncio.sleep(2))
     lease, _ = await w.held()
-    assert now() == pytest.approx(4)
+    assert now() == pytest.approx(2)
     assert lease.deadline == pytest.approx(0 + 90 - 20)
 
 
@@ -138,21 +142,65 @@ async def test_what_is_open_is_closed_at_the_deadline_when_the_api_is_away(w: Ca
     assert w.leases.ran_out == 1
     assert await w.leases.of(ALLOCATION) is None
     w.api.failure = None
-    await asyncio.sleep(1.1)  # it tries again after a tenth of a period
-    assert w.leases.holds(lease)
-    assert w.api.heard[-1].asks == (Ask(ALLOCATION, 1),)
+    await asyncio.sleep(1.1)  # it tries again after a part of a period
+    assert Ask(ALLOCATION, 1) in w.api.closed  # so whoever moved meanwhile need not wait
+    assert await w.leases.of(ALLOCATION) is lease
+    assert w.api.heard[-1].asks == (Ask(ALLOCATION),)  # by a number that ran out nothing is asked for
 
 
 @scenario
-async def test_an_api_that_is_away_for_almost_a_minute_closes_nothing(w: Case) -> None:
+async def test_a_lease_that_runs_out_while_it_is_renewed_is_not_told_closed(w: Case) -> None:
+    lease, tunnel = await w.held()
+    w.api.failure = Unavailable("api", "away")
+    await asyncio.sleep(68)
+    w.api.failure = None
+    w.api.held_up = lambda: asyncio.ensure_future(asyncio.sleep(2.4))
+    await asyncio.sleep(2.1)
+    assert tunnel.closed_at is not None
+    await asyncio.sleep(1)
+    w.api.held_up = None
+    assert w.leases.holds(lease)
+    assert lease.grant == 1
+    await asyncio.sleep(20)
+    assert w.api.closed == []
+    assert w.leases.holds(lease)
+
+
+@scenario
+async def test_an_api_that_is_away_for_a_minute_closes_nothing_however_its_requests_fail(w: Case) -> None:
     _, tunnel = await w.held()
-    await asyncio.sleep(9)
-    for _ in range(5):
-        w.api.failure = Unavailable("api", "away")
-        await asyncio.sleep(59)
-        w.api.failure = None
-        await asyncio.sleep(10.9)
-    assert tunnel.closed_at is None
+    for wait_s in (0.01, 3.0, 6.4, 6.49, 6.51, 9.0):
+        for hangs in (False, True):
+            await asyncio.sleep(20 + wait_s)
+            w.api.failure = None if hangs else Unavailable("api", "away")
+            w.api.held_up = asyncio.get_running_loop().create_future if hangs else None
+            await asyncio.sleep(60)
+            w.api.failure, w.api.held_up = None, None
+            await asyncio.sleep(4)
+            assert tunnel.closed_at is None
+
+
+@given(st.floats(30, 90), st.floats(0.05, 1), st.floats(0, 30), st.booleans())
+def test_an_api_that_is_away_for_what_the_figures_leave_closes_nothing(
+    ttl_s: float, share: float, wait_s: float, hangs: bool
+) -> None:
+    margin_s = 0.19 * ttl_s + 1
+    times = Times(ttl_s, (ttl_s - margin_s) / 4 * share, margin_s)
+
+    async def go() -> None:
+        w = Case(times)
+        w.api.ttl_s = ttl_s
+        async with w.running():
+            _, tunnel = await w.held()
+            await asyncio.sleep(wait_s)
+            w.api.failure = None if hangs else Unavailable("api", "away")
+            w.api.held_up = asyncio.get_running_loop().create_future if hangs else None
+            await asyncio.sleep(times.ttl_s - times.margin_s - times.renew_s)
+            w.api.failure, w.api.held_up = None, None
+            await asyncio.sleep(times.renew_s)
+            assert tunnel.closed_at is None
+
+    run_virtual(go())
 
 
 @scenario
@@ -209,7 +257,7 @@ async def test_waiting_is_no_lease_and_is_asked_again_each_period(w: Case) -> No
     assert await w.leases.of(ALLOCATION) is None
     heard = len(w.api.heard)
     await asyncio.sleep(21)
-    assert [renew.asks for renew in w.api.heard[heard:]] == [(Ask(ALLOCATION),)] * 2
+    assert [renew.asks for renew in w.api.heard[heard:]] == [(Ask(ALLOCATION),)] * 3
     w.api.current[ALLOCATION] = 3
     await asyncio.sleep(10)
     lease = w.leases.find(ALLOCATION)
@@ -255,12 +303,55 @@ async def test_an_allocation_that_nobody_uses_is_given_back(w: Case) -> None:
     lease, tunnel = await w.held(grant=5)
     await asyncio.sleep(100)
     assert w.leases.find(ALLOCATION) is lease  # a tunnel is open
-    lease.open.discard(tunnel)
-    lease.used_at = now()
+    lease.leave(tunnel, now())
     await asyncio.sleep(75)
     assert w.leases.find(ALLOCATION) is None
     assert Ask(ALLOCATION, 5) in w.api.closed
     assert w.leases.held == 0
+
+
+@scenario
+async def test_who_has_nothing_open_is_asked_for_more_often_and_gives_way_soon(w: Case) -> None:
+    lease, tunnel = await w.held(grant=5)
+    await w.held(OTHER, 6)
+    await asyncio.sleep(20)
+    heard = len(w.api.heard)
+    lease.leave(tunnel, now())
+    await asyncio.sleep(4.9)
+    asked = [Ask(ALLOCATION, 5) in renew.asks for renew in w.api.heard[heard:]]
+    assert sum(asked) in (5, 6)
+    assert sum(Ask(OTHER, 6) in renew.asks for renew in w.api.heard[heard:]) <= 1
+    del w.api.current[ALLOCATION]
+    await asyncio.sleep(1.1)
+    assert Ask(ALLOCATION, 5) in w.api.closed
+
+
+@pytest.mark.parametrize(
+    ("changed", "closes"),
+    [
+        (route(), False),
+        (route(quota_left_bytes=0), False),
+        (msgspec.structs.replace(route(), label_generation=2), True),
+        (route(upstream=Upstream("socks5", "127.0.0.1", 1080, "login-other", "hunter2", "generic")), True),
+        (route(upstream=None, why=EgressError.TRAFFIC_EXHAUSTED), True),
+        (None, True),
+    ],
+)
+def test_what_goes_another_way_than_its_route_is_closed(changed: Route | None, closes: bool) -> None:
+    async def go() -> None:
+        w = Case()
+        async with w.running():
+            lease, tunnel = await w.held()
+            beside = Open(w.api, route(chip_id=OTHER))
+            lease.open.add(beside)
+            w.api.routes = [route(chip_id=OTHER), *([changed] if changed else [])]
+            await asyncio.sleep(TIMES.period_s + 0.1)
+            assert (tunnel.closed_at is not None) is closes
+            assert beside.closed_at is None
+            assert w.leases.holds(lease)
+            assert w.api.closed == []
+
+    run_virtual(go())
 
 
 @scenario
