@@ -59,6 +59,7 @@ soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/integration/api/test_schema.py $(ARGS)
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n 0 --timeout 7200 tests/integration/egress/test_fuzz.py $(ARGS)
 	WAHAFLEET_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/test_simulation.py $(ARGS)
+	WAHAFLEET_FENCE_SEEDS=$$((20 * $(SEEDS))) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/fence/test_fence.py $(ARGS)
 
 lock: ## Pin all dependencies anew (needs uv on PATH)
 	@command -v uv >/dev/null || { echo "uv is not on PATH; install it with: pip install uv"; exit 1; }

@@ -1,0 +1,57 @@
+"""Planted bugs of the fence: each patch in `mutants/` breaks one rule of leases, and few seeds must show it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.test_mutants import apply
+
+ROOT = Path(__file__).parents[3]
+MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
+_PARTS = ("core", "egress", "tests", "typings")
+_NAMED = {
+    "confirm_without_close",
+    "count_from_reply",
+    "freed_by_lost",
+    "grant_while_another_lives",
+    "margin_zero",
+    "monotonic_instead_of_boottime",
+    "no_check_before_the_chunk",
+    "old_confirmation_frees_a_newer_grant",
+}
+_SEEDS = 400
+_TIMEOUT_S = 600
+
+
+def first_failure(root: Path, seeds: str) -> str:
+    """What the first seed that fails says; "" when all hold."""
+    command = [sys.executable, "-m", "tests.simulation.fence", "--first", "--seeds", seeds]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert '"seeds":' in done.stdout, done.stderr
+    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+def test_none_got_lost() -> None:
+    assert {patch.stem for patch in MUTANTS} >= _NAMED
+
+
+@pytest.mark.timeout(2 * _TIMEOUT_S)
+@pytest.mark.parametrize("patch", MUTANTS, ids=lambda path: path.stem)
+def test_a_planted_bug_is_found(patch: Path, tmp_path: Path) -> None:
+    for part in _PARTS:
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    hint = apply(patch, tmp_path)
+    assert first_failure(ROOT, str(hint)) == "", f"seed {hint} fails without the planted bug"
+    found = first_failure(tmp_path, str(hint)) or first_failure(tmp_path, f"0-{_SEEDS - 1}")
+    assert found, f"{patch.stem} was not found within {_SEEDS} seeds"
+    assert "the simulation" not in found
