@@ -269,8 +269,11 @@ async def _changed(
 async def tell_daemons(connection: AsyncConnection, whose: ColumnElement[bool]) -> None:
     """Have them look at whoever goes out through these labels, and at everybody who is on the way.
 
-    Those may have to leave what they have; these may wait for what there is now.
+    Those may have to leave what they have; these may wait for what there is now. Readings that failed say nothing any
+    more of what was changed, and nobody waits for the next one.
     """
+    failed = update(labels).where(whose, labels.c.failure.is_not(None))
+    await connection.execute(failed.values(checked_at=None, failure=None, failures=0, failing_since=None))
     concerned = select(labels.c.user_id).where(whose, labels.c.released_at.is_(None)).distinct().subquery()
     await connection.execute(select(func.pg_notify(INTENTS, cast(concerned.c.user_id, Text))))
     await notify(connection, INTENTS, EVERYBODY)

@@ -1,7 +1,8 @@
 """Tables of what chips go out through: providers, sub-users, labels, exits, usage. `tables.py` names all.
 
-The API writes providers, sub-users and which label was asked for; the daemon labels and exits; guards' reports, through
-the API, usage and the trouble of providers and sub-users.
+The API writes providers, sub-users and which label was asked for, and forgets readings that failed when an operator changed
+what they failed on; the daemon writes labels and exits; guards' reports, through the API, usage and the trouble of providers
+and sub-users.
 """
 
 from __future__ import annotations

@@ -113,8 +113,16 @@ async def test_a_refused_login_is_told_and_a_new_password_is_tried(running: Runn
     assert shown["trouble_text"] == (
         "O provedor recusou o login; confira login e senha no painel dele e troque a senha aqui."
     )
+    person = await running.person()
+    chip = (await person.chip())["id"]
+    await label(running, person, chip, mine, exit_ip="203.0.113.7", failure="proxy_auth")
+    await running.sql("UPDATE labels SET failures = 7, failing_since = now()")
     changed = (await boss.put(f"{PATH}/{mine['id']}", json={"password": NEW_PASSWORD})).json()
     assert changed["trouble"] is None
+    # What failed says nothing any more: the next reading comes at once, and the exit that was known stays known.
+    [row] = await running.sql("SELECT * FROM labels")
+    assert (row.checked_at, row.failure, row.failures, row.failing_since) == (None, None, 0, None)
+    assert (row.exit_ip, row.generation) == ("203.0.113.7", 1)
     await running.sql(trouble)
     cleared = await boss.delete(f"{PATH}/{mine['id']}/trouble")
     assert (cleared.json()["trouble"], cleared.json()["trouble_at"]) == (None, None)
