@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Text,
     all_,
+    and_,
     any_,
     bindparam,
     column,
@@ -24,7 +25,6 @@ from sqlalchemy import (
     exists,
     func,
     literal,
-    null,
     or_,
     select,
     tuple_,
@@ -52,7 +52,7 @@ from core.store import direct, leases
 from core.store.direct import Direct, Prepared, json_rows
 from core.store.fleet_control import is_paused
 from core.store.interface import Lease
-from core.store.tables import chips, containers, plans, start_buckets, start_queue, users
+from core.store.tables import chips, containers, labels, plans, start_buckets, start_queue, users
 
 # A bucket that nobody has drawn on for so long is full, as one that is not there.
 _FORGOTTEN_AFTER_S: Final = 86_400
@@ -204,8 +204,9 @@ def _coming() -> Select[Any]:
     place = tuple_(plans.c.start_order, chips.c.waiting_since, chips.c.id)
     in_line = exists().where(start_queue.c.chip_id == chips.c.id)
     return (
-        select(_ASKS.c.chip_id, containers.c.node_name, null(), func.count())
+        select(_ASKS.c.chip_id, containers.c.node_name, labels.c.provider_slug, func.count())
         .select_from(chips)
+        .outerjoin(labels, and_(labels.c.chip_id == chips.c.id, labels.c.released_at.is_(None)))
         .join(containers, containers.c.user_id == chips.c.user_id)
         .join(users, users.c.id == chips.c.user_id)
         .join(plans, plans.c.slug == users.c.plan_slug)
@@ -220,7 +221,7 @@ def _coming() -> Select[Any]:
             chips.c.id != all_(_ASKED),
             ~in_line,
         )
-        .group_by(_ASKS.c.chip_id, containers.c.node_name)
+        .group_by(_ASKS.c.chip_id, containers.c.node_name, labels.c.provider_slug)
     )
 
 

@@ -109,6 +109,11 @@ class Database:
         """User and allocation of each open entry, by (address, port)."""
         return {place: (row.entry.user_id, row.entry.allocation_id) for place, row in self.open_ports.items()}
 
+    def provider_of(self, chip_id: str) -> str | None:
+        """Of the chip's live label."""
+        row = self.labels.get(chip_id)
+        return row.provider if row is not None and row.is_live else None
+
     def chip(self, chip_id: str) -> Chip | None:
         return self.chips.get(chip_id)
 

@@ -73,7 +73,10 @@ class Starts(Leases):
 
     def _coming(self) -> list[tuple[_Rank, Group]]:
         return [
-            ((row.plan.start_order, chip.observed.waiting_since, chip.id), (row.observed.node_name, None))
+            (
+                (row.plan.start_order, chip.observed.waiting_since, chip.id),
+                (row.observed.node_name, self.provider_of(chip.id)),
+            )
             for row in self.containers.values()
             if row.observed.phase in COMING_FROM and row.observed.reason is None
             for chip in row.chips

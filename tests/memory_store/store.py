@@ -78,7 +78,8 @@ class MemoryStore(Housekeeping, Labels, Rollouts, Starts, Wishes):
         self.up()
         row, now = self.containers.get(user_id), self.clock.now()
         host = None if row is None else row.observed.node_name
-        host_counts, all_counts = [0, 0, 0], [0, 0, 0]
+        host_counts, all_counts, provider_counts = [0, 0, 0], [0, 0, 0], [0, 0, 0]
+        ours = {one.provider for one in self.labels.values() if one.user_id == user_id and one.is_live}
         for chip in self.chips.values():
             seen = chip.observed
             paired = seen.connected_at is not None and seen.unlinked_generation is None
@@ -87,10 +88,12 @@ class MemoryStore(Housekeeping, Labels, Rollouts, Starts, Wishes):
             fails = seen.phase in FAILING
             lately = fails and (now - seen.since).total_seconds() < window_s
             beside = host is not None and self.containers[chip.user_id].observed.node_name == host
+            through = self.provider_of(chip.id) in ours
             for place, holds in enumerate((fails, lately, seen.phase == ChipPhase.CONNECTED)):
                 all_counts[place] += holds
                 host_counts[place] += holds and beside
-        return Peers(Group(*host_counts), Group(*all_counts))
+                provider_counts[place] += holds and through
+        return Peers(Group(*host_counts), Group(*all_counts), Group(*provider_counts))
 
     async def record_registered(self, lease: Lease, registered: Registered | None) -> None:
         row = self._guarded(lease)

@@ -10,6 +10,7 @@ import pytest
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Breaker, Consent, Memory, Rhythm
 from core.domain.facts import Group, Peers
+from core.domain.routes import LabelWhy
 from core.errors import NotFound
 from core.store.interface import ChipRow, Lease
 from tests.contract.store.harness import Harness
@@ -136,6 +137,43 @@ async def test_peers_are_the_paired_chips_of_others_here_and_everywhere(scene: S
     await beside(scene.harness, elsewhere, CONNECTED, CONNECTED, retrying)
     assert await store.peers(scene.user_id, 900) == Peers(host=Group(1, 1, 1), engine=Group(2, 2, 3))
     assert await store.peers(scene.user_id, 0) == Peers(host=Group(1, 0, 1), engine=Group(2, 0, 3))
+
+
+async def test_peers_through_a_provider_have_a_live_label_of_it(scene: Scene) -> None:
+    harness, store = scene.harness, scene.store
+    await harness.provider("local")
+    await harness.provider("spare", is_default=False)
+    for slug in ("local", "spare"):
+        await harness.sub_user(slug, "ana")
+    labelled = ((scene.lease, scene.chip_id), *[await _beside_failed(harness) for _ in range(3)])
+    for lease, chip_id in labelled[:3]:
+        await store.assign_label(lease, chip_id, LabelWhy.FIRST)
+    assert (await store.peers(scene.user_id, 900)).provider == Group(2, 2, 0)
+    await store.release_label(*labelled[1])
+    assert (await store.peers(scene.user_id, 900)).provider == Group(1, 1, 0)
+    await harness.change_provider("local", enabled=False, is_default=False)
+    await harness.change_provider("spare", is_default=True)
+    await store.assign_label(*labelled[2], LabelWhy.MOVED)
+    assert (await store.peers(scene.user_id, 900)) == Peers(
+        host=Group(), engine=Group(3, 3, 0), provider=Group()
+    )
+
+
+async def _beside_failed(harness: Harness) -> tuple[Lease, str]:
+    """A chip of another user on another host, which was connected and failed."""
+    user_id = await harness.user()
+    chip_id = await harness.chip(user_id)
+    lease = await harness.store.claim(user_id, "one", 60)
+    assert isinstance(lease, Lease)
+    away = msgspec.structs.replace(
+        READY, placed=None, endpoint=None, port=None, address=None, node_name="h-9"
+    )
+    snapshot = await harness.store.load(user_id)
+    assert snapshot is not None
+    generations = {chip.id: chip.generation for chip in snapshot.chips}
+    for seen in (CONNECTED, FAILED):
+        await harness.store.write_status(lease, away, {chip_id: seen}, generations, 1)
+    return lease, chip_id
 
 
 async def test_a_chip_without_a_qr_yet_is_nobodys_peer(scene: Scene) -> None:

@@ -10,6 +10,7 @@ import pytest
 from core.domain.actions import ChipStatus, ContainerStatus
 from core.domain.desired import Tries
 from core.domain.pacing import Ask, Limit, Pace, Turns
+from core.domain.routes import LabelWhy
 from core.errors import StaleWrite
 from core.store.interface import Lease, Written
 from tests.contract.store.harness import Harness
@@ -135,6 +136,23 @@ async def test_who_is_about_to_ask_is_part_of_the_estimate_alone(harness: Harnes
     assert before.wait_s == pytest.approx(100, abs=5)
     assert after.wait_s == pytest.approx(400, abs=5)  # one in line and two that come
     assert (await one.ask(4, host="h2")).waited_s, "they take nobody's token before they come"
+
+
+async def test_who_comes_through_a_provider_is_waited_for_there(harness: Harness) -> None:
+    await harness.provider("local")
+    await harness.sub_user("local", "ana")
+    one, coming = await asker(harness, order=0), await asker(harness, chips=2)
+    for chip_id in coming.chip_ids:
+        await harness.store.assign_label(coming.lease, chip_id, LabelWhy.FIRST)
+    status = ContainerStatus(phase="booting", node_name="h2", address="10.0.0.2", port=3100)
+    chips = {chip_id: ChipStatus("queued", "WAITING_QR") for chip_id in coming.chip_ids}
+    generations = dict.fromkeys(chips, 9)
+    await harness.store.write_status(coming.lease, status, chips, generations, 9)
+    wide = Pace(fleet=Limit(10, 100), host=Limit(10, 100), provider=Limit(0.01, 2))
+    await one.ask(0, 1, provider="local", pace=wide)
+    waits = (await one.ask(2, provider="local", pace=wide)).waits[one.chip_ids[2]]
+    assert waits.wait_s == pytest.approx(300, abs=5)  # two that come through it were there before
+    assert (await one.ask(3, provider="another", pace=wide)).waited_s
 
 
 async def test_a_lease_that_is_lost_takes_nothing(harness: Harness) -> None:
