@@ -22,6 +22,7 @@ from core.store.interface import Lease, ReconcileStore
 from daemon.metrics import Metrics
 
 HOST_IP: Final = "{host_ip}"
+_KEPT: Final = 20_000
 
 _log = structlog.get_logger(__name__)
 
@@ -46,9 +47,19 @@ class Guards:
         self._address = address
         self._secret = secret
         self._keys: dict[str, bytes] = {}
+        # Each look at a user compares those of all its chips, and they seldom change.
+        self._made: dict[tuple[Place, str, int], WahaProxy] = {}
 
     def proxy(self, place: Place, chip_id: str, generation: int) -> WahaProxy:
         """What the chip's session names as its proxy, in this place and with this generation of its label."""
+        made = self._made.get((place, chip_id, generation))
+        if made is None:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            made = self._made[place, chip_id, generation] = self._proxy(place, chip_id, generation)
+        return made
+
+    def _proxy(self, place: Place, chip_id: str, generation: int) -> WahaProxy:
         key = self._keys.get(place.node_id)
         if key is None:
             key = self._keys[place.node_id] = node_key(self._secret, place.node_id)

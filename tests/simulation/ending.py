@@ -32,6 +32,9 @@ def differences(world: World) -> list[str]:
     for namespace in world.waha.databases:
         if namespace not in namespaces:
             found.append(f"storage {namespace} is nobody's")
+    for chip_id in world.store.labels:
+        if chip_id not in world.store.chips:
+            found.append(f"label of chip {short(chip_id)} is nobody's")
     return found
 
 
@@ -67,6 +70,7 @@ def _user(world: World, user_id: str) -> list[str]:
         found.append(f"{name} holds {len(entries)} ports")
     for chip in row.chips:
         found += _chip(world, name, chip, running[0] if running else None)
+        found += world.checker.labels.left(chip)
     stored = world.waha.storage.get(row.namespace, {})
     strangers = set(stored) - {SESSION_PREFIX + chip.id for chip in row.chips}
     found += [f"{name} has session {short(one)} of no chip" for one in sorted(strangers)]

@@ -20,6 +20,7 @@ from tests.memory_store.rows import LeaseRow
 from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import DRIFT, KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
 from tests.simulation.fleet_pauses import FleetPauses
+from tests.simulation.label_checks import LabelChecks
 from tests.simulation.moves import Moves
 from tests.simulation.pacing import Starts
 from tests.simulation.releases import FORGETS
@@ -54,6 +55,7 @@ class Checker:
     def __init__(self, world: World) -> None:
         self.world = world
         self.chips = ChipChecks(world)
+        self.labels = LabelChecks(world)
         self.states: Counter[tuple[str, str]] = Counter()  # kind (container, chip, reason), and which
         self.refused: dict[tuple[str, str], float] = {}
         self.moves = Moves(world)
@@ -69,6 +71,8 @@ class Checker:
         self.after: dict[str, Callable[[Daemon, tuple[Any, ...], Any], None]] = {
             "apply_rollout": self._planned,
             "load": self._loaded,
+            "assign_label": self.labels.assigned,
+            "release_label": self.labels.released,
             "peers": self._told_of_peers,
             "claim": self._claimed,
             "take_starts": self._starts_taken,
@@ -267,14 +271,16 @@ class Checker:
         self.lands(daemon, user, f"waha.{method}")
         if daemon.is_janitor and name[len(SESSION_PREFIX) :] in self.world.store.chips:
             self._fail(f"janitor: {daemon.name} does {method} on session {short(name)}, whose chip is there")
-        starts = method in _STARTS or (method == "create_session" and args[2])
+        live = container.sessions.get(name)
+        status = live.status if live is not None else WahaStatus.STOPPED
+        # A config that is written to a stopped session starts nothing.
+        starts = method in _STARTS and (method != "update_session" or status is not WahaStatus.STOPPED)
+        starts |= method == "create_session" and args[2]
         if starts:
             self.starts.arrives(name[len(SESSION_PREFIX) :], container.host.name)
         record = daemon.record(user)
         if record is None or record.snapshot is None:
             return
-        live = container.sessions.get(name)
-        status = live.status if live is not None else WahaStatus.STOPPED
         # What the daemon could have seen: states that it was in before the daemon looked.
         seen = live is not None and live.since <= record.sessions_at
         chip = next((c for c in record.snapshot.chips if SESSION_PREFIX + c.id == name), None)
@@ -287,6 +293,8 @@ class Checker:
             stored = self.world.waha.storage.get(self.world.owners.namespace(user), {}).get(name)
             paired = stored is not None and stored.paired
             self.chips.lands(what, method, args, chip, live, paired=paired, peers=record.peers)
+            kept = self.world.waha.kept(container).get(name)
+            self.labels.lands(what, method, args, container, kept, chip, record.sessions_at)
         connected = status is WahaStatus.WORKING and seen
         held_up = chip is not None and (chip.banned or chip.phase == "quarantined")
         if (

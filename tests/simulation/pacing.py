@@ -65,6 +65,8 @@ class Starts:
                 world.violate(f"pace: chip {short(chip_id)} may start, the fleet's bucket is empty")
             if self._draw(f"host:{ask.host}") < -_DUST:
                 world.violate(f"pace: chip {short(chip_id)} may start, the bucket of {ask.host} is empty")
+            if ask.provider and self._draw(f"provider:{ask.provider}") < -_DUST:
+                world.violate(f"pace: chip {short(chip_id)} may start, the bucket of {ask.provider} is empty")
             self._in_turn(ask)
             self._granted[chip_id].append(now)
             told = self._waiting.pop(chip_id, None)
@@ -105,11 +107,15 @@ class Starts:
         """What is left is enough for all ahead that could start now; asked for hosts with a line alone."""
         moment = self.world.moment()
         ahead: dict[str, int] = defaultdict(int)
+        through: dict[str | None, int] = defaultdict(int)
         for place in self.world.store.line.values():
             if place.expires_at > moment and _rank(place.ask, moment) < _rank(ask, moment):
                 ahead[place.ask.host] += 1
+                through[place.ask.provider] += 1
         if not ahead:
             return
+        if any(one and self._level(f"provider:{one}") < count + 1 for one, count in through.items()):
+            return  # a provider may hold up some of them, and they then nobody else
         # Both sums leave the other side what rounding may have given it.
         own = ahead.get(ask.host, 0) > self._level(f"host:{ask.host}") + _DUST
         could = sum(min(n, int(max(0.0, self._level(f"host:{host}") - _DUST))) for host, n in ahead.items())
@@ -120,7 +126,7 @@ class Starts:
             )
 
     def _level(self, key: str) -> float:
-        limit = self.world.pace.fleet if key == "fleet" else self.world.pace.host
+        limit = self.world.pace.limit(key)
         tokens, at = self._left.get(key, (limit.burst, 0.0))
         return min(limit.burst, tokens + limit.per_s * (self.world.now - at))
 

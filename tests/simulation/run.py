@@ -17,6 +17,7 @@ from tests.simulation import ending
 from tests.simulation.caretaker import Watch
 from tests.simulation.chips import ChipTroubles
 from tests.simulation.discovery import Catalog
+from tests.simulation.egress import Egress
 from tests.simulation.faults import Faults
 from tests.simulation.fleet_of import Fleet
 from tests.simulation.hosts import Host
@@ -88,6 +89,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     fleet = Fleet(world, daemons)
     fleet.begin()
     world.owners.begin(BUSY_S)
+    world.egress.begin(BUSY_S)
     faults = Faults(world, fleet, BUSY_S)
     faults.plan(_few(random, 30, 60), _FAULTS_FROM_S)
     troubles = ChipTroubles(world, BUSY_S)
@@ -130,7 +132,7 @@ def put_together(world: World, users: int, pace: Pace) -> None:
     world.pace = pace
     world.store = MemoryStore(_StoreClock(world))
     give_methods(MemoryStore)
-    world.network = Network(world)
+    world.network, world.egress = Network(world), Egress(world)
     world.orphans = MemoryOrphans(world.store)
     world.store.on_news = world.network.store_news
     world.servers, world.catalog, world.waha = Servers(world), Catalog(world), Sessions(world)
@@ -151,6 +153,7 @@ def _calm(world: World, fleet: Fleet, watch: Watch, troubles: ChipTroubles) -> N
     for daemon in world.daemons:
         daemon.kill_in = None
     troubles.calm()
+    world.egress.calm()
     world.owners.come_to_rest()
     watch.calm()
 

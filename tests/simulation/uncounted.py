@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from core.domain.pacing import Turns
+from core.domain.routes import Reading
 from daemon.metrics import Metrics, Outcome
 from daemon.outcome import Result
 
@@ -36,6 +37,9 @@ class Uncounted(Metrics):
         return
 
     def count_starts(self, turns: Turns) -> None:
+        return
+
+    def count_reading(self, reading: Reading) -> None:
         return
 
     def count_duty(self, duty: str, outcome: str, took_s: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from core.clients.waha_models import AlreadyExists, WahaProbe, WahaSession
+from core.clients.waha_models import AlreadyExists, WahaProbe, WahaProxy, WahaSession, WahaSessionConfig
 from core.domain.facts import WahaStatus
 from core.domain.names import database_name
 from core.errors import DependencyError, Missing, Rejected, Unavailable
@@ -18,6 +18,8 @@ from tests.simulation.releases import FORGETS
 from tests.simulation.world import START, World, short
 
 _QR_S = 160.0
+_AGAIN_S = 5.0  # an engine knocks at its proxy again
+_PLAIN = WahaSessionConfig()
 _LOCK_WAIT_S, _LOCK_HOLD_S = 5.0, 30.0
 Reply = Callable[[Any, DependencyError | None], None]
 _STARTED = ("start", "restart", "create_session")
@@ -26,9 +28,11 @@ _STARTED = ("start", "restart", "create_session")
 class Stored:
     """What storage keeps of a session."""
 
-    __slots__ = ("dead", "me", "paired")
+    __slots__ = ("dead", "me", "paired", "proxy", "proxy_at")
 
-    def __init__(self) -> None:
+    def __init__(self, proxy: WahaProxy | None = None, at: float = 0.0) -> None:
+        self.proxy = proxy  # of its config, written at `proxy_at`
+        self.proxy_at = at
         self.paired = False
         self.me: str | None = None
         self.dead = (
@@ -110,12 +114,14 @@ class Sessions:
             self._locked(container, method, args, call)
 
     def _list(self, container: Container) -> tuple[WahaSession, ...]:
-        stored = self._kept(container)
+        stored = self.kept(container)
         found = []
         for name, held in stored.items():
             live = container.sessions.get(name)
             status = live.status if live is not None else WahaStatus.STOPPED
-            found.append(WahaSession(name, status, me_id=held.me, activity_ms=self._activity(name, live)))
+            config = _PLAIN if held.proxy is None else WahaSessionConfig(proxy=held.proxy)
+            activity_ms = self._activity(name, live)
+            found.append(WahaSession(name, status, me_id=held.me, activity_ms=activity_ms, config=config))
         return tuple(found)
 
     def _probe(self, container: Container, name: str, call: Call) -> None:
@@ -156,14 +162,14 @@ class Sessions:
             call.fail(Unavailable("waha", "connection reset"))
             return
         call.accepted(container)
-        stored = self._kept(container)
+        stored = self.kept(container)
         result: Any = None
         error: DependencyError | None = None
         if method == "create_session":
             if name in stored:
                 result = AlreadyExists(name)
             else:
-                stored[name] = Stored()
+                stored[name] = Stored(proxy_of(args[1]), world.now)
                 self.databases.setdefault(world.owners.namespace(container.user), set()).add(name)
                 if args[2]:
                     self._start(container, name)
@@ -183,6 +189,7 @@ class Sessions:
             elif method == "restart":
                 self._start(container, name)
             elif method == "update_session":
+                stored[name].proxy, stored[name].proxy_at = proxy_of(args[1]), world.now
                 if live is not None and live.status is not WahaStatus.STOPPED:
                     self._start(container, name)
             elif method == "logout":
@@ -221,7 +228,12 @@ class Sessions:
             return
         if live.status is not WahaStatus.STARTING:
             return
-        if stored.dead or (stored.paired and container.user in self.refused):
+        if not self.world.egress.takes(container, stored.proxy):
+            self.world.counts["refused_by_a_guard"] += 1
+            self._move(container, name, live, WahaStatus.FAILED)
+        elif not self.world.egress.carries(name):
+            self.world.loop.after(_AGAIN_S, self._up, container, name, live, run)
+        elif stored.dead or (stored.paired and container.user in self.refused):
             self._move(container, name, live, WahaStatus.FAILED)
         elif stored.paired:
             self._move(container, name, live, WahaStatus.WORKING)
@@ -277,11 +289,11 @@ class Sessions:
                 return True
         return False
 
-    def drop_connection(self, user_id: str) -> None:
-        """WORKING to STARTING and back by itself."""
+    def drop_connection(self, user_id: str, only: str | None = None) -> None:
+        """WORKING to STARTING and back by itself; the user's sessions, or the one named."""
         for container in self.containers_of(user_id):
             for name, live in container.sessions.items():
-                if live.status is WahaStatus.WORKING:
+                if live.status is WahaStatus.WORKING and only in (None, name):
                     live.run += 1
                     self._move(container, name, live, WahaStatus.STARTING)
                     again = self.world.random.uniform(0.5, 8.0)
@@ -291,9 +303,9 @@ class Sessions:
         return [c for host in self.world.hosts for c in host.containers.values() if c.user == user_id]
 
     def _stored(self, container: Container, name: str) -> Stored | None:
-        return self._kept(container).get(name)
+        return self.kept(container).get(name)
 
-    def _kept(self, container: Container) -> dict[str, Stored]:
+    def kept(self, container: Container) -> dict[str, Stored]:
         """The sessions as this container's image finds them."""
         where = self.forgotten if container.image == FORGETS else self.storage
         return where.setdefault(self.world.owners.namespace(container.user), {})
@@ -305,6 +317,11 @@ class Sessions:
         live.status, live.since, live.deaf_at = status, self.world.now, None
         self.world.trace.note("session", short(name), status.value)
         self.world.network.webhook(container.user)
+
+
+def proxy_of(config: Any) -> WahaProxy | None:
+    proxy = config.get("proxy")
+    return None if proxy is None else WahaProxy(**proxy)
 
 
 class Call:

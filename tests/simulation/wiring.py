@@ -8,6 +8,7 @@ import msgspec
 
 from core import policies
 from core.clients.storage import Storages
+from core.domain.policy import GUARD
 from core.domain.sweep import Rhythm
 from core.settings import LoopSettings
 from core.store.notify import INTENTS
@@ -29,12 +30,14 @@ from daemon.sources.scheduler_events import SchedulerEvents
 from daemon.sources.store_news import StoreNews
 from daemon.sources.supervisor import Source, Supervisor
 from daemon.sweep import Sweep
+from daemon.ways_out import Guards, WaysOut
 from daemon.workqueue import WorkQueue
 from tests.simulation.caretaker import caretaker
+from tests.simulation.egress import ADDRESS, ExitsWire
 from tests.simulation.storewire import ListenerWire
 from tests.simulation.systems import DiscoveryWire, SchedulerWire, StorageWire, WahaWire
 from tests.simulation.uncounted import Uncounted
-from tests.unit.daemon.system import JOBS, LOOP, nothing_to_purge
+from tests.unit.daemon.system import JOBS, LOOP, SECRET, nothing_to_purge
 
 if TYPE_CHECKING:
     from tests.simulation.daemons import Daemon
@@ -86,6 +89,11 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
     mailroom = Mailroom(store.waiting, store.mark_processed)
     queue = WorkQueue(clock, random)
     policy = msgspec.structs.replace(policies.policy_of(SETTINGS), **LADDER, **PATIENCE)
+    ways = None
+    if daemon.world.egress.guarded:
+        exits: Any = ExitsWire(wire)
+        policy = msgspec.structs.replace(policy, egress=GUARD, exit_readings=True)
+        ways = WaysOut(store, Guards(ADDRESS, SECRET), exits, metrics)
     keeper, strangers = caretaker(daemon, policy, SETTINGS, outages, metrics)
     reconciler = Reconciler(
         owner=daemon.name,
@@ -93,7 +101,16 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
         scheduler=scheduler,
         loader=loader,
         observer=Observer(
-            scheduler, discovery, waha, caches, clock, outages, storages, peers=store, policy=policy
+            scheduler,
+            discovery,
+            waha,
+            caches,
+            clock,
+            outages,
+            storages,
+            peers=store,
+            policy=policy,
+            guards=ways.guards if ways is not None else None,
         ),
         actor=Actor(
             scheduler,
@@ -105,6 +122,7 @@ async def run(daemon: Daemon, loader: Loader, stop: Any) -> None:
             refusals,
             storages=storages,
             pace=daemon.world.pace,
+            ways=ways,
             metrics=metrics,
         ),
         caches=caches,

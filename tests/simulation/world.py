@@ -15,6 +15,7 @@ from tests.simulation.loop import VirtualLoop
 if TYPE_CHECKING:
     from tests.simulation.daemons import Daemon
     from tests.simulation.discovery import Catalog
+    from tests.simulation.egress import Egress
     from tests.simulation.hosts import Host
     from tests.simulation.invariants import Checker
     from tests.simulation.network import Network
@@ -79,6 +80,7 @@ class World:
     owners: Owners
     network: Network
     checker: Checker
+    egress: Egress
     store: Any
     orphans: Any
     pace: Pace
