@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    literal_column,
     not_,
     null,
     or_,
@@ -29,6 +30,7 @@ from core.domain.guard_wire import Upstream
 from core.domain.providers import SubUser, credential
 from core.domain.routes import TROUBLE_FOR, ChipRoute, NoRoute
 from core.provider_templates import templates
+from core.store.schema import Time
 from core.store.tables import chips, labels, providers, sub_users
 
 OpenPassword: TypeAlias = Callable[[bytes], str]
@@ -37,7 +39,6 @@ OpenPassword: TypeAlias = Callable[[bytes], str]
 EXIT_KNOWN_S: Final = 3 * 3600.0
 _OPENED_KEPT: Final = 1000
 _ROUTE: Final = msgspec.json.Decoder(ChipRoute)
-_CLOCK: Final = func.clock_timestamp()
 
 
 def opening(sealer: Sealer) -> OpenPassword:
@@ -46,8 +47,8 @@ def opening(sealer: Sealer) -> OpenPassword:
 
 
 def ago(seconds: float) -> ColumnElement[Any]:
-    found: ColumnElement[Any] = _CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    return found
+    """A point of time. Written out: each parameter of a statement that is run so often costs something."""
+    return literal_column(f"clock_timestamp() - interval '{seconds:g} seconds'", Time)
 
 
 def gone() -> ColumnElement[Any]:
@@ -64,7 +65,7 @@ def gone() -> ColumnElement[Any]:
 
 def unusable() -> ColumnElement[Any]:
     """Why a label with what it is joined to carries nothing; null = it carries."""
-    return case((gone(), EgressError.NO_UPSTREAM.value), else_=trouble())
+    return case((gone(), literal_column(f"'{EgressError.NO_UPSTREAM.value}'", Text)), else_=trouble())
 
 
 def trouble() -> ColumnElement[Any]:
@@ -100,13 +101,14 @@ def _shares_exit() -> ColumnElement[Any]:
 
 def _others_work() -> ColumnElement[Any]:
     other = labels.alias("working")
-    works = select(other.c.chip_id).where(
+    # The newest one is the end of an index, however many there are that do not work.
+    newest = select(func.max(other.c.exit_at)).where(
         other.c.provider_slug == labels.c.provider_slug,
         other.c.released_at.is_(None),
-        other.c.exit_at >= labels.c.failing_since,
         other.c.chip_id != labels.c.chip_id,
     )
-    return case((labels.c.failing_since.is_not(None), works.exists()), else_=false())
+    works = func.coalesce(newest.scalar_subquery() >= labels.c.failing_since, false())
+    return case((labels.c.failing_since.is_not(None), works), else_=false())
 
 
 def _encoded() -> ColumnElement[str]:
@@ -129,7 +131,7 @@ def _encoded() -> ColumnElement[str]:
         "others_work": _others_work(),
         "shares_exit": _shares_exit(),
     }
-    pairs = [part for name, column in parts.items() for part in (cast(name, Text), column)]
+    pairs = [part for name, column in parts.items() for part in (literal_column(f"'{name}'", Text), column)]
     return cast(func.json_build_object(*pairs), Text)
 
 
