@@ -4,17 +4,24 @@ It works on sockets and not on asyncio's transports, which would send what they 
 a look at the lease. Here each call of `send` comes right after that look. What could not be sent is kept, one chunk
 a direction at most, and nothing more is read until it is gone: that is all the backpressure there is.
 
+Bytes that the kernel has taken are still to arrive. Closing an upstream's socket always drops them (`discard`, set
+before it is connected), so they end with the tunnel, and with the process however that ends. And a tunnel that both
+sides have finished stays under its lease until the upstream has acknowledged its last byte.
+
 An idle tunnel is two sockets and three small objects; all tunnels receive into one buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 from collections.abc import Callable
 from typing import Final
 
+from core.clients.tunnels import discard as discard
 from core.clock import Boottime
 from core.domain.guard_wire import Route
 from egress.leases import Lease
@@ -23,12 +30,13 @@ from egress.meter import Cell
 CHUNK: Final = 128 * 1024
 _buffer = bytearray(CHUNK)
 _view = memoryview(_buffer)
-_DISCARD: Final = struct.pack("ii", 1, 0)
 _KEEPALIVE_S: Final = 60
+_ACKNOWLEDGED_EVERY_S: Final = 0.05
+_CLOSED: Final = 7  # TCP_CLOSE
 
 
 class Tunnel:
-    """Two sockets, both connected and non-blocking. `closed` is told once, when both are gone.
+    """Two sockets, both connected and non-blocking; `upstream` discards. `closed` is told once, when both are gone.
 
     Attributes:
         began_at, moved_at: boot times of the start and of the last byte.
@@ -95,7 +103,16 @@ class Tunnel:
     def ended(self) -> None:
         """One direction has come to its end; with the other one the tunnel has."""
         if self._outward.is_over and self._inward.is_over:
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self.is_open:
+            return
+        if is_acknowledged(self._outward.target):
             self._close()
+        else:
+            # The kernel goes on sending, and only who still has the socket can end that with the lease.
+            self.loop.call_later(_ACKNOWLEDGED_EVERY_S, self._leave)
 
     def abort(self) -> None:
         """Close both, without sending what is buffered here or in the kernel."""
@@ -213,7 +230,7 @@ def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
 
 
-def discard(sock: socket.socket) -> None:
-    """Let the coming close drop what the kernel has not sent."""
-    if sock.fileno() >= 0:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
+def is_acknowledged(sock: socket.socket) -> bool:
+    """Whether the other side's kernel has everything, the end of the stream included; or the connection is gone."""
+    (held,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return held == 0 or sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSED

@@ -12,7 +12,7 @@ from core.domain.guard_wire import Upstream
 from core.domain.providers import ErrorRule
 from egress.relay import prepare
 
-# After which the kernel itself gives up what an upstream does not take.
+# After which the kernel gives up an upstream that takes nothing. Of no matter to leases: they end before it or after.
 _UNTAKEN_MS: Final = 30_000
 
 

@@ -17,6 +17,7 @@ import base64
 import contextlib
 import re
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -30,6 +31,7 @@ from core.domain.providers import ErrorRule, upstream_error
 _HEAD_LIMIT: Final = 16 * 1024
 _WORDS_LIMIT: Final = 4096
 _WORDS_S: Final = 1.0
+_DISCARD: Final = struct.pack("ii", 1, 0)
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?(?:\r\n|$)")
 # The library tells a refused login by its sentence alone; a test with a real server holds it to that.
 _LOGIN_REFUSED: Final = (
@@ -83,6 +85,12 @@ async def opened(
         raise Refused(EgressError.PROXY_UNREACHABLE) from None
 
 
+def discard(sock: socket.socket) -> None:
+    """Let the coming close, whoever does it, drop what the kernel has not sent or the other side not acknowledged."""
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
+
+
 class _Checked:
     """The loop's calls for sockets, each sending one behind a look at the lease."""
 
@@ -92,6 +100,8 @@ class _Checked:
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         self._check()
+        # From here on a close drops what was not sent, a login too; the kernel's when this process is killed as well.
+        discard(sock)
         await self._loop.sock_connect(sock, address)
 
     async def sock_sendall(self, sock: socket.socket, data: bytes) -> None:
