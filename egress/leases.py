@@ -81,11 +81,13 @@ class Lease:
         grant: the lease's number; given up with it. None = no lease.
         open: tunnels, and openings of tunnels, that end with it. Each leaves by `leave`.
         routes: by chip id.
+        cut: tunnels that found the deadline passed before the timer did.
     """
 
     __slots__ = (
         "allocation_id",
         "answered_at",
+        "cut",
         "deadline",
         "emptied",
         "grant",
@@ -100,6 +102,7 @@ class Lease:
     def __init__(self, allocation_id: str, now: float, emptied: Callable[[], object]) -> None:
         self.allocation_id = allocation_id
         self.emptied = emptied  # called when the last one leaves
+        self.cut = 0
         self.deadline = -inf
         self.grant: int | None = None
         self.open: set[Closable] = set()
@@ -299,9 +302,10 @@ class Leases:
         if self._boottime() < lease.deadline:
             self._arm(lease)  # it was renewed meanwhile
             return
+        closed, lease.cut = len(lease.open) + lease.cut, 0
         self.ran_out += 1
-        if lease.open:
-            _log.warning("lease_ran_out", allocation_id=lease.allocation_id, tunnels=len(lease.open))
+        if closed:
+            _log.warning("lease_ran_out", allocation_id=lease.allocation_id, tunnels=closed)
             lease.used_at = self._boottime()
         # Its number goes too: a store that forgot what came after could take it for one that still lives.
         self._end(lease)

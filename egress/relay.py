@@ -95,10 +95,16 @@ class Tunnel:
         """Whether the lease holds; closes the tunnel when it does not. Counts as a sign of life."""
         now = self.boottime()
         if now >= self.lease.deadline:
-            self.abort()
+            self.run_out()
             return False
         self.moved_at = now
         return True
+
+    def run_out(self) -> None:
+        """The lease has ended, and its timer has not noticed yet."""
+        if self.is_open:
+            self.lease.cut += 1
+            self.abort()
 
     def ended(self) -> None:
         """One direction has come to its end; with the other one the tunnel has."""
@@ -176,7 +182,7 @@ class _Way:
         tunnel = self.tunnel
         now = tunnel.boottime()
         if now >= tunnel.lease.deadline:
-            tunnel.abort()
+            tunnel.run_out()
             return
         tunnel.moved_at = now
         try:

@@ -76,26 +76,28 @@ class GuardProcess:
 
 @asynccontextmanager
 async def guard_process(api_url: str, log: Path, **settings: str) -> AsyncIterator[GuardProcess]:
-    address = ("127.0.0.1", free_port())
+    """`settings`: without their prefix; its node, key and address too. `log` is added to."""
+    given = {
+        "LISTEN": f"127.0.0.1:{free_port()}",
+        "STATUS_LISTEN": "127.0.0.1:0",
+        "NODE_ID": NODE,
+        "KEY": KEY.hex(),
+        "API_URL": api_url,
+    } | settings
+    host, _, port = given["LISTEN"].rpartition(":")
     env = {name: value for name, value in os.environ.items() if not name.startswith("WAHAFLEET_")}
-    env |= {
-        "WAHAFLEET_GUARD_LISTEN": f"127.0.0.1:{address[1]}",
-        "WAHAFLEET_GUARD_STATUS_LISTEN": "127.0.0.1:0",
-        "WAHAFLEET_GUARD_NODE_ID": NODE,
-        "WAHAFLEET_GUARD_KEY": KEY.hex(),
-        "WAHAFLEET_GUARD_API_URL": api_url,
-    }
-    env |= {f"WAHAFLEET_GUARD_{name}": value for name, value in settings.items()}
+    env |= {f"WAHAFLEET_GUARD_{name}": value for name, value in given.items()}
+    began = len(_text(log))
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", "egress"), stdout=output, stderr=output, env=env
         )
     try:
         async with asyncio.timeout(30):
-            while "guard_started" not in _text(log):
+            while "guard_started" not in _text(log)[began:]:
                 assert process.returncode is None, _text(log)
                 await asyncio.sleep(0.02)
-        yield GuardProcess(process, address, log)
+        yield GuardProcess(process, (host, int(port)), log)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
@@ -115,4 +117,4 @@ async def http_api(api: FakeApi) -> AsyncIterator[str]:
 
 
 def _text(log: Path) -> str:
-    return log.read_text()
+    return log.read_text() if log.exists() else ""

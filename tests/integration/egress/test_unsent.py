@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-
 from core.domain.guard_wire import Upstream
 from egress.relay import Tunnel
 from tests.integration.egress.conftest import LOGIN, PASSWORD, World, credential, world

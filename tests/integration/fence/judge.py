@@ -1,0 +1,98 @@
+"""The SOCKS5 server that everything goes out through, and what its log says.
+
+It answers like the host behind it, on one event loop: what it hears is in one order. A tunnel of a second allocation can
+only be heard turns of that loop after its login, so what the first one sent before is read before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+_ID = 36
+
+
+class Spell(msgspec.Struct):
+    """From the login of an allocation's first tunnel to its last byte; monotonic seconds."""
+
+    allocation: str
+    began: float
+    ended: float
+    heard: int = 0
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """`first` was heard after `second` had begun, `late_s` after."""
+
+    user: str
+    first: str
+    second: str
+    late_s: float
+
+
+class Judge:
+    """`spells`: by user, in order. A user name at the SOCKS5 server is `<user>.<allocation>`."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.spells: dict[str, list[Spell]] = {}
+        self.overlaps: list[Overlap] = []
+        self.wrong: list[str] = []
+
+    def last(self, user: str) -> Spell | None:
+        spells = self.spells.get(user)
+        return spells[-1] if spells else None
+
+    def heard(self, user: str, allocation: str, count: int) -> None:
+        """Something of this allocation has arrived: its login (0) or bytes."""
+        now = time.monotonic()
+        spells = self.spells.setdefault(user, [])
+        if spells and spells[-1].allocation == allocation:
+            spell = spells[-1]
+        elif any(spell.allocation == allocation for spell in spells):
+            self.overlaps.append(Overlap(user, allocation, spells[-1].allocation, now - spells[-1].began))
+            return
+        else:
+            spell = Spell(allocation, now, now)
+            spells.append(spell)
+        spell.ended = now
+        spell.heard += count
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            _, count = await reader.readexactly(2)
+            await reader.readexactly(count)
+            writer.write(b"\x05\x02")
+            _, length = await reader.readexactly(2)
+            user, _, allocation = (await reader.readexactly(length)).decode().partition("/")
+            await reader.readexactly((await reader.readexactly(1))[0])
+            writer.write(b"\x01\x00")
+            self.heard(user, allocation, 0)
+            await reader.readexactly(4)
+            await reader.readexactly((await reader.readexactly(1))[0] + 2)
+            writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+            first = b""
+            while data := await reader.read(65536):
+                self.heard(user, allocation, len(data))
+                if len(first) < _ID:
+                    first += data[: _ID - len(first)]
+                    if len(first) == _ID and first.decode() != allocation:
+                        self.wrong.append(f"{first!r} spoke as {allocation}")
+                writer.write(data)
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def judging() -> AsyncIterator[Judge]:
+    judge = Judge()
+    server = await asyncio.start_server(judge, "127.0.0.1", 0)
+    judge.port = server.sockets[0].getsockname()[1]
+    try:
+        yield judge
+    finally:
+        server.close()
