@@ -31,6 +31,11 @@ client {
     reserved_ports = "3100-3199"
   }
 
+  # Where the egress guard shows its health, to this host alone.
+  host_network "loopback" {
+    cidr = "127.0.0.0/8"
+  }
+
   # The job asks for 45 s, what WAHA needs at worst to close its sessions. Nomad's own limit of 30 s would cut
   # that short without a word.
   max_kill_timeout = "75s"
@@ -39,7 +44,7 @@ client {
   gc_max_allocs = 50
 
   reserved {
-    # For the system, the Docker daemon and, later, the egress guard.
+    # For the system and the Docker daemon. The egress guard is a job and reserves for itself.
     cpu    = 500
     memory = 1024
     disk   = 2048

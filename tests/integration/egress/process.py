@@ -24,8 +24,9 @@ from tests.unit.egress.fakes import NODE, FakeApi
 class HttpApi:
     """A `FakeApi` behind HTTP, which takes the node's own key alone."""
 
-    def __init__(self, api: FakeApi) -> None:
+    def __init__(self, api: FakeApi, node_id: str = NODE, key: bytes = KEY) -> None:
         self._api = api
+        self._credential = f"Guard {node_id}:{key.hex()}".encode()
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -36,7 +37,7 @@ class HttpApi:
             if not message.get("more_body"):
                 break
         status, answer = 200, b"{}"
-        if headers.get(b"authorization") != f"Guard {NODE}:{KEY.hex()}".encode():
+        if headers.get(b"authorization") != self._credential:
             status = 401
         else:
             try:
