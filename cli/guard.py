@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import click
@@ -43,6 +44,29 @@ def key(target: Target, node_id: str) -> None:
 
     It is made from WAHAFLEET_GUARD_SECRET, as the API has it, and opens nothing on another node.
     """
+    known, made = _key(target, node_id)
+    click.echo(made)
+    click.echo(
+        f"set it as WAHAFLEET_GUARD_KEY, with WAHAFLEET_GUARD_NODE_ID={known}, for the guard on that node alone; "
+        "whoever has it can speak for every chip there",
+        err=True,
+    )
+
+
+@guard.command()
+@click.argument("node_ids", nargs=-1, required=True)
+@click.pass_obj
+def keys(target: Target, node_ids: tuple[str, ...]) -> None:
+    """Print the keys of NODE_IDS as the Nomad variable that nomad/egress.nomad.hcl reads, in JSON.
+
+    Handed on to `nomad var put -force -in json nomad/jobs/wahafleet-egress -`. Name all nodes each time: what is not
+    named is not in it.
+    """
+    click.echo(json.dumps({"Items": dict(_key(target, node_id) for node_id in node_ids)}, indent=2))
+
+
+def _key(target: Target, node_id: str) -> tuple[str, str]:
+    """(the node's id as it is written, its key in hexadecimal digits). Raises CommandError."""
     from core.domain.chip_credentials import node_key
     from core.domain.names import parse_id
 
@@ -56,12 +80,7 @@ def key(target: Target, node_id: str) -> None:
         raise CommandError(
             f"{node_id[:60]!r} is no whole node id; `nomad node status -verbose` shows them, 36 characters each."
         )
-    click.echo(node_key(secret.encode(), known).hex())
-    click.echo(
-        f"set it as WAHAFLEET_GUARD_KEY, with WAHAFLEET_GUARD_NODE_ID={known}, for the guard on that node alone; "
-        "whoever has it can speak for every chip there",
-        err=True,
-    )
+    return known, node_key(secret.encode(), known).hex()
 
 
 async def _hold(url: str, seconds: float | None) -> datetime:
