@@ -180,6 +180,15 @@ class Leases:
             await self._asked(lease)
         return lease if self.holds(lease) else None
 
+    async def renewed(self, lease: Lease) -> bool:
+        """Ask for a lease that is held once more, unless that was just done; whether it still is held.
+
+        What a chip needs may be younger than the last answer: its label, or the chip itself.
+        """
+        if self._boottime() - lease.answered_at >= _ANSWER_HOLDS_S:
+            await self._asked(lease)
+        return self.holds(lease)
+
     async def _asked(self, lease: Lease) -> None:
         answered = asyncio.get_running_loop().create_future()
         lease.waiting.append(answered)

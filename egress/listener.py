@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from core.clock import Boottime
-from core.domain.chip_credentials import matches, parse_chip_user
+from core.domain.chip_credentials import chip_password, matches, parse_chip_user
 from core.domain.egress_errors import EgressError, http_status
 from core.domain.guard_wire import Route, Upstream
 from core.domain.providers import Template
@@ -209,10 +209,19 @@ class Listener:
         lease = await self._leases.of(allocation_id)
         if lease is None:
             raise Refused(EgressError.NOT_CURRENT)
+        if not self._is_of(lease.routes.get(chip_id), request) and not await self._leases.renewed(lease):
+            raise Refused(EgressError.NOT_CURRENT)
         route = lease.routes.get(chip_id)
         if route is None:
             raise Refused(EgressError.NO_UPSTREAM)
         return route, lease
+
+    def _is_of(self, route: Route | None, request: Request) -> bool:
+        """Whether the route leads out and is as old as the chip's own credential, so no younger one is to be expected."""
+        if route is None or route.upstream is None:
+            return False
+        given = (route.chip_id, route.allocation_id, route.label_generation)
+        return chip_password(self._rules.key, *given) == request.password
 
     def _allowed(self, route: Route) -> Upstream:
         upstream = route.upstream

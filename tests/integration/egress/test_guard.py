@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from core.domain.chip_credentials import chip_password, chip_user
@@ -22,6 +23,8 @@ from tests.integration.egress.conftest import KEY, LOGIN, World, world
 from tests.integration.egress.conftest import credential as chip_credential
 from tests.integration.egress.doubles import Chip, HttpProxy, free_port, knock, serving
 from tests.unit.egress.fakes import ALLOCATION, CHIP, NODE, OTHER, FakeApi
+
+NEW_CHIP = str(uuid.UUID(int=77))
 
 
 async def test_bytes_pass_and_the_upstream_is_told_the_chips_own_login_and_the_name(w: World) -> None:
@@ -62,6 +65,54 @@ async def test_a_credential_of_another_label_generation_is_still_that_chip(w: Wo
     )
     assert chip.status == 200
     chip.close()
+
+
+async def test_a_chip_that_is_younger_than_the_lease_is_asked_for_at_once(w: World) -> None:
+    (await w.knock()).close()
+    lease = w.guard.leases.find(ALLOCATION)
+    assert lease is not None
+    w.routed(w.via(username="login-of-another"), chip_id=NEW_CHIP)
+    # Just asked: it is not asked again for everybody who knocks.
+    asked = len(w.api.heard)
+    chip = await w.knock(chip_id=NEW_CHIP)
+    assert (chip.reason, len(w.api.heard)) == (EgressError.NO_UPSTREAM, asked)
+    lease.answered_at -= 1
+    chip = await w.knock(chip_id=NEW_CHIP)
+    assert chip.status == 200
+    assert await chip.said(b"hello") == b"hello"
+    assert w.socks.logins[-1].username == "login-of-another"
+
+
+@pytest.mark.parametrize("before", ["no label", "another label"])
+async def test_a_route_that_is_older_than_the_chips_credential_is_asked_for_anew(
+    w: World, before: str
+) -> None:
+    w.routed(w.via(username="old") if before == "another label" else None, why=EgressError.NO_UPSTREAM)
+    user, password = chip_user(CHIP, ALLOCATION), chip_password(KEY, CHIP, ALLOCATION, 2)
+    (await knock(w.guard.address, user, password)).close()
+    w.routed(w.via(username="new"))
+    w.api.routes = [msgspec.structs.replace(one, label_generation=2) for one in w.api.routes]
+    lease = w.guard.leases.find(ALLOCATION)
+    assert lease is not None
+    lease.answered_at -= 1
+    chip = await knock(w.guard.address, user, password)
+    assert await chip.said(b"hello") == b"hello"
+    assert w.socks.logins[-1].username == "new"
+    chip.close()
+    # Both know of the same label now, so nobody is asked.
+    lease.answered_at -= 1
+    asked = len(w.api.heard)
+    (await knock(w.guard.address, user, password)).close()
+    assert len(w.api.heard) == asked
+
+
+async def test_a_chip_that_is_asked_for_while_its_lease_ends_gets_nothing(w: World) -> None:
+    (await w.knock()).close()
+    lease = w.guard.leases.find(ALLOCATION)
+    assert lease is not None
+    lease.answered_at -= 1
+    del w.api.current[ALLOCATION]
+    assert (await w.knock(chip_id=NEW_CHIP)).reason == EgressError.NOT_CURRENT
 
 
 async def refused(w: World, error: EgressError, target: str = "echo.whatsapp.net:443") -> None:
