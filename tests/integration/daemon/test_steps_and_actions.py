@@ -21,6 +21,14 @@ NO_STORY = {
         "a start like `RestartSession`, whose story is killed before and after it: the try is on record before "
         "the call, and consent stands in the wish until the chip was seen connected",
     ),
+    **dict.fromkeys(
+        ("AssignLabel", "ReleaseLabel", "ReadExit"),
+        "one guarded statement in our own books, behind a look that changes nothing: whoever looks next finds the "
+        "label or the reading, or does it as if it had not been",
+    ),
+    "RouteSession": (
+        "a config written to a stopped session, compared at every look: whoever looks next finds it, or writes it again"
+    ),
 }
 
 
