@@ -180,3 +180,28 @@ def test_whoever_proves_guards_needs_the_secret_and_no_guard_has_it(part: str | 
     (short,) = problems({**given, "WAHAFLEET_GUARD_SECRET": "hunter2"}, part)
     assert short.startswith("WAHAFLEET_GUARD_SECRET is too short")
     assert "hunter2" not in short
+
+
+def test_a_guard_s_address_may_name_the_host_and_readings_may_be_off() -> None:
+    loop = load(GOOD).loop
+    assert (loop.guard_address, loop.exit_echo_url is not None) == ("172.30.0.1:3128", True)
+    given = {"WAHAFLEET_GUARD_ADDRESS": "{host_ip}:4128", "WAHAFLEET_EXIT_ECHO_URL": "off"}
+    loop = load({**GOOD, **given}).loop
+    assert (loop.guard_address, loop.exit_echo_url) == ("{host_ip}:4128", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GUARD_ADDRESS", "http://172.30.0.1:3128"),
+        ("GUARD_ADDRESS", "172.30.0.1"),
+        ("GUARD_ADDRESS", "172.30.0.1:0"),
+        ("GUARD_ADDRESS", "{host}:3128"),
+        ("GUARD_ADDRESS", "name:hunter2@172.30.0.1:3128"),
+        ("EXIT_ECHO_URL", "no"),
+        ("EXIT_ECHO_URL", "socks5://127.0.0.1:1"),
+    ],
+)
+def test_a_way_out_that_could_not_work_is_refused(name: str, value: str) -> None:
+    (problem,) = problems({**GOOD, f"WAHAFLEET_{name}": value})
+    assert problem.startswith(f"WAHAFLEET_{name}")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
-from core.clients.waha_models import AlreadyExists
+from core.clients.waha_models import AlreadyExists, WahaProxy
 from core.domain.facts import WahaStatus
 from core.errors import Missing, Rejected, Unavailable
 from sandbox.waha import phone
@@ -43,6 +43,22 @@ async def until(waha: WahaClient, name: str, status: WahaStatus) -> None:
         return (await waha.session(name)).status is status
 
     await eventually(reached)
+
+
+async def test_a_proxy_stands_in_the_list_as_it_was_written(target: Target, waha: WahaClient) -> None:
+    """What a daemon compares before each start."""
+    name, proxies = (
+        target.new_name(),
+        [{"server": "127.0.0.1:9", "username": "u", "password": p} for p in "ab"],
+    )
+    await waha.create_session(name, {**CONFIG, "proxy": proxies[0]}, start=False)
+    assert [s.config.proxy for s in await waha.sessions() if s.name == name] == [WahaProxy(**proxies[0])]
+    await waha.update_session(name, {**CONFIG, "proxy": proxies[1]})
+    (told,) = [s for s in await waha.sessions() if s.name == name]
+    assert (told.config.proxy, told.status) == (WahaProxy(**proxies[1]), WahaStatus.STOPPED)
+    await waha.update_session(name, {"metadata": {"user": "42"}})
+    assert [s.config.proxy for s in await waha.sessions() if s.name == name] == [None]
+    await waha.delete(name)
 
 
 async def test_a_life_in_stopped(target: Target, waha: WahaClient) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.clients.waha import KEY_REJECTED, WahaClient, WahaClients, WrongState
-from core.clients.waha_models import PNG_MAGIC, AlreadyExists, Qr, WahaWebhook
+from core.clients.waha_models import PNG_MAGIC, AlreadyExists, Qr, WahaProxy, WahaWebhook
 from core.domain.facts import WahaStatus
 from core.errors import BODY_LIMIT, DependencyError, Missing, Rejected, Throttled, Unavailable
 
@@ -71,6 +71,7 @@ async def test_session_is_read_without_its_secrets() -> None:
     assert session.assigned_worker == "u1"
     assert session.config.metadata == {"user": "42"}
     assert session.config.webhooks == (WahaWebhook("http://api/hook", ("session.status",)),)
+    assert session.config.proxy == WahaProxy("172.30.0.1:3128", "label", "hunter2")
     for secret in ("hunter2", "hookkey", "label"):
         assert secret not in repr(session)
 
@@ -78,6 +79,9 @@ async def test_session_is_read_without_its_secrets() -> None:
 async def test_nulls_and_left_out_fields_are_fine() -> None:
     bare = {"name": "a", "status": "STOPPED", "me": None, "timestamps": {"activity": None}, "config": None}
     session = await client(answering(200, bare)).session("a")
+    assert session.config.proxy is None
+    unfinished = await client(answering(200, {**bare, "config": {"proxy": {}}})).session("a")
+    assert unfinished.config.proxy == WahaProxy("", "", "")
     assert (session.me_id, session.activity_ms, session.assigned_worker) == (None, None, None)
 
 
