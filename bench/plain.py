@@ -21,6 +21,7 @@ from core.clients.scheduler import NomadScheduler
 from core.clients.waha import WahaClients
 from core.domain import names
 from core.domain.facts import AllocationFact, ClientStatus
+from core.errors import DependencyError
 from core.jobs import wanted_job
 from core.settings import load
 from core.store.interface import ContainerSecrets
@@ -32,6 +33,7 @@ _EVALUATIONS: Final = "nomad GET /v1/job/:id/evaluations"
 _VARIABLES: Final = "nomad PUT /v1/var/nomad/jobs/:id"
 _SESSIONS: Final = "waha GET /api/sessions"
 _POLL_S: Final = 0.02
+_AGAIN_S: Final = 0.2
 
 
 async def plain(
@@ -96,7 +98,7 @@ async def plain(
     async with Bare(settings) as bare, WahaClients() as waha:
         heap.settle()  # as the daemon does
         counts()
-        watching = [asyncio.create_task(_heard(watch)) for watch in (scheduler.watch(), discovery.watch())]
+        watching = [asyncio.create_task(_heard(watch)) for watch in (scheduler.watch, discovery.watch)]
         began = time.perf_counter()
         await asyncio.gather(*(one(bare, waha, number) for number in range(count)))
         took_s = time.perf_counter() - began
@@ -108,9 +110,14 @@ async def plain(
     return took_s, {kind: n for kind in sorted(calls | made) if (n := made[kind] - calls[kind])}
 
 
-async def _heard(watch: AsyncIterator[object]) -> None:
-    async for _ in watch:
-        pass
+async def _heard(watch: Callable[[], AsyncIterator[object]]) -> None:
+    while True:
+        try:
+            async for _ in watch():
+                pass
+        except DependencyError:
+            # Nomad ends the stream of who is behind by more than its buffer holds; the daemon comes back, too.
+            await asyncio.sleep(_AGAIN_S)
 
 
 def _share(calls: int, number: int, count: int) -> int:
