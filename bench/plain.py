@@ -1,8 +1,9 @@
 """The same calls as a fleet's, sent by a script that does nothing else: what the daemon is held against.
 
 It sends them through the same clients, so that what is compared is the loop: leases, status writes, decisions,
-the order of work and its waits. Watches run beside it as they do in the daemon: each answer of Consul's holds the whole
-fleet, which is no small part of what the doubles have to do.
+the order of work and its waits. A container is spoken to once Nomad and Consul agree on where it answers, by the
+daemon's own rule: what the doubles have to do until then is part of what the calls take. Watches run beside it as they
+do in the daemon: each answer of Consul's holds the whole fleet.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bench.sides import Bare
 from core import crypto, heap
@@ -20,12 +21,15 @@ from core.clients.discovery import ConsulDiscovery
 from core.clients.scheduler import NomadScheduler
 from core.clients.waha import WahaClients
 from core.domain import names
-from core.domain.facts import AllocationFact, ClientStatus
+from core.domain.endpoints import endpoint_of
+from core.domain.facts import Endpoint, ServiceInstance
 from core.errors import DependencyError
 from core.jobs import wanted_job
 from core.settings import load
 from core.store.interface import ContainerSecrets
 from daemon.ended import ended
+
+T = TypeVar("T")
 
 WORKERS: Final = 16
 _LOOKS: Final = "nomad GET /v1/job/:id/allocations"
@@ -53,22 +57,28 @@ async def plain(
         "consul GET /v1/health/service/waha-plus": discovery.instances,
     }
 
+    passing: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def note(instances: tuple[ServiceInstance, ...]) -> None:
+        for instance in instances:
+            if instance.passing:
+                passing[instance.user_id].set()
+
     async def one(bare: Bare, waha: WahaClients, number: int) -> None:
         secrets = ContainerSecrets(crypto.new_api_key(), crypto.new_hook_key())
         row = bare._row(secrets)
         job = names.job_id(row.user_id)
         wanted = wanted_job(bare._template, row, settings.job)
 
-        async def look() -> AllocationFact | None:
-            """What a pass reads of a user, side by side; its newest allocation once that runs."""
+        async def look() -> Endpoint | None:
+            """What a pass reads of a user, side by side; where its container answers once Nomad and Consul agree."""
             seen: tuple[Any, ...] = await asyncio.gather(
                 scheduler.job(job),
                 scheduler.allocations(job),
                 discovery.instances(row.user_id),
                 return_exceptions=True,
             )
-            running = [a for a in seen[1] if a.client is ClientStatus.RUNNING]
-            return running[-1] if running else None
+            return endpoint_of(seen[1], seen[2])
 
         async with gate:
             for kind, read in lists.items():
@@ -79,15 +89,16 @@ async def plain(
                 await scheduler.write_variables(names.variable_path(row.user_id), wanted.variables)
             await scheduler.register(wanted.job, 0, wanted.submission)
             looks, found = 1, None
-        while found is None or looks < _share(calls[_LOOKS], number, count):
+        share = _share(calls[_LOOKS], number, count)
+        while found is None or looks < share:
+            if looks >= share - 1:
+                await passing[row.user_id].wait()  # the last look is for this; nobody waits at a worker
             async with gate:
                 found = await look()
                 looks += 1
             if found is None:
-                await asyncio.sleep(_POLL_S)  # nobody waits at a worker for Nomad
+                await asyncio.sleep(_POLL_S)
         async with gate:
-            assert found.address is not None
-            assert found.port is not None
             for _ in range(_share(calls[_EVALUATIONS], number, count)):
                 await scheduler.newest_placement(job)
             own = waha.at(found.address, found.port, secrets.api_key)
@@ -98,7 +109,10 @@ async def plain(
     async with Bare(settings) as bare, WahaClients() as waha:
         heap.settle()  # as the daemon does
         counts()
-        watching = [asyncio.create_task(_heard(watch)) for watch in (scheduler.watch, discovery.watch)]
+        watching = [
+            asyncio.create_task(_heard(scheduler.watch, lambda _: None)),
+            asyncio.create_task(_heard(discovery.watch, note)),
+        ]
         began = time.perf_counter()
         await asyncio.gather(*(one(bare, waha, number) for number in range(count)))
         took_s = time.perf_counter() - began
@@ -110,11 +124,11 @@ async def plain(
     return took_s, {kind: n for kind in sorted(calls | made) if (n := made[kind] - calls[kind])}
 
 
-async def _heard(watch: Callable[[], AsyncIterator[object]]) -> None:
+async def _heard(watch: Callable[[], AsyncIterator[T]], note: Callable[[T], None]) -> None:
     while True:
         try:
-            async for _ in watch():
-                pass
+            async for news in watch():
+                note(news)
         except DependencyError:
             # Nomad ends the stream of who is behind by more than its buffer holds; the daemon comes back, too.
             await asyncio.sleep(_AGAIN_S)
