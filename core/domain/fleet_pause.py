@@ -69,10 +69,14 @@ def _container(status: ContainerStatus) -> ContainerStatus:
 
 def withheld_chip(plan: ChipPlan, chip: DesiredChip, policy: Policy) -> ChipPlan:
     """The chip's plan without its action: nothing is spent, and what its owner sees stays true."""
-    action = plan.action
+    action, told = plan.action, plan.status
+    if isinstance(action, OF_LABELS):
+        # Another label cuts the tunnels of what runs; nothing of it is lost by waiting.
+        waits = Reason.PAUSED if told.phase == ChipPhase.QUEUED else None
+        status = msgspec.structs.replace(told, reason=told.reason or waits)
+        return ChipPlan(status, None, policy.poll_waiting_s)
     if action is None or not changes_outside(action):
         return plan
-    told = plan.status
     tries = chip.tries if chip.tries.generation == chip.generation else Tries(generation=chip.generation)
     if chip.wanted is Wanted.DELETED:
         # How long its container's end waits for it counts from the first try after the pause.

@@ -109,7 +109,7 @@ def _upkeep(phase: ChipPhase, look: Look) -> ChipAction | None:
     if chip.wanted is not Wanted.CONNECTED:
         return None
     if phase in _RUNS and isinstance(look.scene.sessions, Known):
-        return None if route is None else _beside(look, route)
+        return _beside(look, route)
     if phase is ChipPhase.QUEUED and not isinstance(look.scene.sessions, Known):
         # While its container comes up there is time for it.
         found = lack(look)
@@ -118,9 +118,11 @@ def _upkeep(phase: ChipPhase, look: Look) -> ChipAction | None:
     return None
 
 
-def _beside(look: Look, route: ChipRoute) -> ChipAction | None:
+def _beside(look: Look, route: ChipRoute | None) -> ChipAction | None:
     """A session that runs says by itself whether its exit works: no reading makes its label change."""
     now, chip_id = look.scene.now, look.chip.id
+    if route is None or route.released:
+        return AssignLabel(chip_id, LabelWhy.FIRST)
     why = rotation(route, now)
     if why is not None:
         return None if why is LabelWhy.FAILING else AssignLabel(chip_id, why)

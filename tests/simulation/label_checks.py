@@ -81,6 +81,8 @@ class LabelChecks:
         if not isinstance(result, ChipRoute) or record is None or record.snapshot is None:
             return
         self.world.counts[f"labels.{why.value}"] += 1
+        if record.snapshot.fleet_paused:
+            self._fail(f"pause: chip {short(chip_id)} gets a label, for {why.value}")
         live = [(row.provider, row.label) for row in self.world.store.labels.values() if row.is_live]
         if len(live) != len(set(live)):
             self._fail(f"labels: chip {short(chip_id)} got one that another live chip has")

@@ -199,3 +199,25 @@ def test_every_failing_of_an_upstream_is_a_reason_with_a_text() -> None:
         EgressError.QUOTA,
     }
     assert all(reason_text(reason) for reason in REASONS)
+
+
+def test_a_paused_fleet_s_labels_stay_as_they_are() -> None:
+    world = connected()
+    world.trouble(USER, CHIP, "asked")
+    desired = msgspec.structs.replace(world.desired[USER], fleet_paused=True)
+    decision = decide(desired, world.observe(USER), world.now, world.policy)
+    assert decision.actions == ()
+    assert (decision.chips[CHIP].phase, decision.chips[CHIP].reason) == ("connected", None)
+    world.kill_container(USER)
+    world.tick()
+    decision = decide(desired, world.observe(USER), world.now, world.policy)
+    assert decision.actions == ()
+    assert (decision.chips[CHIP].phase, decision.chips[CHIP].reason) == ("queued", Reason.PAUSED)
+    assert chip_actions(world, 1) == ["AssignLabel:requested"]
+
+
+def test_a_session_that_runs_without_a_label_gets_one_beside() -> None:
+    world = connected()
+    world._edit(USER, CHIP, route=None)
+    assert chip_actions(world, 3) == ["AssignLabel:first", "ReadExit"]
+    assert chip_of(world).phase == "connected"
