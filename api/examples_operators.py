@@ -122,7 +122,15 @@ ANSWERS: Final[Mapping[str, Any]] = {
                         "provider": "dataimpulse",
                         "label": "k3j9x0a7q2mz",
                         "since": _TIME,
-                    }
+                    },
+                    {
+                        "chip_id": "1d9c2b7e-52a5-4a9e-8f63-6f6c8d1f7b21",
+                        "user_id": _USER_ID,
+                        "alias": "suporte",
+                        "provider": "dataimpulse",
+                        "label": "p8w2c5t0y4hd",
+                        "since": _TIME,
+                    },
                 ],
             }
         ],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from cli.failures import CommandError
+from cli.output import cell, show_table
 from cli.store import at_terminal, login_name, opened_store
 from cli.target import Target
+
+_EXITS: Final = ("seen_from", "seen_until", "provider", "label", "label_generation", "exit_ip", "why")
 
 
 @click.group()
@@ -54,18 +58,49 @@ def release(target: Target, chip: str, by: str | None) -> None:
     click.echo(f"{chip} released")
 
 
+@chip.command()
+@click.argument("chip")
+@click.option("--history", is_flag=True, help="All labels and exits that it had, newest first.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_obj
+def proxy(target: Target, chip: str, *, history: bool, output: str) -> None:
+    """Show what CHIP goes out through: provider, label, exit, traffic of this month."""
+    path = f"/chips/{chip_id_of(target, chip)}/proxy"
+    if not history:
+        found: dict[str, Any] = target.get(path)
+        if output == "json":
+            click.echo(json.dumps(found, ensure_ascii=False))
+            return
+        for name, value in found.items():
+            click.echo(f"{name:<16} {cell(value)}")
+        return
+    lines: list[dict[str, Any]] = []
+    following: str | None = f"{path}/history?limit=200"
+    while following is not None:
+        page, following = target.page(following)
+        lines += page
+    if output == "json":
+        click.echo(json.dumps(lines, ensure_ascii=False))
+        return
+    show_table(lines, _EXITS, none="no exit of this chip has been read yet")
+
+
 @chip.command("rotate-label")
 @click.argument("chip")
 @click.pass_obj
 def rotate_label(target: Target, chip: str) -> None:
     """Give CHIP another label at its provider, and with it another exit; no restart, no QR code."""
-    from core.domain.names import parse_id
-
-    chip_id = parse_id(chip) or asyncio.run(find_chip(target.database_url, chip))[1]
-    told = target.post(f"/chips/{chip_id}/proxy/rotate")
+    told = target.post(f"/chips/{chip_id_of(target, chip)}/proxy/rotate")
     click.echo(
         f"{chip} label {told['generation']} {told['status']}; `wahafleet chip explain` says how it goes"
     )
+
+
+def chip_id_of(target: Target, chip: str) -> str:
+    """The chip's id: an alias is looked up in the store; an id needs none. Raises CommandError."""
+    from core.domain.names import parse_id
+
+    return parse_id(chip) or asyncio.run(find_chip(target.database_url, chip))[1]
 
 
 async def find_chip(url: str, text: str) -> tuple[str, str]:

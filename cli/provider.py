@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from cli.chip import find_chip
+from cli.chip import chip_id_of
 from cli.container import path_part
 from cli.failures import FAILED, CommandError
 from cli.output import cell, show_table
@@ -158,12 +157,10 @@ def dry_run(
     context: click.Context, provider: str, chip: str | None, label: str | None, login: str | None, output: str
 ) -> int:
     """Show the credential that a guard would show PROVIDER, without its password. Ends with 1 if it is none."""
-    from core.domain.names import parse_id
-
     target: Target = context.obj
     body: dict[str, Any] = _given({"label": label})
     if chip is not None:
-        body["chip_id"] = parse_id(chip) or asyncio.run(find_chip(target.database_url, chip))[1]
+        body["chip_id"] = chip_id_of(target, chip)
     if login is not None:
         body["sub_user_id"] = find_sub_user(target, provider, login)["id"]
     found = target.post(f"/fleet/providers/{path_part(provider)}/dry-run", wanted=200, body=body)

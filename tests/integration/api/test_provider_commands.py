@@ -72,6 +72,19 @@ async def test_a_chip_gets_another_label(running: Running, run: Run, monkeypatch
     assert "label     k3j9x0a7q2mz" in await run(
         "provider", "dry-run", "dataimpulse", "--chip", "loja centro"
     )
+    shown = dict(line.split(maxsplit=1) for line in (await run("chip", "proxy", "loja centro")).splitlines())
+    assert (shown["provider"], shown["label"], shown["exit_ip"]) == ("dataimpulse", "k3j9x0a7q2mz", "-")
+    none = "no exit of this chip has been read yet"
+    assert await run("chip", "proxy", chip, "--history") == none
+    await running.sql(
+        "INSERT INTO exits (chip_id, user_id, provider_slug, label, label_generation, exit_ip, seen_from, seen_until, "
+        "why) VALUES (:chip, :user, 'dataimpulse', 'k3j9x0a7q2mz', 1, '203.0.113.7', now(), now(), 'first')",
+        chip=chip,
+        user=person.id,
+    )
+    _, line = (await run("chip", "proxy", chip, "--history")).splitlines()
+    assert line.split()[2:] == ["dataimpulse", "k3j9x0a7q2mz", "1", "203.0.113.7", "first"]
+    assert json.loads(await run("chip", "proxy", chip, "-o", "json"))["label"] == "k3j9x0a7q2mz"
     [row] = await running.sql("SELECT requested_generation FROM labels")
     assert row.requested_generation == 2
 
