@@ -314,3 +314,14 @@ async def test_a_used_up_quota_refuses_new_tunnels(stage: Stage, tmp_path: Path)
         assert await chip.said(b"open ones go on") == b"open ones go on"
         events = await w.sql("SELECT code FROM chip_events WHERE code LIKE 'proxy_quota%' ORDER BY id")
         assert events == [("proxy_quota_80",), ("proxy_quota_100",)]
+
+
+async def test_another_label_moves_the_chip_to_it(stage: Stage, tmp_path: Path) -> None:
+    async with world(stage, tmp_path) as w, w.guard(LONG) as guard:
+        chip, first = await w.connected(guard), w.label
+        await w.assigned(LabelWhy.REQUESTED)
+        assert await chip.is_cut()
+        again = await w.knock(guard)  # with the credential of the label before
+        assert again.status == 200
+        assert first != w.label
+        assert [login.username for login in w.socks.logins] == [f"ana-{first}", f"ana-{w.label}"]
