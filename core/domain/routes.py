@@ -47,8 +47,8 @@ class ChipRoute(msgspec.Struct, frozen=True):
         label: as the provider takes it.
         released: its chip is disconnected; the same label is taken up again.
         requested: somebody asked for another label since.
-        unusable: why it carries nothing now: `no_upstream` when its provider or sub-user is disabled or gone, else
-            the trouble that they are in.
+        unusable: why it carries nothing now: `no_upstream` when its provider or sub-user is disabled or gone, `quota`
+            when the plan's traffic of the month is used up, else the trouble that provider or sub-user are in.
         exit_ip, exit_at: of the newest reading that succeeded.
         checked_at, failure: of the newest reading; failures: of this label in a row.
         others_work: another chip's reading through the same provider succeeded since this label began to fail.

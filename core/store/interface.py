@@ -300,7 +300,8 @@ class ReconcileStore(Protocol):
     async def upstream(self, chip_id: str) -> Upstream | NoRoute:
         """What the chip's label goes out through, with its credential opened.
 
-        NoRoute without a live label, and while its provider or sub-user is disabled, gone or in trouble. Raises
+        NoRoute without a live label, while its provider or sub-user is disabled, gone or in trouble, and
+        beyond the plan's traffic. Raises
         core.crypto.SecretUnreadable.
         """
 

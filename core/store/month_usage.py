@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Date, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Date,
+    Integer,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal_column,
+    select,
+)
 
-from core.store.tables import proxy_usage
+from core.domain.quota import GIB
+from core.store.tables import plans, proxy_usage, users
 
 
 def this_month() -> ColumnElement[Any]:
@@ -21,4 +34,16 @@ def used_bytes(user_id: Any) -> ColumnElement[int]:
         select(cast(used, BigInteger))
         .where(proxy_usage.c.user_id == user_id, proxy_usage.c.month == this_month())
         .scalar_subquery()
+    )
+
+
+def is_used_up(user_id: Any) -> ColumnElement[bool]:
+    """Whether the plan of the user has a limit and it is reached; nothing is summed up where there is none."""
+    # Aliases: the statement around it may hold users and plans of its own.
+    user, plan = users.alias("quota_of"), plans.alias("quota_plan")
+    reached = used_bytes(user.c.id) >= plan.c.proxy_gb_limit * literal_column(str(GIB), BigInteger)
+    return exists().where(
+        user.c.id == user_id,
+        plan.c.slug == user.c.plan_slug,
+        case((plan.c.proxy_gb_limit > literal_column("0", Integer), reached), else_=false()),
     )

@@ -30,6 +30,7 @@ from core.domain.guard_wire import Upstream
 from core.domain.providers import SubUser, credential
 from core.domain.routes import TROUBLE_FOR, ChipRoute, NoRoute
 from core.provider_templates import templates
+from core.store.month_usage import is_used_up
 from core.store.schema import Time
 from core.store.tables import chips, labels, providers, sub_users
 
@@ -65,7 +66,15 @@ def gone() -> ColumnElement[Any]:
 
 def unusable() -> ColumnElement[Any]:
     """Why a label with what it is joined to carries nothing; null = it carries."""
-    return case((gone(), literal_column(f"'{EgressError.NO_UPSTREAM.value}'", Text)), else_=trouble())
+    return case(
+        (gone(), _written(EgressError.NO_UPSTREAM)),
+        (is_used_up(labels.c.user_id), _written(EgressError.QUOTA)),
+        else_=trouble(),
+    )
+
+
+def _written(error: EgressError) -> ColumnElement[str]:
+    return literal_column(f"'{error.value}'", Text)
 
 
 def trouble() -> ColumnElement[Any]:

@@ -65,6 +65,7 @@ class Database:
         fleet_paused, fleet_resumed_at: see core/store/fleet_control.py.
         buckets, line: start tokens; see core/store/starts.py.
         labels, exits: by chip; see core/store/labels.py.
+        proxy_bytes: of this month, by user.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -96,6 +97,7 @@ class Database:
         self.sub_users: dict[str, SubUserRow] = {}
         self.labels: dict[str, LabelRow] = {}
         self.exits: dict[str, list[ExitRow]] = {}
+        self.proxy_bytes: dict[str, int] = {}
         self._event_id = 0
 
     # --- what tests look at ----------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from core.domain.egress_errors import EgressError
 from core.domain.guard_wire import Upstream
 from core.domain.label_plan import Held, Keep, ProviderStanding, SubUserStanding, label_plan
 from core.domain.routes import ChipRoute, LabelWhy, NoRoute, Reading, trouble_now
+from core.domain.usage_rules import left_bytes
 from core.errors import StaleWrite
 from core.provider_templates import templates
 from core.store.interface import Lease, UserSnapshot
@@ -163,6 +164,9 @@ class Labels(Leases):
             return EgressError.NO_UPSTREAM
         if sub_user is None or not sub_user.enabled or sub_user.provider != row.provider:
             return EgressError.NO_UPSTREAM
+        limit, used = self.users[row.user_id].plan.proxy_gb_limit, self.proxy_bytes.get(row.user_id, 0)
+        if left_bytes(limit, used) == 0:
+            return EgressError.QUOTA
         return _trouble(provider, now) or _trouble(sub_user, now)
 
     def _others_work(self, row: LabelRow, since: datetime) -> bool:

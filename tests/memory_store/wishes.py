@@ -34,6 +34,7 @@ class Wishes(Database):
             alias_taken=any(chip.alias.lower() == alias.lower() for chip in live),
             chips=len(live),
             max_chips=user.plan.max_chips,
+            proxy_bytes=self.proxy_bytes.get(user_id, 0),
             proxy_limit_gb=user.plan.proxy_gb_limit,
         )
         refused = refusal(standing)

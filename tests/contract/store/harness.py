@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -32,6 +33,7 @@ from core.store.housekeeping import Housekeeping as Housekeeper
 from core.store.housekeeping import PostgresHousekeeping
 from core.store.interface import Lease, ReconcileStore
 from core.store.look_ins import LookIns, PostgresLookIns
+from core.store.month_usage import this_month
 from core.store.notify import Item, Listener, News, notify_each
 from core.store.reconcile import PostgresReconcileStore
 from core.store.tables import (
@@ -48,8 +50,10 @@ from core.store.tables import (
     leases,
     looks,
     placements,
+    plans,
     port_ledger,
     providers,
+    proxy_usage,
     start_buckets,
     start_queue,
     sub_users,
@@ -137,6 +141,8 @@ class Harness(Protocol):
     async def change_provider(self, slug: str, **columns: Any) -> None: ...
     async def change_sub_user(self, id_: str, **columns: Any) -> None: ...
     async def remove_sub_user(self, id_: str) -> None: ...
+    async def uses(self, user_id: str, bytes_in: int) -> None: ...
+    async def limit_traffic(self, user_id: str, gb: Decimal) -> None: ...
     async def request_label(self, chip_id: str) -> None: ...
     async def exits(self, chip_id: str) -> list[Exit]: ...
     async def seen_until(self, chip_id: str) -> list[datetime]: ...
@@ -311,6 +317,20 @@ class PostgresHarness:
     async def remove_sub_user(self, id_: str) -> None:
         async with transaction(self.engine) as connection:
             await connection.execute(delete(sub_users).where(sub_users.c.id == id_))
+
+    async def uses(self, user_id: str, bytes_in: int) -> None:
+        columns = {"user_id": user_id, "chip_id": str(uuid.uuid4()), "provider_slug": "local", "tunnels": 1}
+        made = insert(proxy_usage).values(**columns, bytes_in=bytes_in, bytes_out=0, month=this_month())
+        async with transaction(self.engine) as connection:
+            await connection.execute(made)
+
+    async def limit_traffic(self, user_id: str, gb: Decimal) -> None:
+        """By a plan of the user's own: those that are seeded stay as they are."""
+        slug, copied = user_id[:40], {"title": "Plano", "max_chips": 10}
+        made = {"cpu_mhz": 200, "memory_mb": 300, "memory_max_mb": 2048}
+        async with transaction(self.engine) as connection:
+            await connection.execute(insert(plans).values(slug=slug, proxy_gb_limit=gb, **copied, **made))
+            await connection.execute(update(users).where(users.c.id == user_id).values(plan_slug=slug))
 
     async def request_label(self, chip_id: str) -> None:
         async with transaction(self.engine) as connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -151,6 +153,13 @@ class MemoryHarness:
 
     async def remove_sub_user(self, id_: str) -> None:
         del self.memory.sub_users[id_]
+
+    async def uses(self, user_id: str, bytes_in: int) -> None:
+        self.memory.proxy_bytes[user_id] = self.memory.proxy_bytes.get(user_id, 0) + bytes_in
+
+    async def limit_traffic(self, user_id: str, gb: Decimal) -> None:
+        user = self.memory.users[user_id]
+        user.plan = dataclasses.replace(user.plan, proxy_gb_limit=gb)
 
     async def request_label(self, chip_id: str) -> None:
         self.memory.request_label(chip_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from core.domain.actions import ContainerStatus
 from core.domain.egress_errors import EgressError
 from core.domain.guard_wire import Upstream
+from core.domain.quota import GIB
 from core.domain.routes import TROUBLE_FOR, ChipRoute, LabelWhy, NoRoute, Reading, rotation
 from core.errors import StaleWrite
 from core.store.interface import Lease
@@ -214,6 +216,30 @@ async def test_trouble_counts_for_a_while(harness: Harness) -> None:
     assert healed is not None
     assert (healed.unusable, healed.label) == (None, route.label)
     await given(harness, lease, late)
+
+
+async def test_beyond_the_plans_traffic_nothing_is_carried(harness: Harness) -> None:
+    lease, (chip,) = await chips(harness, 1)
+    stranger, (other,) = await chips(harness, 1)
+    await harness.provider("local")
+    sub_user = await harness.sub_user("local", "ana")
+    route = await given(harness, lease, chip)
+    await given(harness, stranger, other)
+    await harness.uses(lease.key, 3 * GIB // 2)
+    await harness.uses(stranger.key, 9 * GIB)
+    assert await stored(harness, chip, lease.key) == route  # without a limit all is well
+    await harness.limit_traffic(lease.key, Decimal(2))
+    assert await stored(harness, chip, lease.key) == route
+    await harness.uses(lease.key, GIB // 2)
+    used_up = await stored(harness, chip, lease.key)
+    assert used_up == msgspec.structs.replace(route, unusable=EgressError.QUOTA)
+    assert rotation(used_up, await harness.now()) is None
+    assert await harness.store.upstream(chip) == NoRoute(EgressError.QUOTA)
+    assert isinstance(await harness.store.upstream(other), Upstream)
+    await harness.change_sub_user(sub_user, enabled=False)
+    gone = await stored(harness, chip, lease.key)
+    assert gone is not None
+    assert gone.unusable is EgressError.NO_UPSTREAM
 
 
 async def test_a_sub_user_in_trouble_is_passed_over(harness: Harness) -> None:
