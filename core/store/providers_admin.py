@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
@@ -37,6 +37,8 @@ from core.store.fleet_control import EVERYBODY
 from core.store.month_usage import this_month
 from core.store.notify import INTENTS, notify
 from core.store.tables import labels, providers, proxy_usage, sub_users
+
+_DEFAULT_LOCK: Final = 0x77_61_68_61_64_65_66  # any number that nothing else locks
 
 
 class ProviderRow(msgspec.Struct, frozen=True):
@@ -106,7 +108,7 @@ async def create_provider(engine: AsyncEngine, wish: ProviderWish, *, actor: Act
     values = msgspec.structs.asdict(wish)
     try:
         async with transaction(engine) as connection:
-            await _lock_all(connection)
+            await _alone(connection)
             chosen = await connection.scalar(select(exists().where(providers.c.is_default)))
             made = insert(providers).values(
                 **{**values, "cost_per_gb": Decimal(wish.cost_per_gb)},
@@ -149,7 +151,7 @@ async def set_default(engine: AsyncEngine, slug: str, *, actor: Actor) -> Provid
     Raises NotFound (`provider_not_found`), Conflict (`provider_disabled`), Unavailable.
     """
     async with transaction(engine) as connection:
-        await _lock_all(connection)
+        await _alone(connection)
         row = await _locked(connection, slug)
         if not row.enabled:
             raise Conflict(
@@ -234,9 +236,9 @@ def _refuse(problems: Mapping[str, str]) -> None:
         raise InvalidInput(detail, fields=problems)
 
 
-async def _lock_all(connection: AsyncConnection) -> None:
-    # One of them is the default: who changes that or might become it waits for the others.
-    await connection.execute(select(providers.c.slug).order_by(providers.c.slug).with_for_update())
+async def _alone(connection: AsyncConnection) -> None:
+    # One of them is the default: who becomes it, or might be the first, waits for the others, before there is any row.
+    await connection.execute(select(func.pg_advisory_xact_lock(_DEFAULT_LOCK)))
 
 
 async def held(connection: AsyncConnection, slug: str) -> Row[Any]:

@@ -4542,6 +4542,14 @@ export interface operations {
                      *               "provider": "dataimpulse",
                      *               "label": "k3j9x0a7q2mz",
                      *               "since": "2026-07-01T12:00:00Z"
+                     *             },
+                     *             {
+                     *               "chip_id": "1d9c2b7e-52a5-4a9e-8f63-6f6c8d1f7b21",
+                     *               "user_id": "0b5d1c52-6f0e-4f57-9d6a-3f1f0f8f3a11",
+                     *               "alias": "suporte",
+                     *               "provider": "dataimpulse",
+                     *               "label": "p8w2c5t0y4hd",
+                     *               "since": "2026-07-01T12:00:00Z"
                      *             }
                      *           ]
                      *         }

@@ -95,6 +95,16 @@ async def test_the_first_is_the_default_and_another_may_take_its_place(running: 
     assert [line.target for line in lines] == ["dois"]
 
 
+async def test_of_many_at_once_one_is_the_default(running: Running) -> None:
+    boss, slugs = operator(running), [f"p{number}" for number in range(5)]
+    made = await asyncio.gather(*(provider(running, slug) for slug in slugs))
+    assert sum(one["is_default"] for one in made) == 1
+    chosen = await asyncio.gather(*(boss.post(f"/fleet/providers/{slug}/default") for slug in slugs))
+    assert [one.status_code for one in chosen] == [200] * 5
+    listed = (await boss.get("/fleet/providers")).json()
+    assert sum(one["is_default"] for one in listed) == 1
+
+
 BAD: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"slug": "Um Dois"}, {"slug": "Use de 1 a 40 letras minúsculas"}),
     ({"template": "smartproxy"}, {"template": "Não há o modelo smartproxy; use um destes: brightdata"}),
