@@ -50,10 +50,11 @@ async def assign(
         raise ValueError("labels are made from a secret, and there is none")
     async with transaction(engine) as connection:
         await leases.guard(connection, lease)
+        # Before the chip, as whoever counts usage does.
+        made_with = await _locked_templates(connection)
         owned = select(chips.c.id).where(chips.c.id == chip_id, chips.c.user_id == lease.key)
         if (await connection.execute(owned.with_for_update(key_share=True))).one_or_none() is None:
             raise StaleWrite(SYSTEM, f"chip {chip_id} is no chip of the lease's user")
-        made_with = await _locked_templates(connection)
         held = await _held(connection, chip_id)
         plan = label_plan(held, await _providers(connection), await _sub_users(connection, chip_id))
         if isinstance(plan, Keep):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -254,6 +256,27 @@ async def test_a_batch_counts_once(kit: Kit) -> None:
             (other, person.id, "local", 7, 0, 0, {}),
         ]
     )
+
+
+async def test_batches_that_come_together_all_count_and_each_once(kit: Kit) -> None:
+    person = await kit.running.person()
+    await kit.running.sql("UPDATE plans SET proxy_gb_limit = 1 WHERE slug = 'enterprise'")
+    made = [await kit.chip(person, f"chip {n}") for n in range(4)]
+    drawn = random.Random(11)
+    batches = []
+    for number in range(12):
+        chips = drawn.sample(made, 3)
+        errors = {E.NO_PEER: 1, E.THREADS_EXHAUSTED: number % 2}
+        rows = tuple(
+            kit.row(person.id, chip, bytes_in=GIB // 30, tunnels=number % 3, errors=errors) for chip in chips
+        )
+        batches += 2 * [(str(uuid.uuid4()), rows)]
+    drawn.shuffle(batches)
+    await asyncio.gather(*(kit.used(*rows, batch=batch) for batch, rows in batches))
+    counted = await kit.counted()
+    assert sum(row[3] for row in counted) == 36 * (GIB // 30)
+    assert sum(row[6]["no_peer"] for row in counted) == 36
+    assert [one for _, one in await quota_events(kit)] == ["proxy_quota_80", "proxy_quota_100"]
 
 
 async def test_traffic_without_a_known_sub_user_goes_to_the_labels_provider(kit: Kit) -> None:
