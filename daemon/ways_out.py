@@ -122,23 +122,25 @@ class WaysOut:
                 await self._store.release_label(lease, chip_id)
                 return None
             case act.ReadExit(chip_id=chip_id):
-                reading = await self._read(chip_id)
-                self._metrics.count_reading(reading)
-                if route is not None:
-                    await self._store.record_reading(lease, chip_id, route.generation, reading)
-                return reading.failure
+                return await self._read(lease, chip_id, route)
 
-    async def _read(self, chip_id: str) -> Reading:
-        if self._exits is None:
-            raise AssertionError("exits are not read, and a pass decided to read one")
+    async def _read(self, lease: Lease, chip_id: str, route: ChipRoute | None) -> EgressError | None:
+        if self._exits is None or route is None:
+            raise AssertionError("a pass decided to read an exit where there is none to be read")
+        upstream = await self._upstream(chip_id)
+        if isinstance(upstream, NoRoute):
+            return upstream.why  # nobody looked, so nothing is known of the label
+        reading = await self._exits.read(upstream)
+        self._metrics.count_reading(reading)
+        await self._store.record_reading(lease, chip_id, route.generation, reading)
+        return reading.failure
+
+    async def _upstream(self, chip_id: str) -> Upstream | NoRoute:
         try:
-            upstream = await self._store.upstream(chip_id)
+            return await self._store.upstream(chip_id)
         except SecretUnreadable as error:
             _log.error("sub_user_unreadable", chip_id=chip_id, code=error.code)
-            return Reading(None, EgressError.NO_UPSTREAM)
-        if isinstance(upstream, NoRoute):
-            return Reading(None, upstream.why)
-        return await self._exits.read(upstream)
+            return NoRoute(EgressError.NO_UPSTREAM)
 
 
 def place_of(allocations: tuple[AllocationFact, ...], allocation_id: str) -> Place | None:

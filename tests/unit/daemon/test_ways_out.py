@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.clients.waha_models import WahaProxy
+from core.crypto import SecretUnreadable
 from core.domain.chip_credentials import chip_password, chip_user, matches, node_key
 from core.domain.desired import Wanted
 from core.domain.egress_errors import EgressError
@@ -255,6 +256,25 @@ async def test_readers_that_are_busy_hold_up_no_pass(w: World) -> None:
     assert not [s for s in w.waha.sessions[U1].values() if s.starts]
     exits.is_busy = False
     await passes(w, daemon, "qr")
+
+
+@scenario
+async def test_a_sub_user_whose_password_nobody_can_open_is_told_and_counts_for_no_label(w: World) -> None:
+    daemon, exits = guarded(w)
+
+    async def unreadable(chip_id: str) -> Upstream:
+        raise SecretUnreadable("sealed with another key")
+
+    w.store.upstream = unreadable  # type: ignore[method-assign]
+    w.store.add_chip(U1, C1)
+    with capture_logs() as logs:
+        for _ in range(20):
+            await daemon.one_pass()
+            await asyncio.sleep(1)
+    assert {line["event"] for line in logs if line["log_level"] == "error"} == {"sub_user_unreadable"}
+    assert w.phase() == ("queued", "no_upstream")
+    row = w.store.labels[C1]
+    assert (exits.read_through, row.checked_at, row.failures) == ([], None, 0)
 
 
 @scenario
