@@ -6,6 +6,7 @@ What other parts write into columns of the chip (line, breaker, quarantine, ban,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 from core.domain import actions as act
 from core.domain.causes import CAUSES, cause_text
 from core.domain.desired import Wanted
+from core.domain.egress_errors import EgressError
 from core.domain.facts import (
     AllocationFact,
     ClientStatus,
@@ -25,14 +27,16 @@ from core.domain.facts import (
     WahaStatus,
 )
 from core.domain.ports import Holding, record
+from core.domain.routes import OF_LABEL, OF_PROVIDER, OF_SUB_USER
 from core.domain.states import Reason
 from daemon.outcome import Verdict
-from tests.passes import CHIPS, POLICY, USERS
+from tests.passes import CHIPS, GUARDED, POLICY, USERS
 from tests.unit.domain.ways import CHIP, USER, Way, refusing
 from tests.world_rows import START, Allocation
 
 Make = Callable[[], Way]
 SECOND = CHIPS[1]
+OF_ACCOUNT = sorted(OF_PROVIDER | OF_SUB_USER)
 
 
 def unplaced(failure: PlacementFailure) -> Way:
@@ -252,6 +256,35 @@ def disconnected() -> Way:
     return way.run(3)
 
 
+def guarded() -> Way:
+    way = Way(policy=GUARDED)
+    way.world.policy = GUARDED
+    return way
+
+
+def no_provider() -> Way:
+    way = guarded()
+    way.refuse = refusing(act.AssignLabel, Verdict.REFUSED, "no_upstream")
+    return way.run(8)
+
+
+def unread(error: EgressError) -> Way:
+    """Its exit cannot be read."""
+    way = guarded()
+    way.world.reading_fails = error
+    return way.run(8)
+
+
+def in_trouble(error: EgressError) -> Way:
+    """Its provider or its sub-user carries nothing."""
+    way = guarded().connect()
+    route = way.chip().route
+    assert route is not None
+    way.world._edit(USER, CHIP, route=msgspec.structs.replace(route, unusable=error))
+    way.world.kill_container(USER)
+    return way.run(4)
+
+
 def written(reason: str, phase: str = "queued", *, connected: bool = False) -> Way:
     """Columns as another part of the system writes them."""
     way = Way()
@@ -402,6 +435,10 @@ FAULTS: list[tuple[str, Make, str, str]] = [
     ("stop not obeyed", never_stops, "stop_slow", CHIP),
     # --- egress
     ("no egress", lambda: Way(policy=msgspec.structs.replace(POLICY, egress=None)).run(6), "no_egress", CHIP),
+    ("no provider", no_provider, "no_upstream", CHIP),
+    *((f"reading: {error}", partial(unread, error), error.value, CHIP) for error in sorted(OF_LABEL)),
+    *((f"account: {error}", partial(in_trouble, error), error.value, CHIP) for error in OF_ACCOUNT),
+    ("traffic of the plan used up", lambda: written("quota"), "quota", CHIP),
     # --- dependencies
     ("Nomad away", lambda: blind("nomad"), "dependency_nomad", CHIP),
     ("Nomad away, chip connected", lambda: blind("nomad", connected=True), "dependency_nomad", CHIP),
