@@ -19,6 +19,7 @@ import pytest
 from core.domain.chip_credentials import chip_password, chip_user, node_key
 from core.domain.guard_wire import Ask, Upstream
 from core.status_server import listening
+from sandbox.agents.task_processes import unmount_below
 from sandbox.free_ports import free_port, free_ports
 from sandbox.tether import TetheredProcess
 from tests.contract.jobspec.conftest import Nomad, until
@@ -80,6 +81,7 @@ def nomad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nomad]:
         until("a ready client", ready, 60)
         yield calls
         calls.close()
+    unmount_below(folder)
 
 
 def nomad_cli(nomad: Nomad, *arguments: str, text: str | None = None) -> str:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from tests.contract.nomad.fleet import HOSTS, RealFleet
+
 SECOND = 1_000_000_000
 
 
@@ -62,6 +64,14 @@ class FastDouble:
     def _tell(self, host: str, verb: str) -> None:
         reply = httpx.put(f"{self.url}/v1/double/host/{host}/{verb}", trust_env=False, timeout=30)
         assert reply.status_code == 200, reply.text
+
+
+class RealAgents(RealFleet):
+    """Two real Nomad clients and their server, with the short heartbeats of the contract's tests."""
+
+    hosts = HOSTS
+    stop_after_s = 6
+    kill_s = 5
 
 
 def job(job_id: str, env: dict[str, str], fleet: Fleet) -> dict[str, Any]:
