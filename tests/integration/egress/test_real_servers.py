@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,7 @@ from tests.unit.egress.fakes import OTHER
 
 MICROSOCKS = shutil.which("microsocks")
 DANTE = shutil.which("danted") or shutil.which("sockd")
+DANTE_TAKES_LOGINS = os.geteuid() == 0 and all(map(shutil.which, ("unshare", "openssl")))
 # A name that real servers resolve by the machine's own file of hosts.
 HOST, LOGIN, PASSWORD = "localhost", "login", "hunter2"
 
@@ -49,7 +51,7 @@ def microsocks(_: Path) -> Iterator[int]:
 
 @contextmanager
 def dante(folder: Path) -> Iterator[int]:
-    """Its logins are the system's users, so only a wrong one can be tried."""
+    """Its logins are the system's users. Root's tests show it a list of them that has ours, in a view of its own."""
     port = free_port()
     assert DANTE is not None
     config = folder / "danted.conf"
@@ -66,8 +68,37 @@ client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
 socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
 """
     )
-    with process(DANTE, "-f", str(config)):
+    with process(*_with_login(folder), DANTE, "-f", str(config)):
         yield port
+
+
+def _with_login(folder: Path) -> tuple[str, ...]:
+    """What a command is begun with so that LOGIN may log in where it runs, and nowhere else on this machine."""
+    if not DANTE_TAKES_LOGINS:
+        return ()
+    proof = subprocess.run(
+        ["openssl", "passwd", "-6", PASSWORD], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    lists = {
+        "passwd": f"{LOGIN}:x:65533:65533::/nonexistent:/bin/sh",
+        "shadow": f"{LOGIN}:{proof}:20000::::::",
+    }
+    mounts = []
+    for name, line in lists.items():
+        own = folder / name
+        own.write_text(f"{Path('/etc', name).read_text().rstrip()}\n{line}\n")
+        own.chmod(0o644)
+        mounts.append(f"mount --bind {own} /etc/{name}")
+    return (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        f'{" && ".join(mounts)} && exec "$@"',
+        "sh",
+    )
 
 
 Server = Callable[[Path], AbstractContextManager[int]]
@@ -78,6 +109,18 @@ SERVERS = [
         id="microsocks",
     ),
     pytest.param(dante, marks=pytest.mark.skipif(DANTE is None, reason="no `danted` on PATH"), id="dante"),
+]
+
+
+LOGINS = [
+    SERVERS[0],
+    pytest.param(
+        dante,
+        marks=pytest.mark.skipif(
+            DANTE is None or not DANTE_TAKES_LOGINS, reason="no `danted`, or nobody who may give it a login"
+        ),
+        id="dante",
+    ),
 ]
 
 
@@ -101,9 +144,9 @@ async def _answers(port: int) -> None:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.skipif(MICROSOCKS is None, reason="no `microsocks` on PATH")
-async def test_bytes_pass_both_ways_and_are_counted(tmp_path: Path) -> None:
-    async with through(microsocks, tmp_path) as (w, _):
+@pytest.mark.parametrize("server", LOGINS)
+async def test_bytes_pass_both_ways_and_are_counted(server: Server, tmp_path: Path) -> None:
+    async with through(server, tmp_path) as (w, _):
         sent = bytes(range(256)) * 4000
         chips = [await w.knock(f"{HOST}:{w.echo_port}") for _ in range(5)]
         assert [chip.status for chip in chips] == [200] * 5
