@@ -11,6 +11,7 @@ from cli import failures
 from cli.audit import audit
 from cli.chip import chip
 from cli.container import container
+from cli.doctor import doctor
 from cli.document import openapi, problems
 from cli.explain import causes, explain
 from cli.fleet import fleet
@@ -41,7 +42,7 @@ def wahafleet(context: click.Context, url: str | None) -> None:
     context.obj = Target(url)
 
 
-_PARTS = (up, api, daemon, egress, migrate, settings, jobspec, openapi, problems)
+_PARTS = (up, api, daemon, egress, migrate, settings, doctor, jobspec, openapi, problems)
 _VERBS = (user, key, plan, chip, container, fleet, rollout, provider, proxy, guard, orphans, audit, phone)
 for command in (*_PARTS, *_VERBS):
     wahafleet.add_command(command)

@@ -53,7 +53,6 @@ def slots_for(
     *,
     nomad_namespace: str = "default",
     stop_on_disconnect_s: float = 60,
-    docker_network: str = "bridge",
     simulator_env: Mapping[str, str] | None = None,
 ) -> JobSlots:
     """What one user's job is filled with. Holds the API key's hash, and no other trace of a secret."""
@@ -69,7 +68,7 @@ def slots_for(
         stop_on_disconnect_s=math.ceil(stop_on_disconnect_s),
         image="" if simulated else settings.image,
         engine=settings.engine,
-        docker_network=docker_network,
+        docker_network=settings.docker_network,
         cpu_mhz=row.resources.cpu_mhz,
         memory_mb=row.resources.memory_mb,
         memory_max_mb=limit,
@@ -90,7 +89,6 @@ def wanted_job(
     *,
     nomad_namespace: str = "default",
     stop_on_disconnect_s: float = 60,
-    docker_network: str = "bridge",
     simulator_env: Mapping[str, str] | None = None,
 ) -> WantedJob:
     """Everything that a register and its Nomad Variable need.
@@ -109,7 +107,6 @@ def wanted_job(
         settings,
         nomad_namespace=nomad_namespace,
         stop_on_disconnect_s=stop_on_disconnect_s,
-        docker_network=docker_network,
         simulator_env=simulator_env,
     )
     built = build(template.job, slots)

@@ -18,6 +18,7 @@ from core.settings_guard import GuardSettings, guard_settings, secret_problems
 from core.settings_reader import (
     Reader,
     database_url,
+    docker_network,
     egress,
     exit_echo_url,
     fernet_keys,
@@ -73,6 +74,7 @@ class JobSettings(msgspec.Struct, frozen=True):
     Attributes:
         jobspec: file stem in `jobspecs/`: `waha-plus` or `waha-simulator`.
         image: image with tag or digest. engine: WAHA engine. datacenters, node_pool: where it may run.
+        docker_network: which network it joins; the simulator has none.
         storage_id: name of the storage server that new containers get.
         storage_dsn: where WAHA keeps its sessions (PostgreSQL URL, or a folder for the simulator); secret.
         other_storages: further servers as (id, DSN), for containers that were made on them.
@@ -92,6 +94,7 @@ class JobSettings(msgspec.Struct, frozen=True):
     simulator_command: str
     simulator_args: tuple[str, ...]
     other_storages: tuple[tuple[str, Secret], ...] = ()
+    docker_network: str = "bridge"
 
     def storages(self) -> dict[str, Secret]:
         """DSN by storage id, without servers whose DSN is empty."""
@@ -278,6 +281,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             simulator_command=reader.text("WAHAFLEET_SIMULATOR_COMMAND"),
             simulator_args=tuple(reader.text("WAHAFLEET_SIMULATOR_ARGS").split()),
             other_storages=other_storages(reader),
+            docker_network=docker_network(reader),
         ),
         api=ApiSettings(
             jwt_secret_key=jwt,

@@ -203,6 +203,12 @@ def egress(reader: Reader) -> str | None:
     return text or None
 
 
+def docker_network(reader: Reader) -> str:
+    """WAHAFLEET_DOCKER_NETWORK; by default the one that goes with WAHAFLEET_EGRESS."""
+    behind_firewall = reader.text("WAHAFLEET_EGRESS") == "guard"
+    return reader.text("WAHAFLEET_DOCKER_NETWORK") or ("waha0" if behind_firewall else "bridge")
+
+
 def guard_address(reader: Reader) -> str:
     """WAHAFLEET_GUARD_ADDRESS: `host:port`, whose host may be `{host_ip}`."""
 

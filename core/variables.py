@@ -79,6 +79,12 @@ VARIABLES: Final = (
     _v("WAHAFLEET_ENGINE", "GOWS", "WAHA engine: GOWS, NOWEB, WEBJS or WPP."),
     _v("WAHAFLEET_DATACENTERS", "*", "Comma list of Nomad datacenters."),
     _v("WAHAFLEET_NODE_POOL", "default", "Nomad node pool."),
+    _v(
+        "WAHAFLEET_DOCKER_NETWORK",
+        "",
+        "Docker network of containers; empty = waha0, the one behind the firewall, with WAHAFLEET_EGRESS=guard, and "
+        "bridge otherwise.",
+    ),
     _v("WAHAFLEET_STORAGE_ID", "main", "Name of the storage server that new containers get."),
     _v(
         "WAHAFLEET_STORAGE_DSN",

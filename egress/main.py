@@ -134,9 +134,14 @@ async def _flushing(meter: Meter, api: UsageApi, every_s: float) -> None:
         await meter.flush(api)
 
 
+def files_needed(tunnels: int) -> int:
+    """Open files of a guard that carries so many."""
+    return 2 * tunnels + 2 * KNOCKING + _OWN_FILES
+
+
 def check_files(tunnels: int) -> None:
     """Raise the soft limit of open files to what so many tunnels need. Raises SettingsError when it may not be."""
-    needed = 2 * tunnels + 2 * KNOCKING + _OWN_FILES
+    needed = files_needed(tunnels)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:

@@ -205,3 +205,18 @@ def test_a_guard_s_address_may_name_the_host_and_readings_may_be_off() -> None:
 def test_a_way_out_that_could_not_work_is_refused(name: str, value: str) -> None:
     (problem,) = problems({**GOOD, f"WAHAFLEET_{name}": value})
     assert problem.startswith(f"WAHAFLEET_{name}")
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        ({}, "bridge"),
+        ({"WAHAFLEET_EGRESS": "direct"}, "bridge"),
+        ({"WAHAFLEET_EGRESS": "guard", "WAHAFLEET_GUARD_SECRET": "s" * 32}, "waha0"),
+        ({"WAHAFLEET_DOCKER_NETWORK": "own"}, "own"),
+    ],
+)
+def test_containers_behind_a_guard_join_the_network_behind_the_firewall(
+    given: dict[str, str], network: str
+) -> None:
+    assert load({**GOOD, **given}, "daemon").job.docker_network == network

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cli import doctor
+from cli.doctor import State
 from core.domain.chip_credentials import node_key
 from tests.contract.host.namespaces import PROBES, Town, town
 from tests.integration.egress.conftest import KEY, credential
@@ -221,6 +223,8 @@ async def test_another_hosts_guard_is_out_of_reach_even_with_a_valid_credential(
 async def test_loading_it_again_changes_nothing_and_cuts_no_tunnel(place: Town, tmp_path: Path) -> None:
     load(place)
     once = rules(place)
+    for listen, state in ((f"{GUARD}:3128", State.OK), (f"{GUARD}:3129", State.WRONG)):
+        assert doctor.firewall(lambda command: (0, place.run("host", *command)), listen).state is state
     async with internet(place), guard(place, tmp_path / "guard.log"), place.process("one", *tunnel()) as held:
         assert held.stdin is not None
         assert held.stdout is not None

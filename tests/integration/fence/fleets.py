@@ -69,7 +69,7 @@ class FastDouble:
 class RealAgents(RealFleet):
     """Two real Nomad clients and their server, with the short heartbeats of the contract's tests."""
 
-    hosts = HOSTS
+    hosts: tuple[str, ...] = HOSTS
     stop_after_s = 6
     kill_s = 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from core import jobspecs
@@ -90,3 +91,8 @@ def test_a_plan_that_reserves_more_than_it_allows_is_refused() -> None:
     row = samples.row(resources=Resources(cpu_mhz=200, memory_mb=2048, memory_max_mb=1024))
     with pytest.raises(JobspecError, match="memory_mb <= memory_max_mb"):
         wanted_job(jobspecs.template("waha-plus"), row, samples.settings())
+
+
+def test_a_container_joins_the_network_of_the_settings() -> None:
+    settings = msgspec.structs.replace(samples.settings(), docker_network="waha0")
+    assert slots_for(samples.row(), settings).docker_network == "waha0"
