@@ -160,6 +160,8 @@ class _Up:
         screen.line()
         screen.line(f"  log in with   {EMAIL} / {PASSWORD}   (plan Enterprise)")
         screen.line(f"  logs          {self._folder.path / 'logs'}")
+        if self._plan.egress is Egress.GUARD:
+            screen.line(f"  trouble       {self._stack.egress.knobs}/knobs turns the provider's")
         screen.line()
         screen.line("  Try next:")
         screen.line(f"    {_LOGIN.format(url=url, email=EMAIL, password=PASSWORD)}")
@@ -184,8 +186,7 @@ class _Up:
             for number, part in enumerate(stack.guards)
         ]
         at = f"socks5://{HOST}:{stack.egress.provider}"
-        what = f"a provider and the Internet behind it; knobs: {stack.egress.knobs}/knobs"
-        return [*guards, ("provider", at, what, str(pid("provider")))]
+        return [*guards, ("provider", at, "a provider, and the Internet behind it", str(pid("provider")))]
 
 
 _LOGIN: Final = (
