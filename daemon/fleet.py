@@ -54,6 +54,10 @@ DUTY_DEADLINE_S: Final = 300.0
 TRY_EVERY_S: Final = 3.0
 # Between two listings, however often something may have been missed.
 _LEAST_PAUSE_S: Final = 1.0
+# A stream that is cut again and again asks for a sweep each time, and each reads everything there is: so a sweep
+# that was asked for begins when what the one before took was a tenth of the time since, or after this.
+_READING_SHARE: Final = 0.1
+_LONGEST_PAUSE_S: Final = 10.0
 _AFTER_FAILURE_S: Final = 5.0
 _FAILURES_UNTIL_YIELD: Final = 3
 _YIELD_S: Final = 20.0
@@ -261,11 +265,12 @@ class Fleet:
         """Run duties at their times; returns when the lease is no longer ours or should not be."""
         due = dict.fromkeys(self._duties, self._clock.monotonic())
         errands = dict.fromkeys(self._errands, self._clock.monotonic())
+        earliest = 0.0
         while held.allows(0.0) and self._failures < _FAILURES_UNTIL_YIELD:
             now = self._clock.monotonic()
             if self._wanted.is_set():
                 self._wanted.clear()  # first: what is missed during the listing asks for another one
-                due[self._sweep] = now
+                due[self._sweep] = min(due[self._sweep], max(now, earliest))
             ready = [duty for duty in self._duties if due[duty] <= now]
             if ready:
                 async with self._beating(alive):
@@ -274,6 +279,7 @@ class Fleet:
                         due[duty] = self._clock.monotonic() + duty.every_s
                         await self._run(duty.name, held, partial(duty.run, held, listing))
                 self._metrics.observe_listing(listing.read_s)
+                earliest = self._clock.monotonic() + min(_LONGEST_PAUSE_S, listing.read_s / _READING_SHARE)
                 self._failures = self._failures + 1 if listing.unread else 0
                 if listing.unread:
                     due[self._sweep] = self._clock.monotonic() + _AFTER_FAILURE_S

@@ -178,8 +178,27 @@ async def test_a_burst_of_reconnects_costs_one_listing_more_and_one_during_a_lis
         await asyncio.sleep(1)
         one.relist()
         one.relist()
-        await asyncio.sleep(10)
+        await asyncio.sleep(20)
         assert len(duty.listings) == 4
+
+
+@scenario
+async def test_a_stream_that_is_cut_over_and_over_has_everything_read_for_a_tenth_of_the_time_at_most(
+    w: World,
+) -> None:
+    duty = Counted()
+    duty.every_s = 600.0
+    one = fleet(w, "d1", duty)
+    w.faults.slow_s["nomad.jobs"] = 0.5
+    async with run(w, one):
+        for _ in range(200):
+            one.relist()
+            await asyncio.sleep(0.5)
+        assert 15 <= len(duty.listings) <= 20
+        one.relist()
+        last = len(duty.listings)
+        await asyncio.sleep(6)
+        assert last < len(duty.listings)  # none is forgotten
 
 
 @scenario
