@@ -139,13 +139,18 @@ class Subscription:
         Raises:
             SubscriptionClosed: the server ended the stream or the reader was too slow.
         """
+        while (found := self.ready()) is None:
+            await self._broker._wait()
+        return found
+
+    def ready(self) -> tuple[int, list[Event]] | None:
+        """As `next`, without waiting; None when there is nothing yet."""
         while True:
             if self._closed is not None:
                 raise SubscriptionClosed(self._closed)
             entry = self._broker._entry(self._number)
             if entry is None:
-                await self._broker._wait()
-                continue
+                return None
             self._number += 1
             events = [event for event in entry.events if self._wants(event)]
             if events:

@@ -62,16 +62,21 @@ class StreamRoutes:
         try:
             yield b"{}\n"
             while True:
-                if waiting is None:
-                    waiting = asyncio.create_task(subscription.next())
-                beat = asyncio.create_task(self._double.clock.sleep(settings.heartbeat_s))
-                await asyncio.wait({waiting, beat}, return_when=asyncio.FIRST_COMPLETED)
-                beat.cancel()
-                if not waiting.done():
-                    yield b"{}\n"
-                    continue
                 try:
-                    index, events = waiting.result()
+                    # Without a turn of the loop for each commit: under load the buffer would overrun a reader who
+                    # is waiting for us.
+                    found = subscription.ready() if waiting is None else None
+                    if found is None:
+                        waiting = waiting or asyncio.create_task(subscription.next())
+                        beat = asyncio.create_task(self._double.clock.sleep(settings.heartbeat_s))
+                        await asyncio.wait({waiting, beat}, return_when=asyncio.FIRST_COMPLETED)
+                        beat.cancel()
+                        if not waiting.done():
+                            yield b"{}\n"
+                            continue
+                        ended, waiting = waiting, None
+                        found = ended.result()
+                    index, events = found
                 except SubscriptionClosed as closed:
                     # The headers are gone, so its last word stands in the body, as no JSON and without an end
                     # of line (measured on Nomad 1.10.5).
@@ -80,8 +85,6 @@ class StreamRoutes:
                     elif str(closed):
                         yield str(closed).encode()
                     return
-                finally:
-                    waiting = None
                 if settings.delays.event_s:
                     await self._double.clock.sleep(settings.delays.event_s)
                 fault = self._fault(events)

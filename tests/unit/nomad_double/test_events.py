@@ -68,6 +68,20 @@ async def test_a_reader_that_falls_behind_is_cut_off() -> None:
         await subscription.next()
 
 
+async def test_what_is_there_already_needs_no_waiting() -> None:
+    broker = EventBroker(3)
+    subscription = broker.subscribe(0, {"Job": ["*"]}, "default")
+    assert subscription.ready() is None
+    broker.publish(1, [event(1)])
+    broker.publish(2, [event(2, topic="Node")])
+    broker.publish(3, [event(3)])
+    told = [subscription.ready() for _ in range(3)]
+    assert [found and found[0] for found in told] == [1, 3, None]
+    broker.close_all("bye")
+    with pytest.raises(SubscriptionClosed, match="bye"):
+        subscription.ready()
+
+
 async def test_closing_ends_waiting_readers() -> None:
     broker = EventBroker(2)
     waiting = asyncio.ensure_future(broker.subscribe(0, {"*": ["*"]}, "default").next())
