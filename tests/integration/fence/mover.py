@@ -11,9 +11,12 @@ import time
 from typing import Any
 
 import httpx
+from sqlalchemy import update
 
 from core.domain.actions import ContainerStatus, Placed
+from core.store.engine import transaction
 from core.store.interface import Lease
+from core.store.tables import placements
 from tests.contract.store.harness import PostgresHarness
 from tests.integration.fence.api import GuardApi
 
@@ -51,6 +54,7 @@ class Mover:
         frees_lost: bool = False,
     ) -> None:
         self._store = harness.store
+        self._engine = harness.engine
         self._nomad = nomad
         self._api = api
         self._rng = rng
@@ -83,7 +87,7 @@ class Mover:
             if one["ClientStatus"] in ("complete", "failed") and one["ID"] not in self._closed
         ]
         if self._frees_lost:
-            ended += [one["ID"] for one in allocations if one["ClientStatus"] == "lost"]
+            await self._free([one["ID"] for one in allocations if one["ClientStatus"] == "lost"])
         running = [
             one for one in allocations if one["ClientStatus"] == "running" and one["DesiredStatus"] == "run"
         ]
@@ -103,3 +107,8 @@ class Mover:
         self._closed.update(ended)
         if placed is not None:
             user.current, user.host, user.moved_at = placed.allocation_id, placed.node_name, time.monotonic()
+
+    async def _free(self, lost: list[str]) -> None:
+        freed = update(placements).where(placements.c.allocation_id.in_(lost)).values(lease_until=None)
+        async with transaction(self._engine) as connection:
+            await connection.execute(freed)
