@@ -113,8 +113,7 @@ def _upkeep(phase: ChipPhase, look: Look) -> ChipAction | None:
     if phase is ChipPhase.QUEUED and not isinstance(look.scene.sessions, Known):
         # While its container comes up there is time for it.
         found = lack(look)
-        unread = route is None or route.checked_at is None
-        return found.action if found is not None and unread else None
+        return found.action if found is not None else None
     return None
 
 

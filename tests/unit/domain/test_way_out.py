@@ -221,3 +221,11 @@ def test_a_session_that_runs_without_a_label_gets_one_beside() -> None:
     world._edit(USER, CHIP, route=None)
     assert chip_actions(world, 3) == ["AssignLabel:first", "ReadExit"]
     assert chip_of(world).phase == "connected"
+
+
+def test_in_a_move_an_old_reading_is_made_anew_while_the_container_comes_up() -> None:
+    world = connected()
+    world.tick(7200.0)
+    world.replace(str(world.speaking(USER)))
+    assert chip_actions(world, 16) == ["ReadExit", "RouteSession", "StartSession"]
+    assert chip_of(world).phase == "connected"
