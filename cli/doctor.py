@@ -6,13 +6,15 @@ import resource
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 import httpx
 
+from cli.findings import Finding as Finding
+from cli.findings import State as State
+from cli.provider_check import providers
 from cli.target import Target
 from core.settings_guard import GuardSettings, guard_settings, lease_problems
 from core.settings_reader import Reader
@@ -24,28 +26,16 @@ _WAIT_S: Final = 3.0
 _NO_ANSWER: Final = (httpx.HTTPError, httpx.InvalidURL, ValueError)
 
 
-class State(StrEnum):
-    OK = "ok"
-    WRONG = "wrong"
-    UNKNOWN = "unknown"
-
-
-class Finding(NamedTuple):
-    """One sentence; with WRONG and UNKNOWN it names the next thing to do."""
-
-    state: State
-    text: str
-
-
 @click.command()
 @click.pass_obj
 def doctor(target: Target) -> int:
-    """Look at this host as one that runs containers: firewall, guard, leases, limits, and Nomad's servers.
+    """Look at this host as one that runs containers: firewall, guard, leases, limits, Nomad's servers, and providers.
 
-    The firewall is shown to root alone. The settings are the guard's and the daemon's, from the environment. Ends with 1
-    when something is wrong.
+    The firewall is shown to root alone. The settings are the guard's and the daemon's, from the environment; providers are
+    asked of the API, as an operator. Ends with 1 when something is wrong.
     """
-    found = list(findings(target.environment()))
+    env = target.environment()
+    found = [*findings(env), providers(target, env)]
     for finding in found:
         click.echo(f"{finding.state.value:8} {finding.text}")
     return 1 if any(finding.state is State.WRONG for finding in found) else 0

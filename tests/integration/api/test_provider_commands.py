@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 
 import pytest
 
+from cli.findings import Finding, State
+from cli.provider_check import providers
+from cli.target import Target
 from core.domain.quota import GIB
-from tests.integration.api.commands import Run
-from tests.integration.api.conftest import Running
+from tests.integration.api.commands import Run, served
+from tests.integration.api.conftest import OPERATOR_TOKEN, Running
 from tests.integration.api.proxied import PASSWORD, label, operator, provider, sub_user, used
 
 
@@ -109,6 +113,22 @@ async def test_usage_with_its_cost(running: Running, run: Run) -> None:
         ("antigo", None),
         ("dataimpulse", "4.00"),
     ]
+
+
+async def test_the_doctor_asks_the_api_for_providers(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAHAFLEET_OPERATOR_TOKEN", OPERATOR_TOKEN)
+    async with served(running.app) as url:
+
+        async def found() -> Finding:
+            return await asyncio.to_thread(providers, Target(url), {})
+
+        assert (await found()).state is State.WRONG
+        await provider(running)
+        assert "has no sub-user" in (await found()).text
+        await sub_user(running)
+        assert await found() == (State.OK, "dataimpulse carries 0 chips and has room for 200 more.")
 
 
 async def test_a_shared_exit_is_an_alert_in_the_fleet(running: Running, run: Run) -> None:

@@ -119,7 +119,7 @@ def test_it_ends_with_1_when_something_is_wrong_and_shows_no_secret(monkeypatch:
     shown = CliRunner().invoke(wahafleet, ["doctor"], standalone_mode=False)
     assert shown.return_value == 1
     lines = shown.output.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert {line.split()[0] for line in lines} <= {"ok", "wrong", "unknown"}
     assert "do-not-show-me" not in shown.output
     assert "ab" * 32 not in shown.output
