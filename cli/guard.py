@@ -23,7 +23,7 @@ def guard() -> None:
     "--seconds",
     type=click.FloatRange(min=1, max=86_400),
     default=None,
-    help="For how long; one life of a lease (90 s) by default.",
+    help="For how long; one life of a lease (WAHAFLEET_GUARD_TTL_S) by default.",
 )
 @click.pass_obj
 def hold(target: Target, *, seconds: float | None) -> None:
@@ -32,7 +32,7 @@ def hold(target: Target, *, seconds: float | None) -> None:
     To be said before guards reach a store that was restored from a backup or a machine's snapshot, or whose
     clock was set while no API ran: leases may be out there that it knows nothing of.
     """
-    until = asyncio.run(_hold(target.database_url, seconds))
+    until = asyncio.run(_hold(target.database_url, _life_s(target) if seconds is None else seconds))
     click.echo(f"no new lease for any guard before {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
 
 
@@ -83,7 +83,18 @@ def _key(target: Target, node_id: str) -> tuple[str, str]:
     return known, node_key(secret.encode(), known).hex()
 
 
-async def _hold(url: str, seconds: float | None) -> datetime:
+def _life_s(target: Target) -> float:
+    """Life of a lease, as the API gives it. Raises CommandError."""
+    from core.store.guard_leases import TTL_S
+
+    told = target.environment().get("WAHAFLEET_GUARD_TTL_S", "").strip() or str(TTL_S)
+    try:
+        return float(told)
+    except ValueError as error:
+        raise CommandError(f"WAHAFLEET_GUARD_TTL_S is {told!r}, which is no number of seconds.") from error
+
+
+async def _hold(url: str, seconds: float) -> datetime:
     from core.store.guard_leases import PostgresGuardLeases
 
     async with opened_store(url, "guard") as engine:

@@ -229,7 +229,11 @@ VARIABLES: Final = (
         "Comma list of hosts that tunnels may lead to, each with all names below it; an address only where it is listed.",
     ),
     _v("WAHAFLEET_GUARD_PORTS", "443,80,5222", "Comma list of ports that tunnels may lead to."),
-    _v("WAHAFLEET_GUARD_TTL_S", "90", "Life of a guard's lease; as the store gives it."),
+    _v(
+        "WAHAFLEET_GUARD_TTL_S",
+        "90",
+        "Life of a guard's lease: what the API gives, and what a guard counts with at most.",
+    ),
     _v(
         "WAHAFLEET_GUARD_RENEW_S",
         "10",

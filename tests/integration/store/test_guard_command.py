@@ -49,15 +49,20 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return ended.value.code, shown.out + shown.err
 
 
-@pytest.mark.parametrize(("arguments", "seconds"), [((), 90), (("--seconds", "600"), 600)])
+@pytest.mark.parametrize(
+    ("arguments", "life", "seconds"),
+    [((), "", 90), ((), "300", 300), (("--seconds", "600"), "", 600), (("--seconds", "20"), "300", 20)],
+)
 def test_nothing_new_is_given_and_what_is_held_goes_on(
     arguments: tuple[str, ...],
+    life: str,
     seconds: int,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WAHAFLEET_DATABASE_URL", database_url)
+    monkeypatch.setenv("WAHAFLEET_GUARD_TTL_S", life)
     held = asyncio.run(_placed(database_url, 3100))
     ((standing, grant),) = asyncio.run(_ask(database_url, Ask(held)))
     assert standing is Standing.GRANTED
