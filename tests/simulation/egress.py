@@ -20,7 +20,7 @@ from core.domain.names import SESSION_PREFIX
 from core.domain.routes import Reading
 from core.store.notify import INTENTS
 from tests.memory_store.rows import LabelRow, ProviderRow, SubUserRow
-from tests.simulation.world import World, short
+from tests.simulation.world import World
 from tests.unit.daemon.system import SECRET
 
 if TYPE_CHECKING:
@@ -246,8 +246,3 @@ class ExitsWire:
     def _answer(self, future: asyncio.Future[Any], upstream: Upstream) -> None:
         if not future.done():
             future.set_result(self._wire.world.egress.exit_of(upstream))
-
-
-def told_of(row: LabelRow) -> str:
-    """A label for people."""
-    return f"{row.label[:4]} of chip {short(row.chip_id)}"
