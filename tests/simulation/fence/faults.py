@@ -45,15 +45,17 @@ class Faults:
             "store_drifts": (0.5, lambda: world.stores.clock.drifts.change(world.now, world.rate())),
             "drained": (3, lambda: world.cluster.drain(self._user())),
             "crashed": (2, lambda: world.cluster.crash(self._user())),
-            "believed_ended": (2, self._believed_ended),
+            "believed_ended": (2, lambda: self._lost_hold(self._user())),
             "purged": (1.5, lambda: world.cluster.purge(self._user())),
             "agent_frozen": (3, lambda: self._agent("frozen")),
             "agent_cut": (1.5, lambda: self._agent("cut")),
             "daemon_late": (1, self._daemon_late),
             "upstream_stalled": (1.5, self._upstream_stalled),
         }  # fmt: skip
-        self._kinds = kinds
-        self._weights = [weight for weight, _ in kinds.values()]
+        # Some kinds for each seed: all of them together hide each other, as a hold after doubt hides most.
+        drawn = {kind for kind in kinds if world.random.random() < 0.4} | {"agent_frozen", "guard_frozen"}
+        self._kinds = {kind: one for kind, one in kinds.items() if kind in drawn}
+        self._weights = [weight for weight, _ in self._kinds.values()]
 
     def plan(self, count: int, first_s: float) -> None:
         random = self.world.random
@@ -112,21 +114,25 @@ class Faults:
 
     # --- guards and hosts -------------------------------------------------------------------------------
     def _guard_frozen(self) -> None:
-        guard = self._host().guard
-        if guard is not None:
-            self.world.trace.note("frozen", guard.name)
-            guard.freeze()
-            self._for(self._length(), guard.thaw)
-            if self.world.random.random() < 0.4:
-                # While it stands still its chips move on.
-                self._move_from(guard.host)
+        """At any moment, or with a request on its way; while it stands still its chips may move on."""
+        guard, random = self._host().guard, self.world.random
+        if guard is None:
+            return
+        length_s = self._length()
+        if random.random() < 0.4:
+            guard.freezes_asking_s = length_s
+        else:
+            guard.freeze(length_s)
+        self._for(length_s + 2 * self.world.times.renew_s, guard.well)
+        if random.random() < 0.6:
+            self._move_from(guard.host)
 
     def _move_from(self, host: Host) -> None:
         cluster, random = self.world.cluster, self.world.random
         for user in cluster.users:
             one = user.wanted()
             if one is not None and one.host is host:
-                move = random.choice((cluster.drain, cluster.crash, cluster.purge))
+                move = random.choice((cluster.drain, cluster.crash, cluster.purge, self._lost_hold))
                 self.world.loop.surely(random.uniform(0, 20), move, user)
 
     def _guard_killed(self) -> None:
@@ -148,8 +154,6 @@ class Faults:
         clock: HostClock = host.clock
         clock.sleep(self.world.now)
         guard = host.guard
-        if guard is not None:
-            guard.freeze()
         host.agent = "frozen"
 
         def wake() -> None:
@@ -157,10 +161,12 @@ class Faults:
                 return
             self.world.loop.wake(clock)
             if guard is not None:
-                guard.thaw()
+                guard.well()
             self._agent_back(host)
 
         length_s = self._length()
+        if guard is not None:
+            guard.freeze(length_s)
         self._missed(host, length_s)
         self._for(length_s, wake)
 
@@ -259,8 +265,8 @@ class Faults:
                 replica.begin()
 
     # --- Nomad and the daemons --------------------------------------------------------------------------
-    def _believed_ended(self) -> None:
-        self.world.cluster.believed_ended(self._user(), self._length())
+    def _lost_hold(self, user: User) -> None:
+        self.world.cluster.believed_ended(user, 2 * self._length())
 
     def _agent(self, how: str) -> None:
         host = self._host()
@@ -271,8 +277,8 @@ class Faults:
         self._missed(host, length_s)
         if how == "cut":
             self.world.loop.surely(60.0, self._stops_by_itself, host)
-            if self.world.random.random() < 0.5:
-                self._link_cut_of(host, length_s)
+        if self.world.random.random() < 0.6:
+            self._link_cut_of(host, length_s)
         self._for(length_s, lambda: self._agent_back(host))
 
     def _link_cut_of(self, host: Host, length_s: float) -> None:

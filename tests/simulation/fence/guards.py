@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+from core.clock import boottime
 from core.domain.guard_wire import Renew, Renewed
 from egress.errors import Refused
 from egress.leases import Leases
@@ -67,29 +70,43 @@ class Guard:
         self.clock = host.clock
         self.process = HostProcess(name, host.clock)
         world.processes.append(self.process)
+        with patch.object(time, "clock_gettime", self._clock_gettime):
+            self.boottime = boottime()  # the product's choice among this machine's clocks
         self.leases = Leases(self, world.times, host.node_id, self.boottime)
         self.wires: dict[Wire, None] = {}
+        self.freezes_asking_s = 0.0  # it is to stand still so long from its next request on
         self._knocking: dict[Container, None] = {}
         self._cell = Cell()
         self._work: asyncio.Task[None] = world.loop.start(self.process, self.leases.run())
         world.trace.note("guard starts", name)
 
-    def boottime(self) -> float:
-        return self.clock.boottime(self.world.now)
+    def _clock_gettime(self, which: int) -> float:
+        read = self.clock.boottime if which == time.CLOCK_BOOTTIME else self.clock.monotonic
+        return read(self.world.now)
 
     async def renew(self, renew: Renew) -> Renewed:
         """The API, as this guard reaches it."""
         answer: asyncio.Future[Renewed] = self.world.loop.create_future()
         self.world.network.send(self.host, renew, answer)
+        if self.freezes_asking_s:
+            self.freeze(self.freezes_asking_s)
+            self.freezes_asking_s = 0.0
         return await answer
 
-    def freeze(self) -> None:
+    def freeze(self, seconds: float) -> None:
+        """As by SIGSTOP; it goes on after that, or when all is well."""
         if self.process.held is None and not self.process.dead:
+            self.world.trace.note("frozen", self.name)
             self.process.held = []
+            self.world.loop.surely(seconds, self.thaw)
 
     def thaw(self) -> None:
         if self.process.held is not None:
             self.world.loop.resume(self.process)
+
+    def well(self) -> None:
+        self.freezes_asking_s = 0.0
+        self.thaw()
 
     def kill(self) -> None:
         self.process.die()

@@ -1,13 +1,14 @@
 """The simulation's loop where processes count time by their host's clock, and sockets wake them.
 
-A frozen process wakes with everything that became ready meanwhile; sockets first, as a real loop serves them, so
-a chunk comes before the timer that would have closed its tunnel. After a suspend timers have the sleep to go as well.
+A frozen process wakes with everything that became ready meanwhile: as it came, or sockets first as a real loop serves
+them, so that a chunk comes before the timer that would have closed its tunnel. After a suspend timers have the sleep to go as well.
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
+from random import Random
 from typing import Any, Protocol
 
 from tests.simulation.fence.clocks import HostClock
@@ -47,8 +48,9 @@ class _Watch:
 class HostLoop(VirtualLoop):
     """See the module's words. `sockets`: open ones by file number."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
+        self._random = Random(seed)
         self.sockets: dict[int, Socket] = {}
         self._readers: dict[int, _Watch] = {}
         self._writers: dict[int, _Watch] = {}
@@ -95,6 +97,9 @@ class HostLoop(VirtualLoop):
 
     def resume(self, process: Process) -> None:
         held, process.held = process.held or [], None
+        if self._random.random() < 0.5:
+            self._ready.extend(held)
+            return
         serve = self._serve
         self._ready.extend([step for step in held if step[0] == serve])
         self._ready.extend([step for step in held if step[0] != serve])

@@ -12,8 +12,8 @@ import structlog
 from tests.simulation.fence.faults import Faults
 from tests.simulation.fence.world import FenceWorld
 
-_FAULTS_LIVES, _SETTLE_LIVES = 6.0, 2.5  # in lives of a lease
-_MOVES_S = 45.0
+_FAULTS_LIVES, _SETTLE_LIVES = 4.5, 2.5  # in lives of a lease
+_MOVES_S = 35.0
 # A chip that moves by plan asks, may be told to wait once and comes again.
 _MOVED_WITHIN_S = 4.5
 
@@ -70,7 +70,7 @@ def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
 def _lived(world: FenceWorld) -> str | None:
     ttl_s = world.times.ttl_s
     faults = Faults(world, _FAULTS_LIVES * ttl_s)
-    faults.plan(world.random.randint(20, 45), 15.0)
+    faults.plan(world.random.randint(20, 40), 15.0)
     _until(world, _FAULTS_LIVES * ttl_s)
     told = world.violation or _settled(world, faults) or world.violation
     for step in (_outage, _planned_moves):

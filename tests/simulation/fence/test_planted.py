@@ -1,4 +1,7 @@
-"""Planted bugs of the fence: each patch in `mutants/` breaks one rule of leases, and few seeds must show it."""
+"""Planted bugs of the fence: each patch in `mutants/` breaks one rule of leases, and few seeds must show it.
+
+Those in `mutants/open/` take more seeds than a test may; they are tried with `python -m tests.simulation.fence`.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class FenceWorld(HasNow):
     def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
         self.random = random = Random(seed)
-        self.loop = HostLoop()  # type: ignore[abstract]  # asyncio asks for no more than it has
+        self.loop = HostLoop(seed)  # type: ignore[abstract]  # asyncio asks for no more than it has
         self.trace = Trace(self.loop, verbose=verbose)
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
