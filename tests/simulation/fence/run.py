@@ -9,7 +9,9 @@ import traceback
 import msgspec
 import structlog
 
+from egress import relay
 from tests.simulation.fence.faults import Faults
+from tests.simulation.fence.wires import acknowledged
 from tests.simulation.fence.world import FenceWorld
 
 _FAULTS_LIVES, _SETTLE_LIVES = 4.5, 2.5  # in lives of a lease
@@ -32,8 +34,9 @@ class Outcome(msgspec.Struct, frozen=True):
     tail: list[str] = []
 
 
-def quiet() -> None:
-    """The guards' own log would cost more than what it tells."""
+def prepare() -> None:
+    """Played sockets say themselves what the kernel would; and the guards' log would cost more than what it tells."""
+    relay.is_acknowledged = acknowledged
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=True
     )
@@ -41,7 +44,7 @@ def quiet() -> None:
 
 def run_seed(seed: int, *, verbose: bool = False) -> Outcome:
     """Replays exactly: the same seed and code give the same digest."""
-    quiet()
+    prepare()
     began = time.process_time()
     world = FenceWorld(seed, verbose=verbose)
     failure = None

@@ -121,3 +121,8 @@ class Wire:
             self.world.loop.remove_reader(end.number)
             self.world.loop.remove_writer(end.number)
             end.close()
+
+
+def acknowledged(sock: Any) -> bool:
+    """Whether all that was sent has arrived: where the far end takes nothing it has not."""
+    return not sock.stalled
