@@ -229,3 +229,13 @@ def test_in_a_move_an_old_reading_is_made_anew_while_the_container_comes_up() ->
     world.replace(str(world.speaking(USER)))
     assert chip_actions(world, 16) == ["ReadExit", "RouteSession", "StartSession"]
     assert chip_of(world).phase == "connected"
+
+
+def test_a_deaf_chip_whose_label_changed_is_stopped_and_comes_back_with_its_new_config() -> None:
+    world = connected()
+    world.trouble(USER, CHIP, "asked")
+    chip_actions(world, 3)
+    session_of(world).deaf = True
+    world.tick(7200.0)
+    assert chip_actions(world, 8) == ["ReadExit", "StopSession", "RouteSession", "StartSession"]
+    assert (chip_of(world).phase, session_of(world).proxy) == ("connected", (world.speaking(USER), 2))
