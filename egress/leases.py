@@ -135,7 +135,16 @@ class Lease:
 class Leases:
     """All leases of one guard."""
 
-    def __init__(self, api: LeaseApi, times: Times, node_id: str, boottime: Boottime) -> None:
+    def __init__(
+        self,
+        api: LeaseApi,
+        times: Times,
+        node_id: str,
+        boottime: Boottime,
+        first_end: Callable[[float], None] | None = None,
+    ) -> None:
+        """`first_end`: told the boot time at which the first lease ends, `inf` when there is none."""
+        self._first_end = first_end
         self._api = api
         self._times = times
         self._node_id = node_id
@@ -232,6 +241,7 @@ class Leases:
         """Close everything and tell the API; `run` has been cancelled by now."""
         for lease in list(self._known.values()):
             self._end(lease)
+        self._tell()
         if self._closed:
             await self._request(())
 
@@ -287,6 +297,12 @@ class Leases:
                 self._granted(lease, answer, answer.grant, sent_at)
             else:
                 self._end(lease)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._first_end is not None:
+            ends = (lease.deadline for lease in self._known.values() if lease.deadline != -inf)
+            self._first_end(min(ends, default=inf))
 
     def _granted(self, lease: Lease, answer: Answer, grant: int, sent_at: float) -> None:
         if lease.grant is not None and lease.grant != grant:
@@ -318,6 +334,7 @@ class Leases:
             lease.used_at = self._boottime()
         # Its number goes too: a store that forgot what came after could take it for one that still lives.
         self._end(lease)
+        self._tell()
 
     def _end(self, lease: Lease) -> None:
         lease.deadline = -inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple, Protocol
 
@@ -25,6 +25,7 @@ from egress.health import Health
 from egress.leases import LeaseApi, Leases, Times
 from egress.listener import KNOCKING, Listener, Rules
 from egress.meter import Meter, UsageApi
+from egress.watchdog import Watchdog
 
 # Of what the process itself has open: logs, the loop, the API, the status server.
 _OWN_FILES: Final = 64
@@ -50,6 +51,8 @@ def run(settings: Settings) -> None:
     """Run the guard until SIGTERM or SIGINT. Raises SettingsError when it could not do its work with these settings."""
     configure("egress")
     check_files(settings.guard.tunnels)
+    watchdog = Watchdog()
+    watchdog.start(boottime())
 
     async def until_told() -> None:
         stop = asyncio.Event()
@@ -58,16 +61,25 @@ def run(settings: Settings) -> None:
             loop.add_signal_handler(signum, stop.set)
         guard = settings.guard
         async with GuardApiClient(guard.api_url, guard.node_id, bytes.fromhex(guard.key.reveal())) as api:
-            await serve(guard, api, boottime(), stop)
+            await serve(guard, api, boottime(), stop, watchdog.tell)
 
     heap.settle()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_told())
 
 
-async def serve(settings: GuardSettings, api: Api, clock: Boottime, stop: asyncio.Event) -> None:
-    """Run the guard until `stop` is set; then close its tunnels, give its leases back and tell what was used."""
-    async with running(settings, api, clock) as (guard, work):
+async def serve(
+    settings: GuardSettings,
+    api: Api,
+    clock: Boottime,
+    stop: asyncio.Event,
+    first_end: Callable[[float], None] | None = None,
+) -> None:
+    """Run the guard until `stop` is set; then close its tunnels, give its leases back and tell what was used.
+
+    `first_end`: told the boot time at which the first of its leases ends, each time that changes.
+    """
+    async with running(settings, api, clock, first_end) as (guard, work):
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             # The others can only end by a bug; then the process ends too, and is started again.
@@ -81,11 +93,14 @@ async def serve(settings: GuardSettings, api: Api, clock: Boottime, stop: asynci
 
 @asynccontextmanager
 async def running(
-    settings: GuardSettings, api: Api, clock: Boottime
+    settings: GuardSettings,
+    api: Api,
+    clock: Boottime,
+    first_end: Callable[[float], None] | None = None,
 ) -> AsyncIterator[tuple[Guard, list[asyncio.Task[None]]]]:
     """A guard that takes tunnels while the block runs, and the tasks that do its work."""
     times = Times(settings.ttl_s, settings.renew_s, settings.margin_s)
-    leases = Leases(api, times, settings.node_id, clock)
+    leases = Leases(api, times, settings.node_id, clock, first_end)
     meter = Meter(settings.node_id)
     rules = Rules(
         key=bytes.fromhex(settings.key.reveal()),

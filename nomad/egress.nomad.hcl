@@ -95,6 +95,8 @@ job "wahafleet-egress" {
         image_pull_timeout = "10m"
         # The bridge's address is this host's.
         network_mode = "host"
+        # Its watchdog could not kill the first process of a container.
+        init         = true
         security_opt = ["no-new-privileges"]
         cap_drop     = ["all"]
         # Two for each tunnel, and what is on its way: the guard refuses to start with fewer.

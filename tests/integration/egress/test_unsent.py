@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import signal
 import socket
 import struct
 import termios
@@ -197,3 +198,28 @@ async def test_what_the_kernel_holds_dies_with_a_guard_that_is_killed(tmp_path: 
         await guard.kill()
         chip.close()
         assert await server.drained() == arrived
+
+
+async def test_what_the_kernel_holds_dies_with_a_guard_that_sleeps_through_its_deadline(
+    tmp_path: Path,
+) -> None:
+    api = FakeApi(ttl_s=3)
+    async with (
+        deaf() as server,
+        http_api(api) as url,
+        guard_process(url, tmp_path / "guard.log", **SHORT) as guard,
+    ):
+        api.current[ALLOCATION] = 1
+        made = Upstream("socks5", "127.0.0.1", server.port, LOGIN, PASSWORD, "generic")
+        api.routes = [route(upstream=made)]
+        chip = await knock(guard.address, *credential())
+        await server.greeted.wait()
+        await pour(chip, 1_000_000)
+        arrived = await server.stuck()
+        guard.freeze()
+        # The lease that was renewed last is the store's to give on after this.
+        await asyncio.sleep(3)
+        assert await server.drained() == arrived
+        assert await asyncio.wait_for(guard.process.wait(), 5) == -signal.SIGKILL
+        assert "guard_killed" in {line["message"] for line in guard.lines}
+        chip.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -40,7 +41,7 @@ def renew_s(ttl_s: float) -> float:
 
 
 # What befalls the guard of the host whose agent is frozen.
-FAULTS = ("none", "cut", "late", "guard frozen", "guard killed")
+FAULTS = ("cut", "guard frozen", "none", "late", "guard killed")
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -257,10 +258,14 @@ class GuardSlot:
 
     async def back(self) -> None:
         """It runs again, whatever befell it."""
+        if self._frozen and self._guard is not None:
+            with contextlib.suppress(ProcessLookupError):  # its watchdog has ended it
+                self._guard.thaw()
+            await asyncio.sleep(0.1)
+            if self._guard.process.returncode is not None:
+                await self.stop()
         if self._guard is None:
             await self.start()
-        elif self._frozen:
-            self._guard.thaw()
         self._frozen = False
 
     async def stop(self) -> None:
