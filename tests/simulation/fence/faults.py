@@ -157,8 +157,8 @@ class Faults:
         host.agent = "frozen"
 
         def wake() -> None:
-            if host.clock is not clock:
-                return
+            if host.clock is not clock or host.agent == "dead":
+                return  # it died in its sleep
             self.world.loop.wake(clock)
             if guard is not None:
                 guard.well()
@@ -183,6 +183,7 @@ class Faults:
 
         def boot() -> None:
             host.clock = HostClock(self.world.now, self.world.rate())
+            host.agent = "frozen"
             self._agent_back(host)
             host.start_guard()
 
@@ -299,6 +300,8 @@ class Faults:
             self.world.loop.surely(missed_s, self.world.cluster.heartbeat_missed, host)
 
     def _agent_back(self, host: Host) -> None:
+        if host.agent == "dead":
+            return  # what ends now began before it died
         host.agent = "well"
         self.world.trace.note("agent back", host.name)
         self.world.cluster.returned(host)
