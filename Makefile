@@ -58,6 +58,7 @@ soak: setup ## Property tests with SOAK times the examples (50); takes long
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) -m hypothesis --timeout 7200 tests/unit $(ARGS)
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/integration/api/test_schema.py $(ARGS)
 	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n 0 --timeout 7200 tests/integration/egress/test_fuzz.py $(ARGS)
+	WAHAFLEET_TEST_FACTOR=$(SOAK) $(BIN)/pytest -n 0 -s tests/integration/fence/test_fence_double.py $(ARGS)
 	WAHAFLEET_SIMULATION_SEEDS=$(SEEDS) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/test_simulation.py $(ARGS)
 	WAHAFLEET_FENCE_SEEDS=$$((20 * $(SEEDS))) $(BIN)/pytest -n $(PYTEST_WORKERS) --timeout 7200 tests/simulation/fence/test_fence.py $(ARGS)
 
