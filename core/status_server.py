@@ -6,14 +6,73 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from core.settings_reader import SettingsError
 
+_JSON: Final = "application/json"
+
+# (status, content type, body)
+Answer = tuple[int, str, bytes]
 _log = structlog.get_logger(__name__)
+
+
+class StatusPages:
+    """An ASGI application of short answers that are only read; a part says what its pages are.
+
+    `/metrics` gives the registry's figures as Prometheus text.
+    """
+
+    registry: CollectorRegistry
+    # Named to whoever asks for something else, in words.
+    paths: tuple[str, ...]
+
+    def page(self, path: str) -> Answer:
+        """One of `paths` but `/metrics`."""
+        raise NotImplementedError
+
+    def answer(self, method: str, path: str, accept: str) -> Answer:
+        """The answer to one request."""
+        if path not in self.paths:
+            return json_answer(
+                404, {"error": f"There is {', '.join(self.paths[:-1])} and {self.paths[-1]} here."}
+            )
+        if method not in ("GET", "HEAD"):
+            return json_answer(405, {"error": f"{path} is only read: use GET."})
+        if path == "/metrics":
+            encode, content_type = choose_encoder(accept)
+            return 200, content_type, encode(self.registry)
+        return self.page(path)
+
+    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        accept = headers.get(b"accept", b"").decode("latin-1")
+        status, content_type, body = self.answer(scope["method"], scope["path"], accept)
+        fields = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def json_answer(status: int, body: object) -> Answer:
+    return status, _JSON, msgspec.json.encode(body) + b"\n"
+
+
+def readiness(problems: list[str]) -> Answer:
+    """200 without problems, else 503 with them."""
+    word = "not ready" if problems else "ready"
+    return json_answer(503 if problems else 200, {"status": word, "problems": problems})
 
 
 class _Server(uvicorn.Server):

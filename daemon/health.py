@@ -10,14 +10,13 @@ else. It listens where WAHAFLEET_DAEMON_LISTEN says, and nowhere without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from core.status_server import Answer, StatusPages, json_answer, readiness
 from daemon.fleet import Fleet
 from daemon.metrics import Metrics
 from daemon.outages import Outages
@@ -28,14 +27,12 @@ from daemon.workqueue import WorkQueue
 # A sweep is late when three in a row did not come to their end.
 _SWEEPS_MISSED: Final = 3
 _SLOW_S: Final = 60.0
-_JSON: Final = "application/json"
-
-Headers = Mapping[str, str]
-Answer = tuple[int, str, bytes]
 
 
-class Health:
+class Health(StatusPages):
     """Reads the parts of a running daemon, each time anew."""
+
+    paths = ("/live", "/ready", "/metrics")
 
     def __init__(
         self,
@@ -52,8 +49,8 @@ class Health:
         self._queue = queue
         self._fleet = fleet
         self._sweep = sweep
-        self._metrics = metrics
         self.stopping = False
+        self.registry = metrics.registry
         metrics.registry.register(_Parts(self))
 
     def problems(self) -> list[str]:
@@ -75,21 +72,8 @@ class Health:
             found.append("stopping")
         return found
 
-    def answer(self, method: str, path: str, accept: str) -> Answer:
-        """(status, content type, body) of one request."""
-        if path not in ("/live", "/ready", "/metrics"):
-            return _json(404, {"error": "There is /live, /ready and /metrics here."})
-        if method not in ("GET", "HEAD"):
-            return _json(405, {"error": f"{path} is only read: use GET."})
-        if path == "/live":
-            return _json(200, {"status": "live"})
-        if path == "/metrics":
-            encode, content_type = choose_encoder(accept)
-            return 200, content_type, encode(self._metrics.registry)
-        problems = self.problems()
-        return _json(
-            503 if problems else 200, {"status": "not ready" if problems else "ready", "problems": problems}
-        )
+    def page(self, path: str) -> Answer:
+        return json_answer(200, {"status": "live"}) if path == "/live" else readiness(self.problems())
 
     def families(self) -> Iterator[Metric]:
         """What is read from the parts at each scrape instead of being counted."""
@@ -129,21 +113,6 @@ class Health:
                 "wahafleet_sweep_age_seconds", "Since the last whole sweep.", value=swept_s
             )
 
-    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
-        """The ASGI application."""
-        if scope["type"] != "http":
-            return
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        status, content_type, body = self.answer(scope["method"], scope["path"], accept)
-        fields = [
-            (b"content-type", content_type.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
 
 class _Parts(Collector):
     def __init__(self, health: Health) -> None:
@@ -151,7 +120,3 @@ class _Parts(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return self._health.families()
-
-
-def _json(status: int, body: object) -> Answer:
-    return status, _JSON, msgspec.json.encode(body) + b"\n"

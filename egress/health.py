@@ -9,29 +9,27 @@ Labels take values from short fixed lists: never a user, a chip or an address.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from core.clock import Boottime
 from core.domain.egress_errors import EgressError
+from core.status_server import Answer, StatusPages, readiness
 from egress.leases import Leases, Times
 from egress.listener import Listener
 from egress.meter import Meter
 
-_JSON: Final = "application/json"
 # Answers of the API that may be missed before it counts as away.
 _MISSED: Final = 3
 
-Answer = tuple[int, str, bytes]
 
-
-class Health(Collector):
+class Health(StatusPages, Collector):
     """Reads the parts of a running guard, each time anew."""
+
+    paths = ("/health", "/metrics")
 
     def __init__(
         self, listener: Listener, leases: Leases, meter: Meter, times: Times, boottime: Boottime
@@ -94,35 +92,5 @@ class Health(Collector):
                 value=self._boottime() - leases.answered_at,
             )
 
-    def answer(self, method: str, path: str, accept: str) -> Answer:
-        """(status, content type, body) of one request."""
-        if path not in ("/health", "/metrics"):
-            return _json(404, {"error": "There is /health and /metrics here."})
-        if method not in ("GET", "HEAD"):
-            return _json(405, {"error": f"{path} is only read: use GET."})
-        if path == "/metrics":
-            encode, content_type = choose_encoder(accept)
-            return 200, content_type, encode(self.registry)
-        problems = self.problems()
-        return _json(
-            503 if problems else 200, {"status": "not ready" if problems else "ready", "problems": problems}
-        )
-
-    async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
-        """The ASGI application."""
-        if scope["type"] != "http":
-            return
-        headers = {name.lower(): value for name, value in scope["headers"]}
-        accept = headers.get(b"accept", b"").decode("latin-1")
-        status, content_type, body = self.answer(scope["method"], scope["path"], accept)
-        fields = [
-            (b"content-type", content_type.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-def _json(status: int, body: object) -> Answer:
-    return status, _JSON, msgspec.json.encode(body) + b"\n"
+    def page(self, _path: str) -> Answer:
+        return readiness(self.problems())
