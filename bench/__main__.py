@@ -36,7 +36,7 @@ MEASURES = ("first_chip_port", "first_chip_qr", "further_chip_port", "further_ch
 
 
 @contextmanager
-def running(simulators: str) -> Iterator[tuple[str, dict[str, str]]]:
+def running(simulators: str, egress: str) -> Iterator[tuple[str, dict[str, str]]]:
     """A sandbox without delays; its API and the settings that its parts run with."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="wahafleet-bench-", dir="/var/tmp") as name:
@@ -46,7 +46,7 @@ def running(simulators: str) -> Iterator[tuple[str, dict[str, str]]]:
         command = [
             *(sys.executable, "-m", "cli.main", "up", "--port", str(port), "--data", str(folder / "data")),
             *("--nomad", "double", "--consul", "double", "--simulators", simulators, "--no-delays"),
-            *("--ports", "21000-21099"),
+            *("--ports", "21000-21099", "--egress", egress),
         ]
         env = {**os.environ, **NO_LIMITS, "XDG_STATE_HOME": str(folder / "state")}
         with log.open("wb") as output:
@@ -104,14 +104,21 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=2, help="rounds that do not count")
     parser.add_argument("--limit", type=float, default=150.0, help="milliseconds that may be added to a QR")
     parser.add_argument("--simulators", choices=("process", "inline"), default="process")
+    parser.add_argument(
+        "--egress",
+        choices=("direct", "guard"),
+        default="direct",
+        help="guard: our side also gives a label, looks at its exit and opens a tunnel, which the bare side does not",
+    )
     given = parser.parse_args()
-    with running(given.simulators) as (api, env):
+    with running(given.simulators, given.egress) as (api, env):
         taken = asyncio.run(run(api, env, given.rounds, given.warm_up))
     found = summary(taken)
     report = {
         "benchmark": "create",
         "rounds": given.rounds,
         "simulators": given.simulators,
+        "egress": given.egress,
         "machine": {"python": platform.python_version(), "processors": os.cpu_count()},
         "limit_added_ms": given.limit,
         "results": found,

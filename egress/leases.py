@@ -28,6 +28,8 @@ from core.errors import DependencyError, Rejected
 _ALLOCATIONS: Final = 4096
 # Who was answered so recently is not asked for again by the next chip that knocks.
 _ANSWER_HOLDS_S: Final = 1.0
+# The same for a chip of a lease that is held, whose route is not known or older than the chip's own credential.
+_ROUTES_HOLD_S: Final = 0.1
 _FORGET_PERIODS: Final = 6
 _log = structlog.get_logger(__name__)
 
@@ -190,12 +192,14 @@ class Leases:
         return lease if self.holds(lease) else None
 
     async def renewed(self, lease: Lease) -> bool:
-        """Ask for a lease that is held once more, unless that was just done; whether it still is held.
+        """Ask for a lease that is held once more, a few times a second at most; whether it still is held.
 
         What a chip needs may be younger than the last answer: its label, or the chip itself.
         """
-        if self._boottime() - lease.answered_at >= _ANSWER_HOLDS_S:
-            await self._asked(lease)
+        wait_s = lease.answered_at + _ROUTES_HOLD_S - self._boottime()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        await self._asked(lease)
         return self.holds(lease)
 
     async def _asked(self, lease: Lease) -> None:
