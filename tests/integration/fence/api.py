@@ -1,22 +1,22 @@
-"""The API's internal routes for guards: leases are PostgreSQL's, routes lead to the judge, and each host's way may fail."""
+"""The API as a process of its own, and each host's way to it, which may fail."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import msgspec
+import httpx
 
-from core.domain.chip_credentials import node_key
-from core.domain.guard_wire import Renew, Renewed, Route, Standing, Upstream
-from core.errors import DependencyError
 from core.status_server import listening
-from core.store.guard_leases import GuardLeases
+from sandbox.free_ports import free_port
 
-PASSWORD = "hunter2"
+_START_S = 60.0
 
 
 class Way:
@@ -28,38 +28,17 @@ class Way:
         self.late_s = 0.0
 
 
-class GuardApi:
-    """`chips`: (user id, chip id) by allocation; whoever places an allocation adds it."""
+class Ways:
+    """What guards take for the API: hands requests and answers on, by node."""
 
-    def __init__(self, leases: GuardLeases, secret: bytes, socks_port: int, rng: random.Random) -> None:
-        self._leases = leases
-        self._secret = secret
-        self._socks_port = socks_port
+    def __init__(self, api: httpx.AsyncClient, rng: random.Random) -> None:
+        self._api = api
         self._rng = rng
-        self.chips: dict[str, tuple[str, str]] = {}
-        self.ways: dict[str, Way] = {}
-        self.refused = 0
+        self._ways: dict[str, Way] = {}
+        self.statuses: set[int] = set()
 
     def way(self, node_id: str) -> Way:
-        return self.ways.setdefault(node_id, Way())
-
-    async def renew(self, renew: Renew) -> Renewed:
-        await self._leases.confirm_closed(renew.node_id, renew.closed)
-        answers = await self._leases.renew(renew.node_id, renew.asks)
-        routes = [
-            self._route(answer.allocation_id)
-            for answer in answers
-            if answer.standing is Standing.GRANTED and answer.allocation_id in self.chips
-        ]
-        return Renewed(answers, tuple(routes))
-
-    def _route(self, allocation_id: str) -> Route:
-        user_id, chip_id = self.chips[allocation_id]
-        # Who spoke shows in the judge's log: the user name carries the allocation.
-        via = Upstream(
-            "socks5", "127.0.0.1", self._socks_port, f"{user_id}/{allocation_id}", PASSWORD, "generic"
-        )
-        return Route(allocation_id, user_id, chip_id, 1, "label", via)
+        return self._ways.setdefault(node_id, Way())
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -71,23 +50,19 @@ class GuardApi:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        status, answer = 401, b"{}"
-        node_id, _, key = headers.get(b"authorization", b"").decode().removeprefix("Guard ").partition(":")
-        if key == node_key(self._secret, node_id).hex():
-            way = self.way(node_id)
-            await self._travel(way)
-            status, answer = 200, b"{}"
-            if scope["path"].endswith("/renew"):
-                try:
-                    answer = msgspec.json.encode(await self.renew(msgspec.json.decode(body, type=Renew)))
-                except DependencyError:
-                    status = 503
-            # The way back: the store has acted, and the guard does not hear of it, or late.
-            await self._travel(way)
-        else:
-            self.refused += 1
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": answer})
+        credential = headers.get(b"authorization", b"").decode()
+        way = self.way(credential.removeprefix("Guard ").partition(":")[0])
+        await self._travel(way)
+        answer = await self._api.post(
+            scope["path"],
+            content=body,
+            headers={"Authorization": credential, "Content-Type": "application/json"},
+        )
+        self.statuses.add(answer.status_code)
+        # The way back: the store has acted, and the guard does not hear of it, or late.
+        await self._travel(way)
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": []})
+        await send({"type": "http.response.body", "body": answer.content})
 
     async def _travel(self, way: Way) -> None:
         await way.open.wait()
@@ -96,7 +71,46 @@ class GuardApi:
 
 
 @asynccontextmanager
-async def serving(api: GuardApi) -> AsyncIterator[str]:
-    async with listening(api, "127.0.0.1:0", setting="(test)") as url:
-        assert url is not None
+async def ways_to(url: str, rng: random.Random) -> AsyncIterator[tuple[Ways, str]]:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as api:
+        ways = Ways(api, rng)
+        async with listening(ways, "127.0.0.1:0", setting="(test)") as own:
+            assert own is not None
+            yield ways, own
+
+
+@asynccontextmanager
+async def api_process(log: Path, settings: Mapping[str, str]) -> AsyncIterator[str]:
+    """`wahafleet api`; its address."""
+    port = free_port()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WAHAFLEET_")}
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", "api", "--port", str(port)),
+            stdout=output,
+            stderr=output,
+            env={**env, **settings},
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with asyncio.timeout(_START_S), httpx.AsyncClient(trust_env=False) as http:
+            while True:
+                assert process.returncode is None, _text(log)
+                try:
+                    await http.get(f"{url}/health")
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
         yield url
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 20)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def _text(log: Path) -> str:
+    return log.read_text()

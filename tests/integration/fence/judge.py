@@ -1,7 +1,8 @@
 """The SOCKS5 server that everything goes out through, and what its log says.
 
 It answers like the host behind it, on one event loop: what it hears is in one order. A tunnel of a second allocation can
-only be heard turns of that loop after its login, so what the first one sent before is read before.
+only be heard turns of that loop after its login, so what the first one sent before is read before. A tunnel's first words are the
+user's id and the allocation's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ID = 36
 
 
 class Spell(msgspec.Struct):
-    """From the login of an allocation's first tunnel to its last byte; monotonic seconds."""
+    """From the first byte of an allocation to its last; monotonic seconds."""
 
     allocation: str
     began: float
@@ -36,20 +37,20 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 class Judge:
-    """`spells`: by user, in order. A user name at the SOCKS5 server is `<user>.<allocation>`."""
+    """`spells`: by user, in order. `names`: what each user's tunnels logged in with; a label that stays is one name."""
 
     def __init__(self) -> None:
         self.port = 0
         self.spells: dict[str, list[Spell]] = {}
         self.overlaps: list[Overlap] = []
-        self.wrong: list[str] = []
+        self.names: dict[str, set[str]] = {}
 
     def last(self, user: str) -> Spell | None:
         spells = self.spells.get(user)
         return spells[-1] if spells else None
 
     def heard(self, user: str, allocation: str, count: int) -> None:
-        """Something of this allocation has arrived: its login (0) or bytes."""
+        """Bytes of this allocation have arrived."""
         now = time.monotonic()
         spells = self.spells.setdefault(user, [])
         if spells and spells[-1].allocation == allocation:
@@ -69,20 +70,18 @@ class Judge:
             await reader.readexactly(count)
             writer.write(b"\x05\x02")
             _, length = await reader.readexactly(2)
-            user, _, allocation = (await reader.readexactly(length)).decode().partition("/")
+            name = (await reader.readexactly(length)).decode()
             await reader.readexactly((await reader.readexactly(1))[0])
             writer.write(b"\x01\x00")
-            self.heard(user, allocation, 0)
             await reader.readexactly(4)
             await reader.readexactly((await reader.readexactly(1))[0] + 2)
             writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
-            first = b""
+            user = (await reader.readexactly(_ID)).decode()
+            allocation = (await reader.readexactly(_ID)).decode()
+            self.names.setdefault(user, set()).add(name)
+            self.heard(user, allocation, 2 * _ID)
             while data := await reader.read(65536):
                 self.heard(user, allocation, len(data))
-                if len(first) < _ID:
-                    first += data[: _ID - len(first)]
-                    if len(first) == _ID and first.decode() != allocation:
-                        self.wrong.append(f"{first!r} spoke as {allocation}")
                 writer.write(data)
         writer.transport.abort()
 

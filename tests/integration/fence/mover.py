@@ -18,7 +18,6 @@ from core.store.engine import transaction
 from core.store.interface import Lease
 from core.store.tables import placements
 from tests.contract.store.harness import PostgresHarness
-from tests.integration.fence.api import GuardApi
 
 LOOK_S = 0.2
 
@@ -47,7 +46,6 @@ class Mover:
         self,
         harness: PostgresHarness,
         nomad: httpx.AsyncClient,
-        api: GuardApi,
         rng: random.Random,
         *,
         late_s: float = 1.0,
@@ -56,7 +54,6 @@ class Mover:
         self._store = harness.store
         self._engine = harness.engine
         self._nomad = nomad
-        self._api = api
         self._rng = rng
         self._late_s = late_s
         self._frees_lost = frees_lost
@@ -99,7 +96,6 @@ class Mover:
                 user.move_in_s = newest["ID"], time.monotonic() + late_s
             if time.monotonic() >= user.move_in_s[1]:
                 placed = Placed(newest["ID"], newest["NodeID"], newest["NodeName"], None, None)
-                self._api.chips[placed.allocation_id] = user.user_id, user.chip_id
         if placed is None and not ended:
             return
         status = ContainerStatus(phase="moving", placed=placed, closed_allocations=tuple(ended))

@@ -1,6 +1,6 @@
 """A user's container that never gives up: it knocks at its host's guard for as long as it lives, and talks.
 
-Run by Nomad as a task, so the environment says who it is. Its first words in a tunnel are its allocation's id.
+Run by Nomad as a task, so the environment says who it is. Its first words in a tunnel are its user's id and its allocation's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AGAIN_S = 0.3
 async def main() -> None:
     allocation, node = os.environ["NOMAD_ALLOC_ID"], os.environ["NODE_ID"]
     guard = json.loads(os.environ["GUARDS"])[os.environ["NODE_NAME"]]
-    chip = os.environ["CHIP_ID"]
+    chip, user_id = os.environ["CHIP_ID"], os.environ["USER_ID"]
     key = node_key(os.environ["SECRET"].encode(), node)
     user, password = chip_user(chip, allocation), chip_password(key, chip, allocation, 1)
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -30,7 +30,7 @@ async def main() -> None:
     host, _, port = guard.rpartition(":")
     while True:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            await talk(host, int(port), head, allocation.encode())
+            await talk(host, int(port), head, (user_id + allocation).encode())
         await asyncio.sleep(random.uniform(0.2, 1) * AGAIN_S)
 
 

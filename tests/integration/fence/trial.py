@@ -11,20 +11,23 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from cryptography.fernet import Fernet
 
+from core.crypto import Sealer
 from core.domain.chip_credentials import node_key
+from core.domain.routes import ChipRoute, LabelWhy
 from core.store.engine import engine_for
 from core.store.interface import Lease
 from sandbox.free_ports import free_port
 from tests.contract.store.harness import PostgresHarness
 from tests.integration.egress.process import GuardProcess, guard_process
-from tests.integration.fence.api import GuardApi, serving
+from tests.integration.fence.api import Ways, api_process, ways_to
 from tests.integration.fence.fleets import Fleet, job
 from tests.integration.fence.judge import Judge, judging
 from tests.integration.fence.mover import Mover, User
 
 ROOT = Path(__file__).parents[3]
-SECRET = "the secret of this trial"
+SECRET = "the secret of this trial, long enough"
 # A tenth of what production has, with a clock of Nomad that runs twenty times faster: leases last so long that it is
 # them that a second container waits for.
 TTL_S = 9.0
@@ -60,7 +63,7 @@ class Trial:
         self,
         fleet: Fleet,
         judge: Judge,
-        api: GuardApi,
+        ways: Ways,
         mover: Mover,
         nomad: httpx.AsyncClient,
         rng: random.Random,
@@ -70,7 +73,7 @@ class Trial:
         self.renew_s = renew_s(ttl_s)
         self.fleet = fleet
         self.judge = judge
-        self.api = api
+        self.ways = ways
         self.mover = mover
         self.nomad = nomad
         self.rng = rng
@@ -92,7 +95,7 @@ class Trial:
         before = {user.user_id: user.current for user in moving}
         await asyncio.sleep(self.rng.uniform(0, 2 * self.renew_s))
         await asyncio.to_thread(self.fleet.freeze, host)
-        guard, way = self.guards[host], self.api.way(self.nodes[host])
+        guard, way = self.guards[host], self.ways.way(self.nodes[host])
         await asyncio.sleep(self.rng.uniform(0, 2 * self.renew_s))
         if fault == "cut":
             way.open.clear()
@@ -178,11 +181,14 @@ class Trial:
             chip_id = await harness.chip(user_id)
             lease = await harness.store.claim(user_id, "mover", 3600)
             assert isinstance(lease, Lease)
+            await harness.wish(chip_id, "connected")
+            assert isinstance(await harness.store.assign_label(lease, chip_id, LabelWhy.FIRST), ChipRoute)
             user = self.mover.users[user_id] = User(user_id, chip_id, lease)
             env = {
                 "PYTHONPATH": str(ROOT),
                 "SECRET": SECRET,
                 "CHIP_ID": chip_id,
+                "USER_ID": user_id,
                 "GUARDS": msgspec.json.encode(guards).decode(),
             }
             reply = await self.nomad.put("/v1/jobs", json={"Job": job(user.job_id, env, self.fleet)})
@@ -287,16 +293,31 @@ async def trial(
     rng = random.Random(seed)
     engine = engine_for(database_url, pool_size=10)
     harness = PostgresHarness(engine)
+    key = Fernet.generate_key().decode()
+    harness.sealer = Sealer((key,))
+    settings = {
+        "WAHAFLEET_DATABASE_URL": database_url,
+        "WAHAFLEET_SECRET_KEYS": key,
+        "JWT_SECRET_KEY": SECRET,
+        "WAHAFLEET_EGRESS": "guard",
+        "WAHAFLEET_GUARD_SECRET": SECRET,
+        "WAHAFLEET_GUARD_TTL_S": f"{ttl_s}",
+        "WAHAFLEET_GUARD_MARGIN_S": f"{margin_s(ttl_s):.3f}",
+        "WAHAFLEET_GUARD_RENEW_S": f"{renew_s(ttl_s):.3f}",
+    }
     async with AsyncExitStack() as stack:
         stack.push_async_callback(engine.dispose)
         judge = await stack.enter_async_context(judging())
-        api = GuardApi(harness.guards(ttl_s), SECRET.encode(), judge.port, rng)
-        url = await stack.enter_async_context(serving(api))
+        await harness.provider("local")
+        await harness.change_provider("local", host="127.0.0.1", port=judge.port)
+        await harness.sub_user("local", "ana")
+        api = await stack.enter_async_context(api_process(folder / "api.log", settings))
+        ways, url = await stack.enter_async_context(ways_to(api, rng))
         nomad = await stack.enter_async_context(
             httpx.AsyncClient(base_url=fleet.url, trust_env=False, timeout=30)
         )
-        mover = Mover(harness, nomad, api, rng, late_s=0 if frees_lost else 1, frees_lost=frees_lost)
-        made = Trial(fleet, judge, api, mover, nomad, rng, ttl_s)
+        mover = Mover(harness, nomad, rng, late_s=0 if frees_lost else 1, frees_lost=frees_lost)
+        made = Trial(fleet, judge, ways, mover, nomad, rng, ttl_s)
         async with asyncio.timeout(SETTLED_S):
             while len(made.nodes) < len(fleet.hosts):
                 nodes = (await nomad.get("/v1/nodes")).json()
@@ -312,8 +333,10 @@ async def trial(
                 await made.begin(harness, users)
                 yield made
                 moving.cancel()
-            assert judge.wrong == []
-            assert api.refused == 0
+            assert ways.statuses <= {200, 204, 503}
+            # Wherever its container ran, each user had one label all the time.
+            assert {len(names) for names in judge.names.values()} == {1}
+            assert len(set().union(*judge.names.values())) == users
         finally:
             await made.end()
 
