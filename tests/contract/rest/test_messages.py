@@ -6,7 +6,6 @@ index.py names them.
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from core.domain.quota import GIB, Standing
-from core.store import intents
+from core.domain.quota import GIB
 from tests.integration.api.conftest import PASSWORD, Person, Running
 from tests.integration.api.fleet import QR
 from tests.integration.api.test_authentication import EXPIRED, token
@@ -131,12 +129,13 @@ async def test_each_refusal_in_its_own_words(running: Running, ask: Ask, status:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_quota_that_is_used_up(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing meters proxies yet, so the figures are put where the meter's will stand."""
-    spent = functools.partial(Standing, proxy_bytes=5 * GIB + GIB // 4)
+async def test_a_quota_that_is_used_up(running: Running) -> None:
     await running.sql("UPDATE plans SET proxy_gb_limit = 5")
-    monkeypatch.setattr(intents, "Standing", spent)
     person = await running.person()
+    await running.sql(
+        "INSERT INTO proxy_usage (month, user_id, chip_id, provider_slug, bytes_in, bytes_out, tunnels) VALUES "
+        f"(date_trunc('month', clock_timestamp()), '{person.id}', '{person.id}', 'p', {5 * GIB}, {GIB // 4}, 1)"
+    )
     answer = await person.post("/chips", json={"alias": "vendas"})
     assert (answer.status_code, answer.json()["code"]) == (402, "proxy_quota")
     assert answer.json()["detail"] == (
