@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -27,14 +28,19 @@ def lose_a_host(*arguments: str) -> dict[str, Any]:
 
 
 # Eight hosts let through more than the fleet may, four less: each kind of bucket decides once.
-@pytest.mark.timeout(_TIMEOUT_S + 30)
+@pytest.mark.timeout(3 * _TIMEOUT_S + 30)
 @pytest.mark.parametrize(("hosts", "daemons"), [(8, 2), (4, 3)])
 def test_everybody_is_back_at_the_pace_that_is_set_and_knew_when(hosts: int, daemons: int) -> None:
-    told = lose_a_host("--hosts", str(hosts), "--daemons", str(daemons))
-    assert told["violation"] is None
-    assert (told["connected_before"], told["connected_after"]) == (300, 300)
-    assert told["starts"] >= 300
-    assert told["over_the_limits"] == 0
-    assert told["most_in_1_s"] <= 20 + 5 + 1
-    assert told["waited"] > 200
-    assert told["median_error_of_first_estimate"] <= 0.2
+    """Of three fleets, for how evenly the chips come to lie on the hosts that are left is luck, and sways the wait."""
+    errors = []
+    for seed in range(1, 4):
+        told = lose_a_host("--hosts", str(hosts), "--daemons", str(daemons), "--seed", str(seed))
+        assert told["violation"] is None
+        assert (told["connected_before"], told["connected_after"]) == (300, 300)
+        assert told["starts"] >= 300
+        assert told["over_the_limits"] == 0
+        assert told["most_in_1_s"] <= 20 + 5 + 1
+        assert told["waited"] > 200
+        errors.append(told["median_error_of_first_estimate"])
+    assert statistics.median(errors) <= 0.2
+    assert max(errors) <= 0.35
