@@ -9,6 +9,7 @@ import msgspec
 from core.domain import actions as act
 from core.domain.desired import Desired, DesiredChip
 from core.domain.egress_errors import EgressError
+from core.domain.facts import ClientStatus
 from core.domain.names import session_name
 from core.domain.policy import GUARD, Policy
 from core.domain.routes import ChipRoute, LabelWhy
@@ -58,8 +59,13 @@ class WayOut:
         session.proxy = (allocation, known.route.generation) if allocation else None
 
     def is_taken(self, user: str, session: Session) -> bool:
-        """Whether the guard of its host takes it: any generation, of this allocation alone."""
-        return not self.guarded or (session.proxy is not None and session.proxy[0] == self.speaking(user))
+        """Whether the guard of its host takes it: any generation, of this allocation alone.
+
+        A container whose check just failed is still the one that a call on its way reaches.
+        """
+        running = [a.id for a in self.allocations if a.user == user and a.client is ClientStatus.RUNNING]
+        here = self.speaking(user) or (running[-1] if running else None)
+        return not self.guarded or (session.proxy is not None and session.proxy[0] == here)
 
     def label_action(self, user: str, action: act.AssignLabel | act.ReadExit | act.ReleaseLabel) -> None:
         chip = self.chip_of(user, action.chip_id)
