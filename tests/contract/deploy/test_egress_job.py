@@ -19,7 +19,7 @@ import pytest
 from core.domain.chip_credentials import chip_password, chip_user, node_key
 from core.domain.guard_wire import Ask, Upstream
 from core.status_server import listening
-from sandbox.agents.task_processes import unmount_below
+from sandbox.agents.task_processes import end_all, taken_over, unmount_below
 from sandbox.free_ports import free_port, free_ports
 from sandbox.tether import TetheredProcess
 from tests.contract.jobspec.conftest import Nomad, until
@@ -81,6 +81,8 @@ def nomad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nomad]:
         until("a ready client", ready, 60)
         yield calls
         calls.close()
+    # An agent that ends leaves its tasks running.
+    end_all(set(taken_over(folder)))
     unmount_below(folder)
 
 
