@@ -19,7 +19,7 @@ from core.domain.egress_errors import EgressError
 from core.domain.guard_wire import Upstream
 from core.domain.label_plan import Give, Held, Keep, ProviderStanding, SubUserStanding, label_plan
 from core.domain.providers import Template
-from core.domain.routes import TROUBLE_FOR, ChipRoute, LabelWhy, NoRoute, Reading
+from core.domain.routes import ChipRoute, LabelWhy, NoRoute, Reading
 from core.errors import StaleWrite
 from core.provider_templates import templates
 from core.store import leases
@@ -29,10 +29,10 @@ from core.store.tables import chips, exits, labels, providers, sub_users
 from core.store.upstreams import (
     UPSTREAM_COLUMNS,
     OpenPassword,
-    ago,
     encoded_routes,
     joined,
     route_of,
+    trouble_of,
     unusable,
     upstream_of,
 )
@@ -186,7 +186,9 @@ async def _held(connection: AsyncConnection, chip_id: str) -> Held | None:
 
 
 async def _providers(connection: AsyncConnection) -> list[ProviderStanding]:
-    query = select(providers.c.slug, providers.c.enabled, providers.c.is_default, _trouble(providers))
+    query = select(
+        providers.c.slug, providers.c.enabled, providers.c.is_default, trouble_of(providers).label("trouble")
+    )
     return [
         ProviderStanding(row.slug, row.enabled, row.is_default, _error(row.trouble))
         for row in await connection.execute(query)
@@ -210,7 +212,7 @@ async def _sub_users(connection: AsyncConnection, chip_id: str) -> list[SubUserS
         sub_users.c.enabled,
         sub_users.c.max_labels,
         live.label("live"),
-        _trouble(sub_users),
+        trouble_of(sub_users).label("trouble"),
     )
     return [
         SubUserStanding(row.id, row.provider_slug, row.enabled, row.live, row.max_labels, _error(row.trouble))
@@ -269,11 +271,6 @@ def _given(user_id: str, chip_id: str, plan: Give, made: tuple[int, str], why: L
     }
     made_row = insert_or_update(labels).values(chip_id=chip_id, user_id=user_id, **values)
     return made_row.on_conflict_do_update(index_elements=[labels.c.chip_id], set_=values)
-
-
-def _trouble(table: Any) -> Any:
-    counts = table.c.trouble_at > ago(TROUBLE_FOR.total_seconds())
-    return case((counts, table.c.trouble), else_=null()).label("trouble")
 
 
 def _error(value: str | None) -> EgressError | None:

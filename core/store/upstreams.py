@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Table,
     Text,
     and_,
     case,
@@ -79,12 +80,19 @@ def _written(error: EgressError) -> ColumnElement[str]:
 
 def trouble() -> ColumnElement[Any]:
     """That of the provider first; null = none that counts now."""
-    young = ago(TROUBLE_FOR.total_seconds())
     return case(
-        (providers.c.trouble_at > young, providers.c.trouble),
-        (sub_users.c.trouble_at > young, sub_users.c.trouble),
-        else_=null(),
+        (_counts(providers), providers.c.trouble), (_counts(sub_users), sub_users.c.trouble), else_=null()
     )
+
+
+def trouble_of(table: Table) -> ColumnElement[Any]:
+    """That of the providers or of the sub-users alone."""
+    return case((_counts(table), table.c.trouble), else_=null())
+
+
+def _counts(table: Table) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = table.c.trouble_at > ago(TROUBLE_FOR.total_seconds())
+    return found
 
 
 def joined() -> Any:

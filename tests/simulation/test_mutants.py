@@ -77,14 +77,22 @@ def apply(patch: Path, root: Path) -> int:
     return seed
 
 
-def finds(root: Path, seeds: str) -> bool:
-    command = [sys.executable, "-m", "tests.simulation", "--first", "--seeds", seeds]
+def first_failure(
+    root: Path, seeds: str, *, module: str = "tests.simulation", timeout_s: float = _TIMEOUT_S
+) -> str:
+    """What the first seed that fails says; "" when all hold."""
+    command = [sys.executable, "-m", module, "--first", "--seeds", seeds]
     done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+        command, cwd=root, capture_output=True, text=True, timeout=timeout_s, check=False,
         env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert '"seeds":' in done.stdout, done.stderr
-    return done.returncode != 0
+    assert done.returncode == 0 or done.stderr.strip(), "a seed failed without a word"
+    return "" if done.returncode == 0 else done.stderr.strip()
+
+
+def finds(root: Path, seeds: str) -> bool:
+    return first_failure(root, seeds) != ""
 
 
 def test_none_got_lost() -> None:

@@ -22,9 +22,11 @@ CHUNK = 10
 CHUNK_TIMEOUT_S = 600
 
 
-def simulate(*arguments: str, timeout_s: float = CHUNK_TIMEOUT_S) -> dict[str, Any]:
+def simulate(
+    *arguments: str, module: str = "tests.simulation", timeout_s: float = CHUNK_TIMEOUT_S
+) -> dict[str, Any]:
     """What a run says; its exit code is left to the caller."""
-    command = [sys.executable, "-m", "tests.simulation", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False,
         env={**os.environ, "PYTHONHASHSEED": "0"},

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.simulation.test_simulation import simulate as simulation
+
 SEEDS = int(os.environ.get("WAHAFLEET_FENCE_SEEDS", "500"))
 CHUNK = 50
 _CHUNK_TIMEOUT_S = 300
 
 
-def simulate(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.simulation.fence", *arguments]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=_CHUNK_TIMEOUT_S, check=False,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )  # fmt: skip
-    start = done.stdout.find("{\n")
-    assert start >= 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout[start:])
-    return told
+simulate = partial(simulation, module="tests.simulation.fence", timeout_s=_CHUNK_TIMEOUT_S)
 
 
 @pytest.mark.timeout(_CHUNK_TIMEOUT_S + 30)

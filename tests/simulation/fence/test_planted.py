@@ -5,15 +5,14 @@ Those in `mutants/open/` take more seeds than a test may; they are tried with `p
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.test_mutants import apply
+from tests.simulation.test_mutants import first_failure as of_any
 
 ROOT = Path(__file__).parents[3]
 MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
@@ -32,15 +31,7 @@ _SEEDS = 400
 _TIMEOUT_S = 600
 
 
-def first_failure(root: Path, seeds: str) -> str:
-    """What the first seed that fails says; "" when all hold."""
-    command = [sys.executable, "-m", "tests.simulation.fence", "--first", "--seeds", seeds]
-    done = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert '"seeds":' in done.stdout, done.stderr
-    return "" if done.returncode == 0 else done.stderr.strip()
+first_failure = partial(of_any, module="tests.simulation.fence", timeout_s=_TIMEOUT_S)
 
 
 def test_none_got_lost() -> None:
