@@ -20,8 +20,9 @@ from core.domain.chip_credentials import chip_password, chip_user, node_key
 from core.domain.guard_wire import Ask, Upstream
 from core.status_server import listening
 from sandbox.agents.task_processes import end_all, taken_over, unmount_below
-from sandbox.free_ports import free_port, free_ports
+from sandbox.free_ports import free_port
 from sandbox.tether import TetheredProcess
+from tests.contract.deploy.forced import forced
 from tests.contract.jobspec.conftest import Nomad, until
 from tests.integration.egress.conftest import LOGIN, PASSWORD
 from tests.integration.egress.doubles import Chip, Socks5, echo, knock, serving
@@ -43,31 +44,16 @@ def nomad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nomad]:
     """server.hcl and client.hcl in one process, without ACLs and with raw_exec."""
     binary = require_programs("nomad")
     folder = tmp_path_factory.mktemp("egress-job")
-    http, rpc, serf = free_ports(3)
-    forced = {
-        "data_dir": str(folder / "data"),
-        "bind_addr": "127.0.0.1",
-        "advertise": {"http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1"},
-        "ports": {"http": http, "rpc": rpc, "serf": serf},
-        "log_level": "WARN",
-        "server": {"bootstrap_expect": 1, "raft_multiplier": 1},
-        "client": {
-            "network_interface": "lo",
-            "options": {"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean"},
-        },
-        "plugin": [{"raw_exec": {"config": {"enabled": True}}}],
-        "consul": {"address": "127.0.0.1:9", "client_auto_join": False, "auto_advertise": False},
-    }
-    (folder / "forced.json").write_text(json.dumps(forced), "utf-8")
+    laid_over, address = forced(folder, plugin=[{"raw_exec": {"config": {"enabled": True}}}])
     for name in ("server.hcl", "client.hcl"):
         # Nothing that is laid over can switch it off again.
         text, count = re.subn(r"^acl \{.*?^\}", "", (SHIPPED / name).read_text("utf-8"), flags=re.M | re.S)
         assert count == 1
         (folder / name).write_text(text, "utf-8")
-    files = (folder / "server.hcl", folder / "client.hcl", folder / "forced.json")
+    files = (folder / "server.hcl", folder / "client.hcl", laid_over)
     argv = [binary, "agent", *(f"-config={file}" for file in files)]
     with TetheredProcess.start(argv, log=folder / "log", cwd=folder):
-        calls = Nomad(f"http://127.0.0.1:{http}")
+        calls = Nomad(address)
 
         def ready() -> Any:
             try:

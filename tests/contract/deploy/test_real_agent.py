@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.free_ports import free_ports
 from sandbox.tether import TetheredProcess, log_tail
+from tests.contract.deploy.forced import forced
 from tests.contract.jobspec.conftest import until
 from tests.real_agents import require_programs
 
@@ -42,25 +41,11 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """server.hcl and client.hcl in one process, ACLs bootstrapped."""
     binary = require_programs("nomad")
     folder = tmp_path_factory.mktemp("shipped")
-    http, rpc, serf = free_ports(3)
-    forced = {
-        "data_dir": str(folder / "data"),
-        "bind_addr": "127.0.0.1",
-        "advertise": {"http": "127.0.0.1", "rpc": "127.0.0.1", "serf": "127.0.0.1"},
-        "ports": {"http": http, "rpc": rpc, "serf": serf},
-        "log_level": "WARN",
-        "server": {"bootstrap_expect": 1, "raft_multiplier": 1},
-        "client": {
-            "network_interface": "lo",
-            "options": {"fingerprint.denylist": "env_aws,env_gce,env_azure,env_digitalocean"},
-        },
-        "consul": {"address": "127.0.0.1:9", "client_auto_join": False, "auto_advertise": False},
-    }
-    (folder / "forced.json").write_text(json.dumps(forced), "utf-8")
-    files = (SHIPPED / "server.hcl", SHIPPED / "client.hcl", folder / "forced.json")
+    laid_over, address = forced(folder)
+    files = (SHIPPED / "server.hcl", SHIPPED / "client.hcl", laid_over)
     argv = [binary, "agent", *(f"-config={file}" for file in files)]
     with TetheredProcess.start(argv, log=folder / "log", cwd=folder) as process:
-        calls = Agent(f"http://127.0.0.1:{http}")
+        calls = Agent(address)
 
         def bootstrapped() -> bool:
             if process.exit_code() is not None:
