@@ -62,7 +62,8 @@ def forgiven(desired: Desired, status: ContainerStatus, now: datetime) -> tuple[
     """The chips, and those that an earlier move broke as if it had not been.
 
     A container that could not read their credentials asked for a QR code; the one that comes now may. So each
-    gets one start of its own accord, in the pass in which another allocation becomes the placement.
+    gets one start of its own accord, in the pass in which another allocation becomes the placement. QR sets that
+    its owner's wish has spent stay spent: should it ask for pairing again, that start is the last one.
     """
     container = desired.container
     seat, placed = container.seat, status.placed
@@ -73,7 +74,7 @@ def forgiven(desired: Desired, status: ContainerStatus, now: datetime) -> tuple[
         msgspec.structs.replace(
             chip,
             unlinked_generation=None,
-            tries=Tries(generation=chip.generation),
+            tries=Tries(generation=chip.generation, qr_rounds=_qr_rounds(chip)),
             phase=ChipPhase.QUEUED,
             reason=None,
             since=now,
@@ -110,6 +111,10 @@ def outcome(
         return SettleSeat(ok=False, why=SeatWhy.PAIRING)
     back = all(told.phase in (ChipPhase.CONNECTED, ChipPhase.PAUSED) for told in asked)
     return SettleSeat(ok=True) if back else None
+
+
+def _qr_rounds(chip: DesiredChip) -> int:
+    return chip.tries.qr_rounds if chip.tries.generation == chip.generation else 0
 
 
 def _wanted(container: DesiredContainer) -> tuple[str, str]:

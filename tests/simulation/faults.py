@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.daemons import CUT_OFF_S, PAUSE_S
 from tests.simulation.hosts import Container, Host
 from tests.simulation.network import Fate
-from tests.simulation.servers import Job
+from tests.simulation.servers import HAND, Job
 from tests.simulation.world import World, short
 
 if TYPE_CHECKING:
@@ -403,21 +403,21 @@ class Faults:
             group["Tasks"] = [{**group["Tasks"][0], "KillTimeout": 1}]
             spec["TaskGroups"] = [group]
         self.world.trace.note("by-hand", short(name), "edits the job")
-        self.world.servers.register(spec, "hand")
+        self.world.servers.register(spec, HAND)
         return True
 
     def job_stopped(self) -> bool:
         found = self._job()
         if found is None:
             return False
-        self.world.servers.stop(found[0], "hand")
+        self.world.servers.stop(found[0], HAND)
         return True
 
     def job_purged(self) -> bool:
         found = self._job()
         if found is None:
             return False
-        self.world.servers.purge(found[0], "hand", drop=False)
+        self.world.servers.purge(found[0], HAND, drop=False)
         return True
 
     def allocation_stopped(self) -> bool:

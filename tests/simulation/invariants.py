@@ -492,9 +492,9 @@ def _lost_sight_of(newest: Alloc, oldest: Alloc) -> bool:
     """Whether an allocation stood between the two that Nomad took back before it had run.
 
     Its successor waits for the end of that one alone, which is at once: the one before it may be stopping still.
-    No excuse for a register of ours: that waits until the older ones have stopped.
+    No excuse for a register of ours: that waits until the older ones have stopped. A hand's waits for nothing.
     """
-    if newest.trigger == "job-register":
+    if newest.trigger == "job-register" and not newest.by_hand:
         return False
     between = newest.previous
     while between is not None and between is not oldest:

@@ -27,6 +27,7 @@ from tests.simulation.world import World, short
 if TYPE_CHECKING:
     from tests.simulation.hosts import Container, Host
 
+HAND = "hand"  # who registers, stops or purges what no daemon does
 STOP_AFTER_S = 60.0
 KILL_S = 45.0
 _RESCHEDULE_S, _RESCHEDULE_CAP_S = 15.0, 300.0
@@ -39,6 +40,7 @@ class Job:
     __slots__ = (
         "_spec_hash",
         "blocked",
+        "by_hand",
         "create_index",
         "modify_index",
         "retry",
@@ -54,6 +56,7 @@ class Job:
         self.modify_index = self.create_index = 0
         self.stopped = False
         self.submitted = 0.0
+        self.by_hand = False  # its newest register was no daemon's
         self.blocked: PlacementFailure | None = None
         self.retry: Any = None  # timer of a rescheduled failure
         self.wait: Any = None  # timer of the stop-on-disconnect wait
@@ -76,6 +79,7 @@ class Alloc:
     """One allocation as the servers know it; `container` is what really is."""
 
     __slots__ = (
+        "by_hand",
         "client",
         "container",
         "create_index",
@@ -124,6 +128,7 @@ class Alloc:
         self.events: tuple[TaskEvent, ...] = ()
         self.spec = spec
         self.trigger = trigger  # of the evaluation that placed it
+        self.by_hand = False  # of a job that no daemon registered so
         self.fact: AllocationFact | None = None
         self.listed: ListedAllocation | None = None
 
@@ -209,6 +214,7 @@ class Servers:
             job.stopped = False
             job.modify_index = self.index
             job.submitted = self.world.now
+        job.by_hand = by == HAND
         self._cancel_retry(job)
         self.world.trace.note("register", short(job_id), f"{by} index {job.modify_index}")
         self.evaluate(job_id, "job-register")
@@ -342,6 +348,7 @@ class Servers:
         port = world.random.choice(host.free_ports())
         self.index += 1
         alloc = Alloc(job_id, host, port, self.index, world.now, job.spec, trigger)
+        alloc.by_hand = job.by_hand
         if previous is not None:
             alloc.previous = previous
             if previous.client is ClientStatus.FAILED:

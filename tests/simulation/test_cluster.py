@@ -11,9 +11,10 @@ from core.domain.facts import ClientStatus
 from core.domain.names import JOB_PREFIX
 from tests.simulation.discovery import Catalog
 from tests.simulation.hosts import Container, Host
+from tests.simulation.invariants import _lost_sight_of
 from tests.simulation.network import Network
 from tests.simulation.releases import FIRST
-from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc, Servers
+from tests.simulation.servers import HAND, KILL_S, STOP_AFTER_S, Alloc, Servers
 from tests.simulation.waha import Sessions
 from tests.simulation.world import World
 
@@ -45,8 +46,9 @@ def placed(world: World) -> Alloc:
     return world.servers.allocs[JOB][-1]
 
 
-def register(world: World) -> Alloc:
-    world.servers.register({"ID": JOB, "TaskGroups": [{"Tasks": [_TASK], "Networks": []}]}, "a test")
+def register(world: World, by: str = "a test", *, kill_s: int = 30) -> Alloc:
+    groups = [{"Tasks": [{**_TASK, "KillTimeout": kill_s}], "Networks": []}]
+    world.servers.register({"ID": JOB, "TaskGroups": groups}, by)
     return placed(world)
 
 
@@ -89,3 +91,21 @@ def test_what_was_lost_before_it_ran_holds_its_place_as_long_as_what_ran(seed: i
     assert third.client is ClientStatus.RUNNING
     assert len(started) == 2
     assert started[1] >= lost_at + STOP_AFTER_S + KILL_S
+
+
+@pytest.mark.parametrize(("by", "excused"), [(HAND, True), ("d1", False)])
+def test_a_register_beside_what_a_drain_still_stops_is_excused_by_hand_alone(by: str, excused: bool) -> None:
+    world, _ = cluster(0, 1)
+    first = register(world)
+    world.loop.run(5.0)
+    assert first.container is not None
+    first.container.stopping = True  # it takes its time to end
+    first.host.drain()  # there is no other host yet
+    world.hosts.append(Host(world, 2, range(3100, 3110), frozenset()))
+    world.servers.unblock()
+    second = placed(world)
+    assert (second.previous, second.container, first.desired) == (first, None, "stop")
+    register(world, by, kill_s=1)
+    third = placed(world)
+    assert third.previous is second
+    assert _lost_sight_of(third, first) is excused

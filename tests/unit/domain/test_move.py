@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.domain.actions import AskSeat, Decision, LeaveSeat, RegisterJob, SettleSeat
+from core.domain.actions import AskSeat, Decision, LeaveSeat, RegisterJob, SettleSeat, StartSession
 from core.domain.decide import decide
-from core.domain.desired import Desired, Registered, SpecHashes
+from core.domain.desired import Desired, Registered, SpecHashes, Tries
 from core.domain.facts import Known, Observation, WahaStatus
 from core.domain.names import session_name
 from core.domain.seat import Seat, SeatState, SeatWhy
@@ -177,3 +177,16 @@ def test_what_a_move_broke_is_tried_once_when_the_next_container_comes(broken: b
         assert (told.phase, told.unlinked_generation) == ("reconnecting", None)
     else:
         assert (told.phase, told.reason) == ("unlinked", "unlinked")
+
+
+@pytest.mark.parametrize(("spent_in", "left"), [("this wish", 2), ("an earlier one", 0)])
+def test_what_a_move_broke_gets_no_new_qr_codes_with_its_start(spent_in: str, left: int) -> None:
+    seat = msgspec.structs.replace(MOVING, broken=True)
+    case = Case(WahaStatus.STOPPED)
+    generation = case.desired.chips[0].generation
+    spent = Tries(generation=generation - (spent_in != "this wish"), failures=1, qr_rounds=POLICY.qr_rounds)
+    parked = {"phase": "parked", "reason": "qr_spent", "unlinked_generation": generation - 1, "tries": spent}
+    decision = case.decide(registered=NEW, seat=seat, chip=parked, current_allocation="older")
+    told = decision.chips[CHIP]
+    assert [type(one) for one in decision.actions] == [StartSession]
+    assert (told.tries.qr_rounds, told.tries.failures) == (left, 1)
