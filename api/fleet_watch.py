@@ -58,8 +58,10 @@ async def messages(services: Services, *, lower_case: bool) -> Source:
         relist_at = fleet_at - _FLEET_EVERY_S
         stale = False
         while True:
+            # Figures that changed are due at their time, whatever comes between or does not.
+            due_in_s = fleet_at + _FLEET_EVERY_S - loop.time() if stale else _FLEET_EVERY_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FLEET_EVERY_S):
+                async with asyncio.timeout(max(0.0, due_in_s)):
                     await pending.news.wait()
                     stale = True
             await asyncio.sleep(_GATHER_S)

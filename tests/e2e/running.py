@@ -86,11 +86,22 @@ class Up:
             return log.read().decode()
 
     def wait_ready(self, within_s: float = START_S) -> Up:
-        def ready() -> bool:
-            assert self.process.poll() is None, self.said()
-            return "ready after" in self.said()
+        return self.wait_said("ready after", within_s)
 
-        until(ready, within_s, "wahafleet up is ready")
+    def wait_said(self, words: str, within_s: float = START_S) -> Up:
+        """Wait until it has printed `words`; it is killed when it does not."""
+
+        def has_said() -> bool:
+            assert self.process.poll() is None, self.said()
+            return words in self.said()
+
+        try:
+            until(has_said, within_s, f"wahafleet up says {words!r}")
+        except AssertionError as error:
+            error.add_note(f"It said: {self.said()}")
+            self.process.kill()
+            self.process.wait()
+            raise
         return self
 
     def end(self, number: signal.Signals = signal.SIGINT, within_s: float = 40) -> int:

@@ -76,7 +76,7 @@ def test_ctrl_c_twice_ends_everything_all_the_same(finished: Up) -> None:
     up = Up(finished.folder, *DOUBLES)
     up.wait_ready()
     up.process.send_signal(signal.SIGINT)
-    until(lambda: "SIGINT: ending everything" in up.said(), 5, "the first is heard")
+    up.wait_said("SIGINT: ending everything")
     assert up.end(signal.SIGINT, 20) == 0
     assert up.processes() == {}
 
@@ -84,8 +84,7 @@ def test_ctrl_c_twice_ends_everything_all_the_same(finished: Up) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("at", ["starting on", "0.6 s", "1.5 s", "2.5 s"])
 def test_a_signal_during_the_start_leaves_nothing(finished: Up, number: signal.Signals, at: str) -> None:
-    up = Up(finished.folder, *DOUBLES)
-    until(lambda: "starting on" in up.said(), 20, "it has begun")
+    up = Up(finished.folder, *DOUBLES).wait_said("starting on")
     if at.endswith(" s"):
         time.sleep(float(at[:-2]))
     assert up.end(number, 60) == 0, up.said()

@@ -191,7 +191,7 @@ async def test_a_container_has_no_code_fetched_but_of_its_own_users_chips(
 async def test_neither_a_hold_up_nor_a_moment_without_redis_asks_for_a_code_again(
     start: Start, mortal: EmbeddedValkey, simulators: InlineSimulators, tmp_path: Path, calls: list[str]
 ) -> None:
-    more = {"redis_url": mortal.url(), "WAHAFLEET_REDIS_TIMEOUT_S": "0.1", "WAHAFLEET_QR_TTL_S": "20"}
+    more = {"redis_url": mortal.url(), "WAHAFLEET_REDIS_TIMEOUT_S": "0.4", "WAHAFLEET_QR_TTL_S": "20"}
     async with start(**more) as one, start(**more) as two:
         stage = await staged(one, simulators, tmp_path)
         there = seen_by(two, stage, tmp_path)
@@ -202,7 +202,7 @@ async def test_neither_a_hold_up_nor_a_moment_without_redis_asks_for_a_code_agai
                 polls = [asyncio.create_task(side.poll()) for side in (stage, there) for _ in range(3)]
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                time.sleep(0.15)  # noqa: ASYNC251 - that is the hold-up
+                time.sleep(0.5)  # noqa: ASYNC251 - that is the hold-up
                 assert {body["qr"] for body in await asyncio.gather(*polls)} == {first["qr"]}
         assert [line["event"] for line in logs if line["event"] == "cache_away"] == []
         assert len(calls) == 1
