@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.test_mutants import apply
+from tests.simulation.test_mutants import HALF_WRITTEN, apply
 from tests.simulation.test_mutants import first_failure as of_any
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def test_none_got_lost() -> None:
 @pytest.mark.parametrize("patch", MUTANTS, ids=lambda path: path.stem)
 def test_a_planted_bug_is_found(patch: Path, tmp_path: Path) -> None:
     for part in _PARTS:
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=HALF_WRITTEN)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     hint = apply(patch, tmp_path)
     assert first_failure(ROOT, str(hint)) == "", f"seed {hint} fails without the planted bug"
