@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from core.domain import looks
-from core.domain.actions import ChipStatus, ContainerStatus
+from core.domain.actions import ChipStatus, ContainerStatus, Placed
 from core.domain.desired import Wanted
 from core.domain.evidence import Evidence, digest, merged, restored
 from core.domain.looks import Look
@@ -34,7 +35,7 @@ from core.store import status_statements as statements
 from core.store.direct import Direct
 from core.store.interface import Lease, PortTaken, Release, Written
 from core.store.notify import OBSERVED
-from core.store.status_write import WRITE
+from core.store.status_write import WRITE, WRITE_FIRST_PLACE
 
 _NOTHING: Final = Settled()
 
@@ -82,7 +83,7 @@ class _Plan(msgspec.Struct, frozen=True):
     after: ContainerColumns
     chips: tuple[_Chip, ...]
     epoch: int | None
-    move_placement: bool
+    placed: Placed | None
     ledger: Settled
     rests_on: int
     now: datetime
@@ -92,14 +93,20 @@ class _Plan(msgspec.Struct, frozen=True):
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it is all in the rows of the container and its chips, and so in one statement."""
-        return not (self.move_placement or self.ledger != _NOTHING)
+        """Whether it is all in the rows of the container and its chips."""
+        return self.placed is None and self.ledger == _NOTHING
+
+    @property
+    def is_first_place(self) -> bool:
+        """Whether it adds a placement or a port to them and changes none that is there."""
+        first = self.placed is None or self.epoch is None
+        return first and not self.ledger.closes and len(self.ledger.opens) < 2
 
     @property
     def is_empty(self) -> bool:
         return not (
             self.after is not self.before
-            or self.move_placement
+            or self.placed is not None
             or self.ledger != _NOTHING
             or self.evidence
             or self.look
@@ -110,13 +117,13 @@ class _Plan(msgspec.Struct, frozen=True):
     def is_news(self) -> bool:
         return (
             self.before.news() != self.after.news()
-            or self.move_placement
+            or self.placed is not None
             or any(chip.bump for chip in self.chips if chip.live)
         )
 
 
 class _WishCame(Exception):
-    """Something was wished, or the lease lost, since the plan was made."""
+    """Something was wished, or the lease lost, since the plan was made; or it rests on rows that are not as they were."""
 
 
 async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written | PortTaken:
@@ -124,7 +131,8 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
 
     Planned from one read without locks. Only the holder of the lease writes what a plan rests on, but for
     wishes, and each of those raises the container's generation: so the write asks for lease and generation
-    in its first statement, and only when a wish came in between is it all planned again under locks.
+    in its first statement, and only when a wish came in between is it all planned again under locks. So it is
+    when another user took the port meanwhile, or placements of an earlier life are in the way.
     """
     try:
         async with direct.statements(engine) as connection:
@@ -134,8 +142,11 @@ async def write_status(engine: AsyncEngine, lease: Lease, seen: Seen) -> Written
             if plan.is_empty:
                 return Written(epoch=plan.epoch, generation=plan.generation, changed=False)
             try:
-                if plan.is_narrow and not seen.release_ports_of:
-                    return await _apply(connection, lease, seen, plan)
+                if not seen.release_ports_of:
+                    if plan.is_narrow:
+                        return await _apply(connection, lease, seen, plan)
+                    if plan.is_first_place:
+                        return await _apply_first_place(connection, lease, seen, plan)
                 async with connection.transaction():
                     return await _apply(connection, lease, seen, plan)
             except _WishCame:
@@ -188,12 +199,14 @@ async def _planned(connection: Direct, lease: Lease, seen: Seen) -> _Plan | Port
     after = merge_container(before, seen.container, seen.container_generation, row.now)
     shown_moved = before.shown_in_chips() != after.shown_in_chips()
     placed = seen.container.placed
+    if placed is not None and placed.allocation_id == row.current_allocation:
+        placed = None
     return _Plan(
         before=before,
         after=after,
         chips=tuple(_chip(chip, seen, shown_moved, row.now) for chip in found if chip.chip_id is not None),
         epoch=row.epoch,
-        move_placement=placed is not None and placed.allocation_id != row.current_allocation,
+        placed=placed,
         ledger=ledger,
         rests_on=row.generation,
         now=row.now,
@@ -248,8 +261,8 @@ async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> W
     for claim in plan.ledger.opens:
         await port_ledger.open_(connection, user_id, claim)
     epoch = plan.epoch
-    if plan.move_placement and seen.container.placed is not None:
-        epoch = await placements.move(connection, user_id, seen.container.placed)
+    if plan.placed is not None:
+        epoch = await placements.move(connection, user_id, plan.placed)
     return Written(
         epoch=epoch,
         generation=plan.generation,
@@ -257,6 +270,33 @@ async def _apply(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> W
         closed=closed,
         released=bool(row.freed),
     )
+
+
+async def _apply_first_place(connection: Direct, lease: Lease, seen: Seen, plan: _Plan) -> Written:
+    """What the plan says, in one statement."""
+    try:
+        found = await connection.execute(WRITE_FIRST_PLACE, _values(lease, seen, plan) | _place_values(plan))
+    except asyncpg.UniqueViolationError:
+        raise _WishCame from None
+    row = found.first()
+    if row is None:
+        raise _WishCame
+    epoch = plan.epoch if plan.placed is None else int(row.epoch)
+    return Written(
+        epoch=epoch, generation=plan.generation, changed=plan.is_news, closed=(), released=bool(row.freed)
+    )
+
+
+def _place_values(plan: _Plan) -> dict[str, Any]:
+    placed, opens = plan.placed, plan.ledger.opens
+    return {
+        "placed_allocation": placed.allocation_id if placed else None,
+        "placed_node_id": placed.node_id if placed else None,
+        "placed_node_name": placed.node_name if placed else None,
+        "opened_allocation": opens[0].allocation_id if opens else None,
+        "opened_address": opens[0].address if opens else None,
+        "opened_port": opens[0].port if opens else None,
+    }
 
 
 def _values(lease: Lease, seen: Seen, plan: _Plan) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Its parts happen together and see the same moment, so what has to come after another is made to depend on it: all
 on the container's row, which is locked with the lease and the user behind it; events on their chip's row, since
 the ids of one chip's events must be committed in their order (streams go on from them); the lease's end on all.
+
+A user's first placement and the entry of its port fit in too: no row is there that has to change before. Where one is,
+an index refuses the whole statement, and nothing of it was written.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -31,7 +35,16 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from core.store import leases
 from core.store.direct import Prepared, json_rows
-from core.store.tables import chip_events, chips, containers, evidence, looks, users
+from core.store.tables import (
+    chip_events,
+    chips,
+    containers,
+    evidence,
+    looks,
+    placements,
+    port_ledger,
+    users,
+)
 
 CONTAINER_VALUES: Final = (
     *("phase", "reason", "status_since", "allocation_id", "node_name", "address", "port"),
@@ -115,18 +128,53 @@ def _events(written: Any) -> Any:
     return insert(chip_events).from_select(_EVENT, found).cte("written_events")
 
 
+def _placed(container: Any) -> Any:
+    """The first placement that is current, with the next epoch; none without an allocation."""
+    allocation = bindparam("placed_allocation", type_=placements.c.allocation_id.type)
+    mine = placements.c.user_id == bindparam("whose")
+    epoch = select(func.coalesce(func.max(placements.c.epoch), 0) + 1).where(mine).scalar_subquery()
+    values = {
+        "user_id": container.c.user_id,
+        "allocation_id": allocation,
+        "node_id": bindparam("placed_node_id", type_=placements.c.node_id.type),
+        "node_name": bindparam("placed_node_name", type_=Text),
+        "epoch": epoch,
+        "is_current": true(),
+    }
+    made = insert(placements).from_select(list(values), select(*values.values()).where(allocation.is_not(None)))
+    return made.returning(placements.c.epoch).cte("placed")
+
+
+def _opened(container: Any) -> Any:
+    """The ledger's entry of one port; none without an allocation."""
+    allocation = bindparam("opened_allocation", type_=port_ledger.c.allocation_id.type)
+    values = {
+        "user_id": container.c.user_id,
+        "allocation_id": allocation,
+        "address": bindparam("opened_address", type_=Text),
+        "port": bindparam("opened_port", type_=Integer),
+    }
+    found = select(*values.values()).where(allocation.is_not(None))
+    return insert(port_ledger).from_select(list(values), found).cte("opened")
+
+
 def _is_written(container: Any) -> ColumnElement[bool]:
     return exists(select(container.c.user_id))
 
 
-def _write() -> Select[Any]:
+def _write(*, places: bool) -> Select[Any]:
     container = _container()
     written = _chips(container)
     freed = leases.freed_after(_is_written(container), bindparam("frees", type_=Boolean))
     count = select(func.count()).select_from(freed).scalar_subquery()
-    return select(container.c.user_id, container.c.told, count.label("freed")).add_cte(
-        _kept(evidence, container), _kept(looks, container), written, _events(written)
-    )
+    told = [container.c.user_id, container.c.told, count.label("freed")]
+    parts = [_kept(evidence, container), _kept(looks, container), written, _events(written)]
+    if places:
+        placed = _placed(container)
+        told.append(select(placed.c.epoch).scalar_subquery().label("epoch"))
+        parts += [placed, _opened(container)]
+    return select(*told).add_cte(*parts)
 
 
-WRITE: Final = Prepared(_write())
+WRITE: Final = Prepared(_write(places=False))
+WRITE_FIRST_PLACE: Final = Prepared(_write(places=True))
