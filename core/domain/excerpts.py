@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 
 from core.domain.jobspec_rules import looks_secret
@@ -30,9 +31,20 @@ def excerpt(text: str, secrets: Collection[str] = (), *, limit: int = LIMIT) -> 
     """
     if not text:
         return ""
-    line = " ".join("".join([c if c.isprintable() else " " for c in text]).split())
+    line = _line(text)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         line = line.replace(secret, HIDDEN)
-    line = _NAMED.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", line))
-    line = " ".join([HIDDEN if looks_secret(word) else word for word in line.split(" ")])
+    line = _cleaned(line)
     return line if len(line) <= limit else line[: limit - len(_CUT)] + _CUT
+
+
+# Hosts say the same few sentences of every container, and each look hears them again. What is kept is bounded.
+@lru_cache(2048)
+def _line(text: str) -> str:
+    return " ".join("".join([c if c.isprintable() else " " for c in text]).split())
+
+
+@lru_cache(2048)
+def _cleaned(line: str) -> str:
+    line = _NAMED.sub(rf"\1{HIDDEN}", _USER_INFO.sub(rf"\1{HIDDEN}@", line))
+    return " ".join([HIDDEN if looks_secret(word) else word for word in line.split(" ")])

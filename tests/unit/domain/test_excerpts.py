@@ -62,3 +62,10 @@ def test_what_is_too_long_is_cut_at_the_end() -> None:
     shown = excerpt("a " * 300)
     assert len(shown) == LIMIT
     assert shown.endswith("...")
+
+
+def test_whose_secret_it_is_decides_and_not_who_heard_the_sentence_before() -> None:
+    text = f"refused {WORD} there"
+    assert excerpt(text) == text
+    assert excerpt(text, [WORD]) == "refused *** there"
+    assert excerpt(text) == text
