@@ -155,7 +155,7 @@ class Reconciler:
         self._metrics.leases_held.inc()
         try:
             async with kept(held, self._store, self._settings.lease_heartbeat_s):
-                snapshot = await self._store.load(key)
+                snapshot = await self._store.load(key, held.lease)
                 if snapshot is None:
                     self._forget(key)
                     end = PassEnd(None)

@@ -231,8 +231,12 @@ class ReconcileStore(Protocol):
         not look for news that came before the claim.
         """
 
-    async def load(self, user_id: str) -> UserSnapshot | None:
-        """The user's container and chips; None when there is no container row."""
+    async def load(self, user_id: str, lease: Lease | None = None) -> UserSnapshot | None:
+        """The user's container and chips; None when there is no container row.
+
+        `lease`: of a claim that was made for this load and just now: then it may be what the claim saw, which lacks
+        no write of an earlier holder.
+        """
 
     async def is_fleet_paused(self) -> bool:
         """Whether an operator has the fleet paused right now: asked before each effect, for a pass may last."""

@@ -7,6 +7,7 @@ would let a very old write pass for a new one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -37,17 +38,21 @@ from core.store.interface import Answered, Busy, Lease
 from core.store.tables import leases
 
 _CLOCK: Final = func.clock_timestamp()
-_FREE: Final = ""  # no owner has this name
+FREE: Final = ""  # no owner has this name
 
 
-def _claim() -> Any:
+def claiming(claimed_at: ColumnElement[Any] = _CLOCK) -> Any:
+    """A statement, or a part of one: takes the key where it may be taken, and gives its new token.
+
+    `claimed_at`: since when what is seen under this lease is true, by the server's clock.
+    """
     ends = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam("ttl_s"))
     made = insert(leases).values(
         key=bindparam("key"),
         owner=bindparam("owner"),
         token=literal(1),
         expires_at=ends,
-        claimed_at=_CLOCK,
+        claimed_at=claimed_at,
     )
     return made.on_conflict_do_update(
         index_elements=[leases.c.key],
@@ -56,7 +61,7 @@ def _claim() -> Any:
             "owner": made.excluded.owner,
             "token": leases.c.token + 1,
             "expires_at": ends,
-            "claimed_at": _CLOCK,
+            "claimed_at": claimed_at,
         },
         where=and_(
             or_(leases.c.expires_at <= _CLOCK, leases.c.owner == made.excluded.owner),
@@ -72,7 +77,7 @@ def _answered(owner: Any) -> Any:
     return func.coalesce(and_(others, leases.c.looked_at >= _CLOCK - age), false())
 
 
-_CLAIM: Final = Prepared(_claim())
+_CLAIM: Final = Prepared(claiming())
 _LEFT: Final = Prepared(
     select(
         func.extract("epoch", leases.c.expires_at - _CLOCK).label("left_s"),
@@ -103,10 +108,19 @@ async def claim(
 
     One statement inserts the row, takes an expired one or renews the owner's own.
     """
-    values = {"key": key, "owner": owner, "ttl_s": ttl_s, "news_age_s": news_age_s}
+    values = claim_parameters(key, owner, ttl_s, news_age_s)
     claimed = (await direct.execute(_CLAIM, values)).first()
     if claimed is not None:
         return int(claimed.token)
+    return await not_claimed(direct, values)
+
+
+def claim_parameters(key: str, owner: str, ttl_s: float, news_age_s: float | None) -> dict[str, Any]:
+    return {"key": key, "owner": owner, "ttl_s": ttl_s, "news_age_s": news_age_s}
+
+
+async def not_claimed(direct: Direct, values: Mapping[str, Any]) -> Busy | Answered:
+    """Why a claim with these parameters was given no token."""
     row = (await direct.execute(_LEFT, values)).first()
     if row is None:
         return Busy(retry_after_s=0.0)
@@ -127,7 +141,7 @@ def freed(*, looked: bool) -> CTE:
     The owner goes too, so that a heartbeat on its way cannot bring the lease back to life. `looked`: keep
     who looked, and since when what was seen is true: since the claim.
     """
-    values: dict[str, Any] = {"owner": _FREE, "expires_at": _CLOCK}
+    values: dict[str, Any] = {"owner": FREE, "expires_at": _CLOCK}
     if looked:
         values |= {"looked_by": bindparam("lease_owner"), "looked_at": leases.c.claimed_at}
     return update(leases).where(*_MATCHES).values(values).returning(leases.c.key).cte("freed")
@@ -137,7 +151,7 @@ def freed_after(done: ColumnElement[bool], frees: ColumnElement[bool]) -> CTE:
     """As `freed`, once `done` holds and if `frees`; parameter `looked` says whether to keep who looked."""
     looked = bindparam("looked", type_=Boolean)
     values = {
-        "owner": _FREE,
+        "owner": FREE,
         "expires_at": _CLOCK,
         "looked_by": case((looked, bindparam("lease_owner", type_=String)), else_=leases.c.looked_by),
         "looked_at": case((looked, leases.c.claimed_at), else_=leases.c.looked_at),

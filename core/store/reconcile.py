@@ -37,6 +37,7 @@ from core.store import (
     summaries,
     upstreams,
 )
+from core.store.begin import Begun, begin
 from core.store.direct import Prepared
 from core.store.engine import SYSTEM, reading, transaction
 from core.store.housekeeping import forget_placements
@@ -74,13 +75,22 @@ class PostgresReconcileStore:
         self._password = upstreams.opening(sealer)
         self._label_secret = label_secret
         self._clock = clock or SystemClock()
+        self._begun: dict[str, Begun] = {}  # between a user's claim and its load
 
     async def claim(
         self, key: str, owner: str, ttl_s: float, *, news_age_s: float | None = None
     ) -> Lease | Busy | Answered:
         sent_at = self._clock.monotonic()
+        self._begun.pop(key, None)
+        answer: int | Begun | Busy | Answered
         async with direct.statements(self._engine) as connection:
-            answer = await leases.claim(connection, key, owner, ttl_s, news_age_s)
+            if parse_id(key) is None:
+                answer = await leases.claim(connection, key, owner, ttl_s, news_age_s)
+            else:
+                answer = await begin(connection, key, owner, ttl_s, news_age_s)
+        if isinstance(answer, Begun):
+            self._begun[key] = answer
+            answer = answer.token
         if isinstance(answer, int):
             return Lease(key=key, owner=owner, token=answer, sent_at=sent_at, ttl_s=ttl_s)
         return answer
@@ -100,7 +110,10 @@ class PostgresReconcileStore:
             row = (await connection.execute(_RELEASE_LOOKED if looked else _RELEASE, values)).one()
         return int(row.newest) if row.released else None
 
-    async def load(self, user_id: str) -> UserSnapshot | None:
+    async def load(self, user_id: str, lease: Lease | None = None) -> UserSnapshot | None:
+        begun = self._begun.pop(user_id, None) if lease is not None else None
+        if lease is not None and begun is not None and begun.token == lease.token and begun.rows is not None:
+            return snapshots.opened_snapshot(begun.rows, self._opened)
         async with direct.statements(self._engine) as connection:
             return await snapshots.load(connection, user_id, self._opened)
 

@@ -42,7 +42,11 @@ def opening(sealer: Sealer) -> OpenSecrets:
 
 async def load(direct: Direct, user_id: str, opened: OpenSecrets) -> UserSnapshot | None:
     """The container with its chips, oldest first; None without a container row. Raises SecretUnreadable."""
-    rows = (await direct.execute(_SNAPSHOT, {"user_id": user_id})).all()
+    return opened_snapshot((await direct.execute(_SNAPSHOT, {"user_id": user_id})).all(), opened)
+
+
+def opened_snapshot(rows: Sequence[Any], opened: OpenSecrets) -> UserSnapshot | None:
+    """The same from the rows of `of_user`. Raises SecretUnreadable."""
     if not rows:
         return None
     # One statement, so the container stands in every row; without chips there is one row of nulls.
@@ -119,7 +123,12 @@ _CHIP_COLUMNS = (
 )
 
 
-_SNAPSHOT = Prepared(_snapshot().where(containers.c.user_id == bindparam("user_id")))
+def of_user() -> Select[Any]:
+    """One row for each chip of user `user_id`, or one without; none without a container."""
+    return _snapshot().where(containers.c.user_id == bindparam("user_id"))
+
+
+_SNAPSHOT = Prepared(of_user())
 _SNAPSHOTS = _snapshot().where(containers.c.user_id == any_(bindparam("user_ids", type_=ARRAY(Id))))
 
 

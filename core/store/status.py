@@ -276,7 +276,7 @@ async def _apply_first_place(connection: Direct, lease: Lease, seen: Seen, plan:
     """What the plan says, in one statement."""
     try:
         found = await connection.execute(WRITE_FIRST_PLACE, _values(lease, seen, plan) | _place_values(plan))
-    except asyncpg.UniqueViolationError:
+    except asyncpg.IntegrityConstraintViolationError:
         raise _WishCame from None
     row = found.first()
     if row is None:

@@ -141,7 +141,9 @@ def _placed(container: Any) -> Any:
         "epoch": epoch,
         "is_current": true(),
     }
-    made = insert(placements).from_select(list(values), select(*values.values()).where(allocation.is_not(None)))
+    made = insert(placements).from_select(
+        list(values), select(*values.values()).where(allocation.is_not(None))
+    )
     return made.returning(placements.c.epoch).cte("placed")
 
 

@@ -40,7 +40,7 @@ class MemoryStore(Housekeeping, Labels, Rollouts, Starts, Wishes):
         """The same store as a daemon with a clock of its own uses it: its leases count from that clock."""
         return _Seen(self, clock)
 
-    async def load(self, user_id: str) -> UserSnapshot | None:
+    async def load(self, user_id: str, lease: Lease | None = None) -> UserSnapshot | None:
         self.up()
         row = self.containers.get(user_id)
         if row is None:

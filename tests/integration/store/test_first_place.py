@@ -50,10 +50,13 @@ async def write(harness: PostgresHarness, lease: Lease, status: ContainerStatus)
 async def test_a_port_that_is_told_later_is_booked_for_the_same_placement(harness: PostgresHarness) -> None:
     lease, allocation_id = await claimed(harness), str(uuid.uuid4())
     first = await write(harness, lease, running(allocation_id, port=None))
-    assert isinstance(first, Written) and first.changed and first.epoch == 1
+    assert isinstance(first, Written)
+    assert first.changed
+    assert first.epoch == 1
     assert await harness.ledger() == []
     then = await write(harness, lease, running(allocation_id))
-    assert isinstance(then, Written) and then.epoch == 1
+    assert isinstance(then, Written)
+    assert then.epoch == 1
     assert [(one.allocation_id, one.port, one.is_open) for one in await harness.ledger()] == [
         (allocation_id, 3100, True)
     ]
@@ -75,7 +78,8 @@ async def test_who_took_the_port_meanwhile_is_told_and_nothing_is_written(harnes
     assert await writing == PortTaken("10.0.0.1", 3100, others.key, theirs)
     assert await harness.placements(lease.key) == []
     columns = await harness.container_columns(lease.key)
-    assert columns is not None and columns["phase"] == "absent"
+    assert columns is not None
+    assert columns["phase"] == "absent"
 
 
 async def test_an_allocation_that_spoke_before_gets_its_row_back(harness: PostgresHarness) -> None:
@@ -84,10 +88,11 @@ async def test_an_allocation_that_spoke_before_gets_its_row_back(harness: Postgr
     async with transaction(harness.engine) as connection:
         await connection.execute(update(placements).values(is_current=False))
     written = await write(harness, lease, running(allocation_id))
-    assert isinstance(written, Written) and written.epoch == 2
-    assert [(one.allocation_id, one.epoch, one.is_current) for one in await harness.placements(lease.key)] == [
-        (allocation_id, 2, True)
-    ]
+    assert isinstance(written, Written)
+    assert written.epoch == 2
+    assert [
+        (one.allocation_id, one.epoch, one.is_current) for one in await harness.placements(lease.key)
+    ] == [(allocation_id, 2, True)]
 
 
 async def test_a_placement_of_an_earlier_life_counts_for_the_epoch(harness: PostgresHarness) -> None:
@@ -96,5 +101,6 @@ async def test_a_placement_of_an_earlier_life_counts_for_the_epoch(harness: Post
     async with transaction(harness.engine) as connection:
         await connection.execute(update(placements).values(is_current=False))
     written = await write(harness, lease, running(str(uuid.uuid4()), port=3101))
-    assert isinstance(written, Written) and written.epoch == 2
+    assert isinstance(written, Written)
+    assert written.epoch == 2
     assert [one.is_current for one in await harness.placements(lease.key)] == [False, True]
