@@ -179,7 +179,9 @@ def _run(
 def _next_s(status: ContainerStatus, policy: Policy) -> float | None:
     if status.phase == ContainerPhase.READY and status.reason in (None, Reason.ROLLOUT):
         return None  # whoever gets a seat is told
-    return policy.poll_waiting_s if status.reason is not None else policy.poll_moving_s
+    if status.reason is not None:
+        return policy.poll_waiting_s
+    return policy.poll_booting_s if status.phase == ContainerPhase.BOOTING else policy.poll_moving_s
 
 
 def _registration(desired: Desired, seen: _Seen) -> tuple[Action, ...]:

@@ -122,12 +122,16 @@ def _patient(
     News come by themselves and polling only finds those that got lost, so who waited long can wait a bit
     longer. What has a moment of its own (the end of a grace, of a pause between tries) keeps it.
     """
-    if next_s is None or before.since is None or next_s not in (policy.poll_moving_s, policy.poll_waiting_s):
+    if next_s is None or before.since is None or next_s not in _polls(policy):
         return next_s
     if (before.phase, before.reason) != (told.phase, told.reason):
         return next_s
     stood_s = (now - before.since).total_seconds()
     return max(next_s, min(policy.poll_patience * stood_s, policy.poll_slowest_s))
+
+
+def _polls(policy: Policy) -> tuple[float, ...]:
+    return policy.poll_moving_s, policy.poll_waiting_s, policy.poll_booting_s
 
 
 def _newest_port(observation: Observation) -> str | None:

@@ -32,6 +32,8 @@ class Policy(msgspec.Struct, frozen=True):
             container goes too.
         poll_moving_s: next look while something is on its way; `poll_qr_s`: while a QR is shown;
         poll_waiting_s: while waiting for capacity or another's repair.
+        poll_booting_s: while a placed container comes up. That it answers stands on a list which is watched whole, so
+            the news of it cannot get lost as an event can.
         poll_patience, poll_slowest_s: what has stood unchanged for t seconds is looked at after this share of
             t at the earliest, but never later than the second number.
         resync_s: next look at a user at rest.
@@ -69,6 +71,7 @@ class Policy(msgspec.Struct, frozen=True):
     poll_moving_s: float = 2
     poll_qr_s: float = 30
     poll_waiting_s: float = 10
+    poll_booting_s: float = 10
     poll_patience: float = 0.3
     poll_slowest_s: float = 30
     resync_s: float = 60

@@ -59,7 +59,8 @@ SETTINGS: LoopSettings = msgspec.structs.replace(
 LADDER: dict[str, Any] = {"deaf_after_s": 600.0, "deaf_factor": 1.5, "breaker_open_s": 300.0}
 # What stands unchanged is looked at more rarely than in production. There polls find what lost news would have told;
 # here they were half of all passes, and each one hid for how long nobody would have noticed a loss.
-PATIENCE: dict[str, Any] = {"poll_patience": 1.0, "poll_slowest_s": 60.0}
+# A container that comes up is looked at more often: two hours see few of them, and accidents are to meet those passes.
+PATIENCE: dict[str, Any] = {"poll_patience": 1.0, "poll_slowest_s": 60.0, "poll_booting_s": 2.0}
 # How often a daemon stirs that has nothing to do; as often as in production it would be half of what it does.
 _IDLE_S = 12.0
 _ROLLOUT_IDLE_S = 60.0
