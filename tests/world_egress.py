@@ -9,7 +9,7 @@ import msgspec
 from core.domain import actions as act
 from core.domain.desired import Desired, DesiredChip
 from core.domain.egress_errors import EgressError
-from core.domain.facts import ClientStatus
+from core.domain.facts import ClientStatus, WahaStatus
 from core.domain.names import session_name
 from core.domain.policy import GUARD, Policy
 from core.domain.routes import ChipRoute, LabelWhy
@@ -40,6 +40,11 @@ class WayOut:
         passing = [a.id for a in self.allocations if a.user == user and a.passing]
         return passing[-1] if passing else None
 
+    def reached(self, user: str) -> str | None:
+        """The allocation that a call on its way reaches: the check of its container may just have failed."""
+        running = [a.id for a in self.allocations if a.user == user and a.client is ClientStatus.RUNNING]
+        return self.speaking(user) or (running[-1] if running else None)
+
     def chip_of(self, user: str, chip: str) -> DesiredChip | None:
         entry = self.desired.get(user)
         return next((c for c in entry.chips if c.id == chip), None) if entry else None
@@ -55,17 +60,12 @@ class WayOut:
         if not self.guarded or known is None:
             return
         assert known.route is not None, "a config was written for a chip that has no way out"
-        allocation = self.speaking(user)
+        allocation = self.reached(user)
         session.proxy = (allocation, known.route.generation) if allocation else None
 
     def is_taken(self, user: str, session: Session) -> bool:
-        """Whether the guard of its host takes it: any generation, of this allocation alone.
-
-        A container whose check just failed is still the one that a call on its way reaches.
-        """
-        running = [a.id for a in self.allocations if a.user == user and a.client is ClientStatus.RUNNING]
-        here = self.speaking(user) or (running[-1] if running else None)
-        return not self.guarded or (session.proxy is not None and session.proxy[0] == here)
+        """Whether the guard of its host takes it: any generation, of this allocation alone."""
+        return not self.guarded or (session.proxy is not None and session.proxy[0] == self.reached(user))
 
     def label_action(self, user: str, action: act.AssignLabel | act.ReadExit | act.ReleaseLabel) -> None:
         chip = self.chip_of(user, action.chip_id)
@@ -120,7 +120,8 @@ class WayOut:
     def note_start(self, user: str, action: act.ChipAction) -> None:
         """Whoever starts a session whose config is not its allocation's is remembered."""
         session = self.sessions.get(user, {}).get(session_name(action.chip_id))
-        if session is not None and not self.is_taken(user, session):
+        started = session is not None and session.status is not WahaStatus.STOPPED
+        if session is not None and started and not self.is_taken(user, session):
             self.unrouted_starts.append(action.chip_id)
 
 

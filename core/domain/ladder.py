@@ -90,13 +90,14 @@ def logs_out_at_once(look: Look) -> bool:
 def log_out(look: Look) -> ChipPlan:
     """Lose the credentials for a new QR. One that runs starts again by that, and pays for the QR set."""
     assert look.session is not None
-    if look.session.status is not WahaStatus.STOPPED:
-        blocked = look.may_not_start() or way_out.gate(look)
-        if blocked is not None:
-            return blocked
-    elif (missing := way_out.lack(look)) is not None:
-        # Nothing is lost for a new QR that could not be shown.
-        return way_out.waiting(look, missing, missing.action)
+    # Nothing is lost for a new QR that could not be shown.
+    blocked = look.may_not_start()
+    if blocked is None and look.session.status is not WahaStatus.STOPPED:
+        blocked = way_out.gate(look)
+    elif blocked is None and (missing := way_out.lack(look)) is not None:
+        blocked = way_out.waiting(look, missing, missing.action)
+    if blocked is not None:
+        return blocked
     if look.unlinked is None:
         look.unlinked = look.chip.generation - 1
         # The rungs were paid for credentials that are gone now.

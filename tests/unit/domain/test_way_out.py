@@ -192,6 +192,18 @@ def test_nothing_is_logged_out_for_a_qr_that_could_not_be_shown() -> None:
     assert chip_actions(world, 4)[0] == "LogoutSession"
 
 
+def test_nothing_is_logged_out_while_no_session_may_start() -> None:
+    world = connected()
+    session_of(world).status = WahaStatus.STOPPED
+    world.policy = msgspec.structs.replace(world.policy, egress=None)
+    world.intend(USER, CHIP, Wanted.CONNECTED, fresh=True)
+    assert chip_actions(world, 3) == []
+    assert (chip_of(world).phase, chip_of(world).reason) == ("queued", Reason.NO_EGRESS)
+    assert session_of(world).me is not None
+    world.policy = GUARDED
+    assert "LogoutSession" in chip_actions(world, 4)
+
+
 def test_every_failing_of_an_upstream_is_a_reason_with_a_text() -> None:
     assert {EgressError(reason) for reason in REASONS} == {
         *OF_UPSTREAM,
