@@ -13,6 +13,7 @@ import msgspec
 from sandbox.tether import TetheredProcess, log_tail
 from sandbox.up.data import DataFolder
 from sandbox.up.errors import SandboxError
+from sandbox.up.together import over
 
 _POLL_S: Final = 0.05
 _LOG_LIMIT: Final = 5_000_000  # bytes; a larger log of an earlier run is set aside at the start
@@ -181,8 +182,7 @@ class Supervisor:
         try:
             await asyncio.shield(launching)
         finally:
-            if not launching.done():
-                await asyncio.wait([launching])
+            await over(launching)
             if launching.exception() is None:
                 running.process = launching.result()
                 running.started_at = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -17,8 +18,18 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+            # Once is enough: those that are cancelled already may be waiting for what must not be lost.
+            if not task.cancelling():
+                task.cancel()
+        for task in tasks:
+            await over(task)
+
+
+async def over(work: asyncio.Future[Any]) -> None:
+    """Wait until `work` is done, for who is on the way out already: being cancelled changes nothing about it."""
+    while not work.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -33,5 +44,5 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await asyncio.wait([working])
+        await over(working)
         raise

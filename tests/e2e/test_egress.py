@@ -121,6 +121,11 @@ def test_each_chip_has_a_label_that_stays_and_its_bytes_pass(
     assert {second, first} == {chip["id"] for chip in client.chips()}
 
 
+def causes(client: Client, chip: str) -> list[str]:
+    explained = client.http.get(f"/chips/{chip}/explain").raise_for_status().json()
+    return [cause["code"] for cause in explained["causes"]]
+
+
 @contextmanager
 def scheme(up: Up, word: str) -> Iterator[None]:
     """How the provider is reached, as an operator changes it."""
@@ -163,8 +168,8 @@ def test_a_chip_says_why_its_provider_gives_it_no_way_out(
         until(lambda: reason(client, chip) == expected, 30, f"the chip says {expected}")
         shown = client.chip(chip)
         assert (shown["status"], shown["extra_data"]["reason_text"] != "") == ("WAITING_QR", True)
-        explained = client.http.get(f"/chips/{chip}/explain").raise_for_status().json()
-        assert expected in [cause["code"] for cause in explained["causes"]]
+        # Its container may still be coming up, and is the cause that is named until then.
+        until(lambda: expected in causes(client, chip), 30, f"{expected} is a cause")
         # Fail closed: nothing of it has reached WhatsApp, and nothing tried to go past its provider.
         assert provider.opened(began) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from sandbox.up.data import DataFolder
 from sandbox.up.errors import SandboxError
-from sandbox.up.supervisor import Backoff, Child, Supervisor
+from sandbox.up.supervisor import Backoff, Child, Process, Supervisor
+from sandbox.up.together import together
 from tests.polling import eventually
 
 AT_ONCE = Backoff(first_s=0, most_s=0)
@@ -190,6 +192,32 @@ async def test_what_a_cancelled_start_launched_is_ended_too(world: World) -> Non
     await asyncio.wait([starting])
     await world.supervisor.stop()
     assert world.log == ["api stopped"]
+
+
+async def test_what_takes_its_time_to_launch_is_ended_too_whatever_was_cancelled_beside_it(
+    world: World,
+) -> None:
+    may_launch, child = threading.Event(), world.child("slow")
+
+    def launch() -> Process:
+        assert may_launch.wait(10)
+        return child.launch()
+
+    slow = msgspec.structs.replace(child, launch=launch)
+    # What starts beside it is over at the first word, which ends the rest once more.
+    starting = asyncio.create_task(together(world.supervisor.start(slow), asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.sleep(0.05)
+    starting.cancel()
+    await asyncio.sleep(0.05)
+    assert not starting.done()
+    may_launch.set()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    await world.supervisor.stop()
+    assert world.log == ["slow stopped"]
 
 
 async def test_a_second_signal_cuts_a_stubborn_child_off(world: World) -> None:
