@@ -28,7 +28,7 @@ from tests.integration.daemon.fleet import Fleet, running_fleet
 from tests.integration.daemon.process import DaemonProcess
 from tests.integration.daemon.traces import User, alive, instances, strangers
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(600)
 
 USERS = 200
 KILLED_AFTER = {"created": (60, 140), "deleted": (50,)}
@@ -186,13 +186,13 @@ async def test_200_users_while_one_of_two_daemons_is_killed_three_times(
             await kill_one()
     kept, deleted = everybody[::2], everybody[1::2]
     # Deletes meet users at every stage of their creation, not only those that nothing was done for yet.
-    await _many_registered(fleet, USERS // 2, 90)
+    await _many_registered(fleet, USERS // 2, 200)
     for number, user in enumerate(deleted):
         await fleet.delete(user.id, user.chips[0])
         if number in KILLED_AFTER["deleted"]:
             await kill_one()
     accepted_s = time.monotonic() - begun
-    await _finished(fleet, kept, deleted, max(30.0, 200 - accepted_s))
+    await _finished(fleet, kept, deleted, max(60.0, 450 - accepted_s))
     took_s = time.monotonic() - begun
     assert killed == KILLS
 
