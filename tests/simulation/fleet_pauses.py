@@ -23,6 +23,7 @@ class FleetPauses:
         self.world = world
         self.random = Random(f"pauses of {world.seed}")
         self.since: float | None = None
+        self._asked: list[bool] = []  # and not yet done, since the store is away
 
     def begin(self, busy_s: float) -> None:
         """A few pauses in some seeds, all over well before `busy_s`."""
@@ -36,10 +37,21 @@ class FleetPauses:
             at += lasts + self.random.uniform(100.0, 1500.0)
 
     def _set(self, paused: bool) -> None:
-        world = self.world
-        if "postgres" in world.network.down:
-            world.loop.after(5.0, self._set, paused)
+        """In the order in which it was asked: a short pause that overtook its own end would never end."""
+        self._asked.append(paused)
+        if len(self._asked) == 1:
+            self._ask()
+
+    def _ask(self) -> None:
+        if "postgres" in self.world.network.down:
+            self.world.loop.after(5.0, self._ask)
             return
+        for paused in self._asked:
+            self._done(paused)
+        self._asked.clear()
+
+    def _done(self, paused: bool) -> None:
+        world = self.world
         if world.store.pause_fleet(paused=paused):
             self.since = world.now if paused else None
             world.counts["fleet.paused" if paused else "fleet.resumed"] += 1
