@@ -23,6 +23,7 @@ from core.clients.patience import Patience
 from core.clock import Clock, SystemClock
 
 _CONNECTIONS: Final = 32
+_CLOSE_S: Final = 10.0
 _POLL_FIRST_S: Final = 0.02
 _POLL_CAP_S: Final = 0.25
 _OWED_LIMIT: Final = 10_000
@@ -93,7 +94,7 @@ class Cache:
         self._timeout_s = timeout_s
         self._cooldown_s = cooldown_s
         self._clock = clock or SystemClock()
-        self._client = None if url is None else _client(url, timeout_s)
+        self._client = None if url is None else _client(url)
         self._away_until: float | None = None
         self._flights: dict[str, asyncio.Task[bytes | None]] = {}
         self._scripts: dict[str, Any] = {}
@@ -328,7 +329,7 @@ def _lasting(kept: Kept) -> dict[str, tuple[bytes, int]]:
     return {key: (value, ms) for key, (value, ttl_s) in kept.items() if (ms := round(ttl_s * 1000)) > 0}
 
 
-def _client(url: str, timeout_s: float) -> redis.asyncio.Redis:
+def _client(url: str) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
         max_connections=_CONNECTIONS,
@@ -336,7 +337,8 @@ def _client(url: str, timeout_s: float) -> redis.asyncio.Redis:
         # take a process that was held up for a server that is away, and each costs more than the step.
         timeout=None,
         socket_timeout=None,
-        socket_connect_timeout=timeout_s,
+        # Far beyond an operation's time, for the same reason; it also ends the wait for a connection to close.
+        socket_connect_timeout=_CLOSE_S,
         # Trying again is our cool-down's business; the library's own retries would multiply the timeout.
         retry=Retry(NoBackoff(), 0),
     )

@@ -163,9 +163,11 @@ def start(database_url: str) -> Start:
         engine = engine_for(database_url)
         transport = httpx.ASGITransport(app=cast(Any, app), raise_app_exceptions=False)
         base_url = "http://wahafleet.test"
-        async with alive(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
-            yield Running(app, client, engine, settings, FakeDaemon(engine, settings))
-        await engine.dispose()
+        try:
+            async with alive(app), httpx.AsyncClient(transport=transport, base_url=base_url) as client:
+                yield Running(app, client, engine, settings, FakeDaemon(engine, settings))
+        finally:
+            await engine.dispose()
 
     return run
 

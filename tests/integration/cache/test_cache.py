@@ -176,6 +176,20 @@ async def test_a_server_that_hangs_costs_a_quarter_of_a_second_once(own_valkey: 
             await cache.close()
 
 
+async def test_being_held_up_while_a_connection_is_made_is_no_failure_of_redis(own_valkey: Path) -> None:
+    with EmbeddedValkey.start(own_valkey) as server:
+        for turns in range(12):
+            cache = Cache(server.url(), timeout_s=0.2)
+            try:
+                asking = asyncio.create_task(cache.ping())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                time.sleep(0.3)  # noqa: ASYNC251 - that is the hold-up
+                assert await asking, f"held up after {turns} turns"
+            finally:
+                await cache.close()
+
+
 async def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -95,7 +95,7 @@ def server() -> FakeRedis:
 
 @pytest.fixture
 async def cache(clock: FakeClock, server: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cache]:
-    monkeypatch.setattr(subject, "_client", lambda url, timeout_s: server)
+    monkeypatch.setattr(subject, "_client", lambda url: server)
     made = Cache("redis://cache.test", clock=clock)
     yield made
     await made.close()
@@ -175,7 +175,7 @@ async def test_a_time_that_is_over_drops(cache: Cache, server: FakeRedis) -> Non
 
 
 async def test_keys_carry_the_prefix(server: FakeRedis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subject, "_client", lambda url, timeout_s: server)
+    monkeypatch.setattr(subject, "_client", lambda url: server)
     await Cache("redis://cache.test", prefix="other:").set("k", b"v", 10)
     assert server.values == {"other:k": b"v"}
 
