@@ -174,7 +174,11 @@ class Client:
         return dict(answer.json())
 
     def wait_qr(self, chip_id: str, within_s: float = 60) -> str:
-        return until(lambda: str(self.qr(chip_id)["qr"] or ""), within_s, "a QR code is shown")
+        try:
+            return until(lambda: str(self.qr(chip_id)["qr"] or ""), within_s, "a QR code is shown")
+        except AssertionError as error:
+            error.add_note(self.http.get(f"/chips/{chip_id}/explain").text)
+            raise
 
     def wait_status(self, chip_id: str, status: str, within_s: float = 60) -> dict[str, Any]:
         def has_it() -> dict[str, Any] | None:
