@@ -26,6 +26,7 @@ from core.settings_reader import (
     listen_address,
     other_storages,
     public_key,
+    redis_url,
 )
 from core.settings_reader import Secret as Secret
 from core.settings_reader import SettingsError as SettingsError
@@ -248,7 +249,7 @@ def load(env: Mapping[str, str] | None = None, part: str | None = None) -> Setti
             secret_keys=fernet_keys(reader),
         ),
         cache=CacheSettings(
-            redis_url=reader.optional_secret("WAHAFLEET_REDIS_URL"),
+            redis_url=redis_url(reader),
             timeout_s=reader.number("WAHAFLEET_REDIS_TIMEOUT_S", least=0.01, most=10),
             endpoint_ttl_s=reader.number("WAHAFLEET_ENDPOINT_TTL_S", least=1, most=3600),
             qr_ttl_s=reader.number("WAHAFLEET_QR_TTL_S", least=1, most=20),

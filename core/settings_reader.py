@@ -161,6 +161,20 @@ def database_url(reader: Reader) -> Secret:
     return reader.parsed("WAHAFLEET_DATABASE_URL", parse, rule, Secret(""))
 
 
+def redis_url(reader: Reader) -> Secret | None:
+    """WAHAFLEET_REDIS_URL; None for none."""
+
+    def parse(text: str) -> Secret | None:
+        parts = urlsplit(text)
+        # What is no number raises ValueError when it is asked for.
+        if text and (parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0):
+            raise ValueError(text)
+        return Secret(text) if text else None
+
+    rule = "an address such as redis://host:port/0, or nothing to run without a cache"
+    return reader.parsed("WAHAFLEET_REDIS_URL", parse, rule, None)
+
+
 def other_storages(reader: Reader) -> tuple[tuple[str, Secret], ...]:
     """WAHAFLEET_STORAGES as (id, DSN)."""
 

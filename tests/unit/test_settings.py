@@ -59,6 +59,9 @@ def test_every_problem_is_listed_at_once() -> None:
         ("WAHAFLEET_DATABASE_URL", "mysql://root:hunter2-hunter2@db/x"),
         ("WAHAFLEET_SECRET_KEYS", "hunter2-hunter2"),
         ("JWT_SECRET_KEY", "hunter2-hunter2"),
+        ("WAHAFLEET_REDIS_URL", "hunter2-hunter2"),
+        ("WAHAFLEET_REDIS_URL", "http://:hunter2-hunter2@cache:6379/0"),
+        ("WAHAFLEET_REDIS_URL", "redis://:hunter2-hunter2@cache:port/0"),
     ],
 )
 def test_a_wrong_secret_is_not_repeated(name: str, value: str) -> None:
