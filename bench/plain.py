@@ -1,9 +1,11 @@
 """The same calls as a fleet's, sent by a script that does nothing else: what the daemon is held against.
 
-It sends them through the same clients, so that what is compared is the loop: leases, status writes, decisions,
-the order of work and its waits. A container is spoken to once Nomad and Consul agree on where it answers, by the
-daemon's own rule: what the doubles have to do until then is part of what the calls take. Watches run beside it as they
-do in the daemon: each answer of Consul's holds the whole fleet.
+It sends them through the same clients, so that what is compared is the loop: leases, status writes, decisions and
+waits. When a call is made decides what it costs, for Consul's list grows with each container: so it goes through the
+users in the daemon's order, or in a line, where all are begun before the first is finished. A container is spoken to
+once Nomad and Consul agree on where it answers, by the daemon's own rule: what the doubles have to do until then is
+part of what the calls take. Watches run beside it as they do in the daemon: each answer of Consul's holds the whole
+fleet.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from bench.sides import Bare
@@ -41,15 +44,21 @@ _AGAIN_S: Final = 0.2
 
 
 async def plain(
-    env: dict[str, str], count: int, calls: Counter[str], counts: Callable[[], dict[str, int]]
+    env: dict[str, str],
+    count: int,
+    calls: Counter[str],
+    counts: Callable[[], dict[str, int]],
+    *,
+    begun_first: bool,
 ) -> tuple[float, dict[str, int]]:
     """Seconds that it takes, and how many calls more (or, below zero, fewer) than the daemon it made, by kind.
 
     `calls`: the daemon's by kind. `counts`: the doubles' own count since the last time it was asked for.
+    `begun_first`: whether users who have begun go before those who have not.
     """
     settings = load(env, part="daemon")
     scheduler, discovery = NomadScheduler(settings.nomad), ConsulDiscovery(settings.consul)
-    gate = asyncio.Semaphore(WORKERS)
+    gate = _Gate(WORKERS, begun_first=begun_first)
     lists: dict[str, Callable[[], Awaitable[object]]] = {
         "nomad GET /v1/jobs": scheduler.jobs,
         "nomad GET /v1/allocations": scheduler.all_allocations,
@@ -80,7 +89,7 @@ async def plain(
             )
             return endpoint_of(seen[1], seen[2])
 
-        async with gate:
+        async with gate.turn(begun=False):
             for kind, read in lists.items():
                 for _ in range(_share(calls[kind], number, count)):
                     await read()
@@ -93,12 +102,12 @@ async def plain(
         while found is None or looks < share:
             if looks >= share - 1:
                 await passing[row.user_id].wait()  # the last look is for this; nobody waits at a worker
-            async with gate:
+            async with gate.turn(begun=True):
                 found = await look()
                 looks += 1
             if found is None:
                 await asyncio.sleep(_POLL_S)
-        async with gate:
+        async with gate.turn(begun=True):
             for _ in range(_share(calls[_EVALUATIONS], number, count)):
                 await scheduler.newest_placement(job)
             own = waha.at(found.address, found.port, secrets.api_key)
@@ -122,6 +131,31 @@ async def plain(
     await scheduler.aclose()
     await discovery.close()
     return took_s, {kind: n for kind in sorted(calls | made) if (n := made[kind] - calls[kind])}
+
+
+class _Gate:
+    """As many at a time as the daemon has workers."""
+
+    def __init__(self, places: int, *, begun_first: bool) -> None:
+        self._free = places
+        self._first: deque[asyncio.Future[None]] = deque()
+        self._then: deque[asyncio.Future[None]] = deque() if begun_first else self._first
+
+    @asynccontextmanager
+    async def turn(self, *, begun: bool) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            (self._first if begun else self._then).append(place)
+            await place
+        try:
+            yield
+        finally:
+            if line := self._first or self._then:
+                line.popleft().set_result(None)  # the place goes from hand to hand
+            else:
+                self._free += 1
 
 
 async def _heard(watch: Callable[[], AsyncIterator[T]], note: Callable[[T], None]) -> None:
