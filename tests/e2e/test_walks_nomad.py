@@ -1,9 +1,9 @@
-"""One user with a paired chip on a real Nomad of two hosts, and everything that happens to containers there.
+"""One user with a paired chip on a real Nomad of two hosts, and everything that moves its container.
 
 A server, two clients with data folders, a Consul agent for each, PostgreSQL, API and daemon, as `wahafleet up`
 runs them; the simulator takes the place of WAHA. The chip is scanned once, before the first walk. After each walk
 it is CONNECTED again, reached where Nomad runs it, and no second job exists. What ran twice, and for how long, is
-read from the simulators' own journal.
+read from the simulators' own journal. What happens on its host is walked in `test_host_walks_nomad.py`.
 
     pytest -s tests/e2e/test_walks_nomad.py                          # prints the figures
     WAHAFLEET_TEST_EVIDENCE=1 pytest ... tests/e2e/test_walks_nomad.py    # keeps them in docs/evidence too
@@ -11,84 +11,31 @@ read from the simulators' own journal.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from sandbox.agents.nomad_agent import nomad_version
-from sandbox.waha import journal
-from tests.e2e import walks
-from tests.e2e.running import WAHAFLEET, Up, scratch, until
-from tests.e2e.walks import Figures, Walks
-from tests.real_agents import require_programs
-
-STOP_ON_DISCONNECT_S: Final = 45
-"""S: the least that is allowed, since it must exceed Nomad's heartbeat TTL of 10-20 s with room to spare."""
-KILL_TIMEOUT_S: Final = 45
-SILENCE_S: Final = 30
-"""A node is called down at most this long after its last heartbeat: TTL and grace."""
-
-BESIDE_S: Final = 5
-"""How much longer a host stays away once its container is replaced, to see both run."""
-STOP_S: Final = 3
-"""A session takes its time to stop, as WAHA's do: were two containers allowed at one time, it would show."""
+from tests.e2e.running import WAHAFLEET, until
+from tests.e2e.walk_sandbox import (
+    KILL_TIMEOUT_S,
+    STOP_ON_DISCONNECT_S,
+    nothing_ran_twice,
+    nothing_was_submitted,
+    walked,
+)
+from tests.e2e.walks import Walks
 
 pytestmark = [pytest.mark.xdist_group("walks"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
 def walk() -> Iterator[Walks]:
-    require_programs("nomad", "consul")
-    version = nomad_version()
-    assert version is not None
-    with scratch() as folder:
-        up = Up(
-            folder,
-            *("--nomad", "real", "--consul", "real", "--hosts", "2"),
-            WAHAFLEET_STOP_ON_DISCONNECT_S=str(STOP_ON_DISCONNECT_S),
-            # Tasks of raw_exec inherit the environment of their agent.
-            WAHA_SIM_STOP_DELAY_S=str(STOP_S),
-        )
-        try:
-            with up.wait_ready(90).client() as client:
-                chip = client.create("walker")["id"]
-                client.wait_qr(chip)
-                assert up.run("phone", "scan", chip).returncode == 0
-                client.wait_status(chip, "CONNECTED", 10)
-                made = Walks(up, client, chip, version)
-                yield made
-                made.cluster.close()
-                _tell(made)
-        finally:
-            up.end()
-
-
-def _tell(made: Walks) -> None:
-    settings = {
-        "hosts": "2",
-        "stop_on_client_after_s": str(STOP_ON_DISCONNECT_S),
-        "kill_timeout_s": str(KILL_TIMEOUT_S),
-        "a_session_stops_in_s": str(STOP_S),
-    }
-    told = [f"\nNomad {made.version}, {settings}:", *map(walks.line, made.done)]
-    if os.environ.get("WAHAFLEET_TEST_EVIDENCE"):
-        told.append(f"kept in {walks.write(made.version, settings, made.done)}")
-    sys.stdout.write("\n".join(told) + "\n")
-
-
-def nothing_ran_twice(figures: Figures) -> None:
-    assert (figures.sessions, figures.tasks, figures.processes) == ([], [], 0)
-
-
-def nothing_was_submitted(figures: Figures) -> None:
-    assert (figures.registers, figures.version_moved) == (0, 0)
+    with walked() as made:
+        yield made
 
 
 def test_a_drained_host_hands_its_container_over(walk: Walks) -> None:
@@ -191,85 +138,3 @@ def test_a_job_purged_by_hand_is_registered_again(walk: Walks) -> None:
         walk.back(figures, began, STOP_ON_DISCONNECT_S + KILL_TIMEOUT_S + 60, unlike=place)
     nothing_ran_twice(figures)
     assert figures.registers == 1
-
-
-def test_a_killed_process_is_started_again_in_place(walk: Walks) -> None:
-    place = walk.begin()
-    pids = {one.pid for one in journal.read(walk.journal) if one.allocation == place.allocation}
-    with walk.walk("process killed by hand") as figures:
-        began = time.time()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        assert walk.back(figures, began, 60) == place
-    nothing_ran_twice(figures)
-    nothing_was_submitted(figures)
-
-
-def lost_and_back(walk: Walks, figures: Figures, began: float) -> None:
-    """The host of the chip is silent: what must be seen until its container is replaced and connected."""
-    place = walk.cluster.placed(walk.job)
-    assert place is not None
-    before = walk.cluster.submitted(walk.job)
-
-    def host_is_down() -> bool:
-        return bool(walk.cluster.get(f"/node/{place.node}")["Status"] == "down")
-
-    until(host_is_down, SILENCE_S + 15, "Nomad calls the host down")
-    figures.facts["host down after"] = round(time.time() - began, 1)
-
-    def replaced() -> bool:
-        now = walk.cluster.placed(walk.job)
-        return now is not None and now.node != place.node
-
-    until(replaced, STOP_ON_DISCONNECT_S + KILL_TIMEOUT_S + 30, "Nomad replaces the container")
-    figures.facts["replaced after"] = round(time.time() - began, 1)
-    now = walk.back(figures, began, 90, unlike=place)
-    assert now.node != place.node
-    # Nobody was there to stop the old one: it runs on beside the new one, and Consul still believes in it.
-    time.sleep(BESIDE_S)
-    assert walk.settled() == now
-    assert set(walk.cluster.passing(walk.user)) == {place.allocation, now.allocation}
-    assert walk.cluster.submitted(walk.job) == before
-
-
-def after_the_return(walk: Walks, figures: Figures, began: float) -> None:
-    """The host is back: one container, the new one, and the chip stays CONNECTED."""
-    until(walk.cluster.ready, 60, "the host is back")
-
-    until(walk.alone, KILL_TIMEOUT_S + 30, "the old container has ended")
-    figures.facts["old one ended after"] = round(time.time() - began, 1)
-    assert walk.settled() is not None
-
-
-def away_and_back(walk: Walks, name: str, away: Callable[[str], AbstractContextManager[None]]) -> None:
-    """The agent of the chip's host goes away, until its container runs elsewhere, and returns."""
-    place = walk.begin()
-    with walk.walk(name) as figures:
-        began = time.time()
-        with away(walk.agent(place)):
-            lost_and_back(walk, figures, began)
-        figures.facts["agent back after"] = round(time.time() - began, 1)
-        after_the_return(walk, figures, began)
-    nothing_was_submitted(figures)
-
-
-def test_a_host_whose_agent_is_killed_is_replaced_and_comes_back(walk: Walks) -> None:
-    away_and_back(walk, "agent killed", walk.without)
-
-
-def test_a_host_whose_agent_is_frozen_is_replaced_and_comes_back(walk: Walks) -> None:
-    away_and_back(walk, "agent frozen", walk.frozen)
-
-
-def test_an_agent_that_is_only_started_anew_keeps_its_container(walk: Walks) -> None:
-    place = walk.begin()
-    with walk.walk("agent restarted") as figures:
-        agent = walk.agent(place)
-        old = walk.up.pid(agent)
-        os.kill(old, signal.SIGKILL)
-        until(lambda: walk.up.pid(agent) != old, 30, "the agent is started again")
-        until(walk.cluster.ready, 60, "both hosts are ready")
-        assert walk.back(figures, 0.0, 30) == place
-        figures.connected_after_s = 0.0
-    nothing_ran_twice(figures)
-    nothing_was_submitted(figures)

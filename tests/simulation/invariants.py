@@ -61,6 +61,9 @@ class Checker:
         self.moves = Moves(world)
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
+        self.looked_at: dict[
+            str, float
+        ] = {}  # when sessions were seen by the last pass that wrote its status
         self.starts = Starts(world)
         self.pauses = FleetPauses(world)
         # Calls to the store that something is checked at, before and after them.
@@ -313,7 +316,8 @@ class Checker:
             elif connected:
                 self._fail(f"intent: {what}, which is connected")
             young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
-            if status is WahaStatus.STARTING and seen and young and method != "logout":
+            on_its_way = status is WahaStatus.STARTING and seen and young
+            if on_its_way and method != "logout" and not self._worked_unnoticed(user, chip):
                 self._fail(f"intent: {what}, which is on its way")
         if starts and method != "logout":
             held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
@@ -322,6 +326,13 @@ class Checker:
                 age = None if spent is None else (self.world.moment() - spent).total_seconds()
                 if age is None or age > 60.0 + SKEW_S:
                     self._fail(f"tries: {what} before its cost was recorded")
+
+    def _worked_unnoticed(self, user: str, chip: Any) -> bool:
+        """Whether it looks as if it were on its way since a start long ago: no webhook came since the last look."""
+        started = None if chip is None else chip.tries.last_at
+        if started is None or (self.world.moment() - started).total_seconds() < _ON_ITS_WAY_S + SKEW_S:
+            return False
+        return self.world.network.told_at.get(user, -1.0) < self.looked_at.get(user, -1.0)
 
     # --- the store --------------------------------------------------------------------------------------
     def _removing_container(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
@@ -361,6 +372,8 @@ class Checker:
     def _status_written(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
         if isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])
+            if (record := daemon.record(args[0].key)) is not None:
+                self.looked_at[args[0].key] = record.sessions_at
 
     def _container_removed(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
         if result:
