@@ -295,7 +295,7 @@ class Leases:
             lease = self._known.get(answer.allocation_id)
             if lease is None or answer.allocation_id not in asked:
                 continue
-            lease.waits = answer.standing is Standing.WAITING
+            _waiting(lease, answer.standing is Standing.WAITING)
             if answer.standing is Standing.GRANTED and answer.grant is not None:
                 _rerouted(lease, routes.get(answer.allocation_id, {}))
                 self._granted(lease, answer, answer.grant, sent_at)
@@ -373,6 +373,13 @@ class Leases:
         if self._away:
             self._away = False
             _log.info("guard_api_returned")
+
+
+def _waiting(lease: Lease, waits: bool) -> None:
+    if waits and not lease.waits:
+        # Said once: a chip of it has no way out for as long as another lease can last.
+        _log.warning("lease_waits", allocation_id=lease.allocation_id)
+    lease.waits = waits
 
 
 def _rerouted(lease: Lease, routes: dict[str, Route]) -> None:

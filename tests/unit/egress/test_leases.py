@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from core.domain.egress_errors import EgressError
 from core.domain.guard_wire import Ask, Renew, Renewed, Route, Upstream
@@ -252,12 +253,14 @@ async def test_revoked_closes_first_confirms_then_and_confirms_until_it_was_hear
 
 
 @scenario
-async def test_waiting_is_no_lease_and_is_asked_again_each_period(w: Case) -> None:
+async def test_waiting_is_no_lease_is_said_once_and_is_asked_again_each_period(w: Case) -> None:
     w.api.waiting.add(ALLOCATION)
-    assert await w.leases.of(ALLOCATION) is None
-    heard = len(w.api.heard)
-    await asyncio.sleep(21)
+    with capture_logs() as said:
+        assert await w.leases.of(ALLOCATION) is None
+        heard = len(w.api.heard)
+        await asyncio.sleep(21)
     assert [renew.asks for renew in w.api.heard[heard:]] == [(Ask(ALLOCATION),)] * 3
+    assert [(one["event"], one["allocation_id"]) for one in said] == [("lease_waits", ALLOCATION)]
     w.api.current[ALLOCATION] = 3
     await asyncio.sleep(10)
     lease = w.leases.find(ALLOCATION)
