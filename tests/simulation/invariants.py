@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from core.domain.actions import ContainerStatus
 from core.domain.desired import Wanted
-from core.domain.facts import ClientStatus, WahaStatus
+from core.domain.facts import ClientStatus
 from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, main_database
 from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.memory_store.rows import LeaseRow
-from tests.simulation.chip_checks import ChipChecks
 from tests.simulation.daemons import DRIFT, KNOWN, MISSING, SKEW_S, TROUBLE_S, UNKNOWN, Daemon
 from tests.simulation.fleet_pauses import FleetPauses
 from tests.simulation.label_checks import LabelChecks
@@ -25,6 +24,7 @@ from tests.simulation.moves import Moves
 from tests.simulation.pacing import Starts
 from tests.simulation.releases import FORGETS
 from tests.simulation.servers import KILL_S, STOP_AFTER_S, Alloc
+from tests.simulation.session_checks import SessionChecks
 from tests.simulation.world import World, short
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ POSSIBLY_ALIVE_S = STOP_AFTER_S + KILL_S + 30.0
 _DRIFTED_S = 7200.0 * DRIFT
 _SURELY_S = POSSIBLY_ALIVE_S - SKEW_S - _DRIFTED_S - 1.0
 _TOLERANCE_S = 0.1  # what drift adds up to within a lease
-_ON_ITS_WAY_S = 30.0
 _PASS_S = 50.0  # a pass and everything it sends is over by then
 _NOMAD_EFFECTS = frozenset(
     {"register", "stop", "purge", "evaluate", "stop_allocation", "restart_allocation"}
@@ -46,7 +45,6 @@ _NOMAD_EFFECTS = frozenset(
 _SILENT_S = 420.0
 _CLAIMED_AGAIN_S = 75.0
 _AT_REST = frozenset({"ready", "absent"})
-_STARTS = frozenset({"start", "restart", "update_session", "logout"})
 
 
 class Checker:
@@ -54,8 +52,9 @@ class Checker:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.chips = ChipChecks(world)
         self.labels = LabelChecks(world)
+        self.starts = Starts(world)
+        self.sessions = SessionChecks(world, self.labels, self.starts)
         self.states: Counter[tuple[str, str]] = Counter()  # kind (container, chip, reason), and which
         self.refused: dict[tuple[str, str], float] = {}
         self.moves = Moves(world)
@@ -64,7 +63,6 @@ class Checker:
         self.looked_at: dict[
             str, float
         ] = {}  # when sessions were seen by the last pass that wrote its status
-        self.starts = Starts(world)
         self.pauses = FleetPauses(world)
         # Calls to the store that something is checked at, before and after them.
         self.before: dict[str, Callable[[Daemon, tuple[Any, ...]], None]] = {
@@ -263,76 +261,10 @@ class Checker:
                     f"{container.alloc.create_index}"
                 )
 
-    def session_started(self, container: Container, name: str) -> None:
-        most = self.world.store.users[container.user].plan.max_chips
-        running = self.world.waha.running(container)
-        if running > most:
-            self._fail(f"P4: {running} sessions of user {short(container.user)} run, the plan allows {most}")
-
     def waha_lands(self, daemon: Daemon, container: Container, method: str, args: tuple[Any, ...]) -> None:
-        user, name = container.user, args[0]
-        self.lands(daemon, user, f"waha.{method}")
-        if daemon.is_janitor and name[len(SESSION_PREFIX) :] in self.world.store.chips:
-            self._fail(f"janitor: {daemon.name} does {method} on session {short(name)}, whose chip is there")
-        live = container.sessions.get(name)
-        status = live.status if live is not None else WahaStatus.STOPPED
-        # A config that is written to a stopped session starts nothing.
-        starts = method in _STARTS and (method != "update_session" or status is not WahaStatus.STOPPED)
-        starts |= method == "create_session" and args[2]
-        if starts:
-            self.starts.arrives(name[len(SESSION_PREFIX) :], container.host.name)
-        record = daemon.record(user)
-        if record is None or record.snapshot is None:
-            return
-        # What the daemon could have seen: states that it was in before the daemon looked.
-        seen = live is not None and live.since <= record.sessions_at
-        chip = next((c for c in record.snapshot.chips if SESSION_PREFIX + c.id == name), None)
-        what = f"{daemon.name} does {method} on chip {short(name)} of user {short(user)}"
-        if record.sessions != KNOWN:
-            self._fail(f"P5: {what} without having seen its sessions")
-        if method == "delete" and chip is not None and chip.wanted is not Wanted.DELETED:
-            self._fail(f"intent: {what}, which its owner wants {chip.wanted.value}")
-        if chip is not None:
-            stored = self.world.waha.storage.get(self.world.owners.namespace(user), {}).get(name)
-            paired = stored is not None and stored.paired
-            self.chips.lands(what, method, args, chip, live, paired=paired, peers=record.peers)
-            kept = self.world.waha.kept(container).get(name)
-            self.labels.lands(what, method, args, container, kept, chip, record.sessions_at)
-        connected = status is WahaStatus.WORKING and seen
-        held_up = chip is not None and (chip.banned or chip.phase == "quarantined")
-        if (
-            method == "stop"
-            and connected
-            and (chip is None or chip.wanted is Wanted.CONNECTED)
-            and not held_up
-        ):
-            if live is not None and live.deaf_at is not None and self.world.egress.guarded:
-                self.chips.deaf_restart(what, name)  # whose way out is written anew before it starts again
-            else:
-                self._fail(f"intent: {what}, which is connected and wanted")
-        if method in ("restart", "update_session", "logout"):
-            if connected and live is not None and live.deaf_at is not None and method == "restart":
-                self.chips.deaf_restart(what, name)
-            elif connected:
-                self._fail(f"intent: {what}, which is connected")
-            young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
-            on_its_way = status is WahaStatus.STARTING and seen and young
-            if on_its_way and method != "logout" and not self._worked_unnoticed(user, chip):
-                self._fail(f"intent: {what}, which is on its way")
-        if starts and method != "logout":
-            held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
-            if held is not None and chip is not None:
-                spent = held.observed.tries.last_at
-                age = None if spent is None else (self.world.moment() - spent).total_seconds()
-                if age is None or age > 60.0 + SKEW_S:
-                    self._fail(f"tries: {what} before its cost was recorded")
-
-    def _worked_unnoticed(self, user: str, chip: Any) -> bool:
-        """Whether it looks as if it were on its way since a start long ago: no webhook came since the last look."""
-        started = None if chip is None else chip.tries.last_at
-        if started is None or (self.world.moment() - started).total_seconds() < _ON_ITS_WAY_S + SKEW_S:
-            return False
-        return self.world.network.told_at.get(user, -1.0) < self.looked_at.get(user, -1.0)
+        """WAHA accepts an effect on a session."""
+        self.lands(daemon, container.user, f"waha.{method}")
+        self.sessions.lands(daemon, container, method, args)
 
     # --- the store --------------------------------------------------------------------------------------
     def _removing_container(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
@@ -373,7 +305,7 @@ class Checker:
         if isinstance(result, Written):
             self._status(daemon, args[0].key, args[1], args[2])
             if (record := daemon.record(args[0].key)) is not None:
-                self.looked_at[args[0].key] = record.sessions_at
+                self.sessions.looked_at[args[0].key] = record.sessions_at
 
     def _container_removed(self, daemon: Daemon, args: tuple[Any, ...], result: Any) -> None:
         if result:

@@ -219,7 +219,7 @@ class Sessions:
         live.run += 1
         live.stuck = container.user in self.stuck
         self._move(container, name, live, WahaStatus.STARTING)
-        self.world.checker.session_started(container, name)
+        self.world.checker.sessions.started(container, name)
         self.world.loop.after(self.world.random.uniform(0.3, 3.0), self._up, container, name, live, live.run)
 
     def _up(self, container: Container, name: str, live: Live, run: int) -> None:
