@@ -4,7 +4,7 @@ Counted are starts of a paired chip that nobody pressed for, whatever wish they 
 and falls back again and again has its tries given back each time, and would log in without end.
 
     closed      each start is counted; one too many within the window opens it
-    open        nothing is started; a press on Conectar passes it once
+    open        nothing is started; a press on Conectar passes it, with all rungs of its ladder
     half open   its time is over: one try. Another start wanted before the chip is forgiven opens it again
     forgiven    the chip stayed connected for a while: closed, nothing counted
     quarantine  it opened too often for the chip's own failing: an operator's release begins it anew
@@ -60,18 +60,20 @@ def admit(
     policy: Policy,
     *,
     pressed: bool,
+    climbing: bool,
     own_failing: bool,
 ) -> Admission:
     """Ask for one start. `breaker`: as `current` gives it.
 
-    `pressed`: the first start after a press on Conectar. `own_failing`: the session itself fails, and was not
-    merely found stopped.
+    `pressed`: the first start after a press on Conectar; `climbing`: a further rung of the ladder that it began.
+    `own_failing`: the session itself fails, and was not merely found stopped.
     """
     if breaker.open_until is not None and now < breaker.open_until:
-        came_since = chip.generation > breaker.opened_generation
-        if pressed and came_since and breaker.passed_generation != chip.generation:
+        has_passed = breaker.passed_generation == chip.generation
+        if pressed and not has_passed and chip.generation > breaker.opened_generation:
             return Admission(True, msgspec.structs.replace(breaker, passed_generation=chip.generation))
-        return Admission(False, breaker)
+        # Cut short, the ladder could not come to the logout that heals dead credentials, however often one presses.
+        return Admission(climbing and has_passed, breaker)
     if pressed:
         return Admission(True, breaker)
     half_open = breaker.open_until is not None

@@ -197,6 +197,7 @@ class Look:
             now,
             policy,
             pressed=chip.consent is not Consent.NONE and self.tries.last_at is None,
+            climbing=chip.consent is not Consent.NONE and self.tries.failures > 0,
             own_failing=self.session is not None and self.session.status is not WahaStatus.STOPPED,
         )
         after = self.memory

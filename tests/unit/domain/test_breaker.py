@@ -13,7 +13,7 @@ from core.domain.desired import Wanted
 from core.domain.facts import WahaStatus
 from core.domain.states import Reason
 from tests.passes import CHIPS, POLICY, USERS, one_pass, settle
-from tests.unit.domain.test_ladder import connected, press, row, session, walk
+from tests.unit.domain.test_ladder import connected, fails_for_good, press, row, session, walk
 from tests.world import World
 
 USER, CHIP = USERS[0], CHIPS[0]
@@ -78,6 +78,17 @@ def test_a_press_passes_an_open_breaker_once() -> None:
     assert falls_back(world) == 1
     assert falls_back(world) == 0
     assert row(world).reason == Reason.BREAKER_OPEN
+
+
+def test_a_press_passes_an_open_breaker_with_its_whole_ladder() -> None:
+    """Else one whose credentials died just then would never see a QR, and end in quarantine."""
+    world = connected()
+    tripped(world)
+    fails_for_good(world)
+    press(world)
+    done = walk(world, 40)
+    assert done == ["RestartSession", "RestartSession", "RewriteSession", "LogoutSession"]
+    assert row(world).status == "WAITING_QR"
 
 
 def test_slow_failing_never_opens_it() -> None:
