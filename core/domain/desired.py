@@ -86,7 +86,7 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
         open_until: closed again from then on, with one try; None = closed.
         tried: that one try was made.
         trips: when it opened for the chip's own failing, oldest first.
-        opened_generation: the wish in which it opened; a press since then passes it once.
+        opened_generation: the wish in which it opened; a press since then passes it, with its whole ladder.
         passed_generation: the wish whose press has passed it.
         quarantined_generation: None unless it opened too often; an operator's release that is newer ends it.
     """

@@ -89,8 +89,7 @@ class ChipChecks:
                 self._fail(f"QR budget: {what}, start {self.rounds[chip.id, chip.generation]} of one wish")
             return
         fresh = chip.tries.generation != chip.generation or chip.tries.last_at is None
-        rung = 0 if fresh else chip.tries.failures
-        if chip.consent is not Consent.NONE and (fresh or 0 < rung < _RUNGS):
+        if chip.consent is not Consent.NONE and (fresh or 0 < chip.tries.failures < _RUNGS):
             return  # it was pressed for: a press buys its ladder
         if method != "restart" or live is None or live.deaf_at is None:
             self._storm(what, chip.id)

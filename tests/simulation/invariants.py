@@ -60,9 +60,6 @@ class Checker:
         self.moves = Moves(world)
         self.endpoints: dict[str, tuple[str, int]] = {}
         self.places: dict[tuple[str, int], str] = {}
-        self.looked_at: dict[
-            str, float
-        ] = {}  # when sessions were seen by the last pass that wrote its status
         self.pauses = FleetPauses(world)
         # Calls to the store that something is checked at, before and after them.
         self.before: dict[str, Callable[[Daemon, tuple[Any, ...]], None]] = {
