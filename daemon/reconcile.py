@@ -157,6 +157,7 @@ class Reconciler:
             async with kept(held, self._store, self._settings.lease_heartbeat_s):
                 snapshot = await self._store.load(key, held.lease)
                 if snapshot is None:
+                    await self._answer_late_mail(key)
                     self._forget(key)
                     end = PassEnd(None)
                 else:
@@ -169,6 +170,12 @@ class Reconciler:
         if newest is not None and newest > loaded:
             return PassEnd(0.0)
         return end
+
+    async def _answer_late_mail(self, key: str) -> None:
+        """What a container that is gone still sent hints at nothing; left alone it would ask for a pass for ever."""
+        up_to = await self._mailroom.before_look(key)
+        if up_to is not None:
+            await self._mailroom.answered(key, up_to)
 
     async def _look_and_act(self, key: str, held: HeldLease, snapshot: UserSnapshot) -> PassEnd:
         desired = self._loader.desired(snapshot)

@@ -33,6 +33,9 @@ def differences(world: World) -> list[str]:
     for namespace in world.waha.databases:
         if namespace not in namespaces:
             found.append(f"storage {namespace} is nobody's")
+    for user_id in world.store.mail:
+        if user_id not in rows:
+            found.append(f"mail of user {short(user_id)} is read by nobody")
     for chip_id in world.store.labels:
         if chip_id not in world.store.chips:
             found.append(f"label of chip {short(chip_id)} is nobody's")

@@ -37,7 +37,8 @@ class DaemonProcess:
         """Set while it stands still at the step that `stop_at` named."""
         self._loop = asyncio.get_running_loop()
         self._acks = acks
-        self._stop_at: tuple[str, str] | None = None
+        self._stop_at: set[tuple[str, str]] = set()
+        self._since = 0
         self._reader = threading.Thread(target=self._read, args=(steps,), daemon=True)
         self._reader.start()
 
@@ -83,10 +84,20 @@ class DaemonProcess:
         (caught,) = (line for line in lines if line.startswith("SigCgt"))
         return bool(int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1))
 
-    def stop_at(self, key: str, step: str) -> None:
-        """From now on it stands still when it comes to `step` of `key`."""
+    def stop_at(self, key: str, *steps: str) -> None:
+        """From now on it stands still when it comes to one of `steps` of `key`."""
         self.reached.clear()
-        self._stop_at = (key, step)
+        self._since = len(self.seen)
+        self._stop_at = {(key, step) for step in steps}
+
+    async def reaches(self, within_s: float) -> None:
+        """Waits until it stands still at such a step. Raises AssertionError with the steps that it took instead."""
+        try:
+            await asyncio.wait_for(self.reached.wait(), within_s)
+        except TimeoutError:
+            (key, *_), wanted = {key for key, _ in self._stop_at}, {step for _, step in self._stop_at}
+            taken = [step for whose, step in self.seen[self._since :] if whose == key]
+            raise AssertionError(f"within {within_s} s it came to {taken}, not to {wanted}") from None
 
     async def kill(self, *, free: bool = True) -> None:
         """SIGKILL; with `free` its leases are freed, as the sandbox's parent does once it saw it end."""
@@ -121,7 +132,7 @@ class DaemonProcess:
                 step, key, *effect = line.decode().split()
                 name = " ".join([step, *effect])
                 self.seen.append((key, name))
-                if (key, name) == self._stop_at:
+                if (key, name) in self._stop_at:
                     self._loop.call_soon_threadsafe(self.reached.set)
                     continue
                 try:

@@ -54,7 +54,7 @@ async def test_takeover_of_a_killed_daemons_user(fleet: Fleet, capsys: pytest.Ca
     user = await fleet.user()
     first.stop_at(user, "effect_recorded RegisterJob")
     chip = await fleet.chip(user)
-    await asyncio.wait_for(first.reached.wait(), 15)
+    await first.reaches(15)
     second = await DaemonProcess.start(fleet)
     await first.kill()
     begun = time.monotonic()
@@ -86,7 +86,7 @@ async def test_takeover_when_nobody_saw_the_daemon_die(
     users = [await fleet.user() for _ in range(6)]
     first.stop_at(users[-1], "observed")
     chips = [await fleet.chip(user) for user in users]
-    await asyncio.wait_for(first.reached.wait(), 15)
+    await first.reaches(15)
     second = await (await DaemonProcess.start(fleet)).ready()
     await first.kill(free=False)
     killed = time.monotonic()

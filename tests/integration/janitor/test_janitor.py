@@ -194,7 +194,7 @@ async def _killed_at(fleet: Fleet, step: str) -> None:
     daemon = await DaemonProcess.start(fleet, QUICK)
     daemon.stop_at(key, " ".join([name, *effect]))
     try:
-        await asyncio.wait_for(daemon.reached.wait(), 75)
+        await daemon.reaches(75)
     finally:
         await daemon.kill(free=False)
 

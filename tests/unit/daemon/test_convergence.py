@@ -236,3 +236,11 @@ async def test_webhooks_in_the_inbox_are_answered_by_a_pass_that_began_later(w: 
         # No notification came; the inbox is read every few seconds.
         assert await w.until(lambda: w.phase() == ("connected", None)) <= 6
         await w.until(lambda: not w.store.mail, 1)
+
+
+@scenario
+async def test_webhooks_of_a_container_that_is_gone_are_answered_once(w: World) -> None:
+    daemon = Daemon(w)
+    async with daemon.running():
+        w.store.send_mail(U1)  # its last words came after its row was removed
+        await w.until(lambda: not w.store.mail, 6)
