@@ -48,7 +48,6 @@ class Network:
         self.drop_news = 0.0
         self.double_news = 0.0
         self.drop_hooks = 0.05
-        self.told_at: dict[str, float] = {}  # when the last webhook of each user arrived
         self._catalog_told = False
 
     def fate(self, daemon: Daemon, system: str, call: str) -> str | None:
@@ -116,7 +115,6 @@ class Network:
 
     def _hook(self, user_id: str) -> None:
         if "postgres" not in self.down and user_id in self.world.store.containers:
-            self.told_at[user_id] = self.world.now
             self.world.store.send_mail(user_id)
 
 

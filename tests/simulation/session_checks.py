@@ -15,6 +15,7 @@ from tests.simulation.world import World, short
 
 if TYPE_CHECKING:
     from tests.simulation.hosts import Container
+    from tests.simulation.waha import Live
 
 _ON_ITS_WAY_S = 30.0
 _STARTS = frozenset({"start", "restart", "update_session", "logout"})
@@ -87,7 +88,7 @@ class SessionChecks:
                 self._fail(f"intent: {what}, which is connected")
             young = live is not None and self.world.now - live.since < _ON_ITS_WAY_S
             on_its_way = status is WahaStatus.STARTING and seen and young
-            if on_its_way and method != "logout" and not self._worked_unnoticed(user, chip):
+            if on_its_way and method != "logout" and not self._worked_unnoticed(user, chip, live):
                 self._fail(f"intent: {what}, which is on its way")
         if starts and method != "logout":
             held = self.world.store.chips.get(name[len(SESSION_PREFIX) :])
@@ -97,12 +98,13 @@ class SessionChecks:
                 if age is None or age > 60.0 + SKEW_S:
                     self._fail(f"tries: {what} before its cost was recorded")
 
-    def _worked_unnoticed(self, user: str, chip: Any) -> bool:
-        """Whether it looks as if it were on its way since a start long ago: no webhook came since the last look."""
-        started = None if chip is None else chip.tries.last_at
-        if started is None or (self.world.moment() - started).total_seconds() < _ON_ITS_WAY_S + SKEW_S:
+    def _worked_unnoticed(self, user: str, chip: Any, live: Live | None) -> bool:
+        """Whether it looks as if it were on its way for long: no look fell into its last work."""
+        known = [] if chip is None else [at for at in (chip.tries.last_at, chip.since) if at is not None]
+        if not known or (self.world.moment() - max(known)).total_seconds() < _ON_ITS_WAY_S + SKEW_S:
             return False
-        return self.world.network.told_at.get(user, -1.0) < self.looked_at.get(user, -1.0)
+        worked_at = None if live is None else live.worked_at
+        return worked_at is not None and self.looked_at.get(user, -1.0) < worked_at
 
     def _fail(self, sentence: str) -> None:
         self.world.violate(sentence)

@@ -43,11 +43,12 @@ class Stored:
 class Live:
     """A session object in one container."""
 
-    __slots__ = ("deaf_at", "deaf_gap_s", "run", "since", "status", "stuck")
+    __slots__ = ("deaf_at", "deaf_gap_s", "run", "since", "status", "stuck", "worked_at")
 
     def __init__(self) -> None:
         self.status = WahaStatus.STOPPED
         self.since = 0.0
+        self.worked_at: float | None = None  # when it last came to WORKING
         self.run = 0  # of its starts, so that old timers say nothing
         self.stuck = False
         self.deaf_at: float | None = None  # WORKING in name only since then
@@ -315,6 +316,8 @@ class Sessions:
 
     def _move(self, container: Container, name: str, live: Live, status: WahaStatus) -> None:
         live.status, live.since, live.deaf_at = status, self.world.now, None
+        if status is WahaStatus.WORKING:
+            live.worked_at = self.world.now
         self.world.trace.note("session", short(name), status.value)
         self.world.network.webhook(container.user)
 
