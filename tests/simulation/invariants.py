@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from core.domain.actions import ContainerStatus
 from core.domain.desired import Wanted
 from core.domain.facts import ClientStatus
-from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, main_database
+from core.domain.names import JOB_PREFIX, SESSION_PREFIX, database_name, job_id, main_database
 from core.store.interface import Busy, Written
 from daemon import fleet
 from tests.memory_store.rows import LeaseRow
@@ -263,6 +263,15 @@ class Checker:
         self.lands(daemon, container.user, f"waha.{method}")
         self.sessions.lands(daemon, container, method, args)
 
+    def registered(self, daemon: Daemon, user: str) -> None:
+        """Nomad took the daemon's register and placed what it could."""
+        record = daemon.record(user)
+        if record is None:
+            return
+        for alloc in self.world.servers.allocs.get(job_id(user), ()):
+            if alloc.created == self.world.now and alloc.trigger == "job-register":
+                alloc.registrar_looked_at = record.allocations_at
+
     # --- the store --------------------------------------------------------------------------------------
     def _removing_container(self, daemon: Daemon, args: tuple[Any, ...]) -> None:
         self._removal(daemon, args[0].key)
@@ -434,11 +443,13 @@ def _lost_sight_of(newest: Alloc, oldest: Alloc) -> bool:
     """Whether an allocation stood between the two that Nomad took back before it had run.
 
     Its successor waits for the end of that one alone, which is at once: the one before it may be stopping still.
-    No excuse for a register of ours: that waits until the older ones have stopped. A hand's waits for nothing.
+    No excuse for a register of ours, which waits until the older ones have stopped, unless that one was placed
+    after the look it rests on. A hand's waits for nothing.
     """
-    if newest.trigger == "job-register" and not newest.by_hand:
-        return False
     between = newest.previous
+    ours = newest.trigger == "job-register" and not newest.by_hand
+    if ours and (between is None or between.created <= newest.registrar_looked_at):
+        return False
     while between is not None and between is not oldest:
         if between.container is not None:
             return False

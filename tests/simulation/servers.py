@@ -6,6 +6,7 @@ The rules are those measured on Nomad 1.10.5: a count of 1, no canary, no deploy
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,7 @@ class Alloc:
         "port",
         "previous",
         "pulled",
+        "registrar_looked_at",
         "restarts",
         "spec",
         "trigger",
@@ -118,6 +120,9 @@ class Alloc:
         self.desired = "run"
         self.client = ClientStatus.PENDING
         self.previous: Alloc | None = None
+        self.registrar_looked_at = (
+            math.inf
+        )  # when the daemon whose register placed it had read the allocations
         self.container: Container | None = None
         self.pulled = False  # its host knows of it
         self.lost_at: float | None = None

@@ -81,6 +81,7 @@ class SchedulerWire:
         def write() -> None:
             checker.register_lands(daemon, job_id, job)
             servers.register(job, daemon.name)
+            checker.registered(daemon, user)
 
         await self._wire.request("nomad", "register", compare, NOMAD_TIMEOUT_S, then=write)
         return await self.job(job_id)

@@ -131,3 +131,31 @@ async def test_after_a_kill_right_behind_the_purge_nobody_waits_for_a_container_
     await asyncio.sleep(60)  # its lease runs out
     # As often as what is left takes: a vanished placement would be given minutes.
     assert await passes(w, Daemon(w, owner="after"), w.nothing_left, limit=8)
+
+
+class FrozenWhileItWrites:
+    """The store of a daemon that stands still, for longer than a pass may take, right when it notes a purge."""
+
+    def __init__(self, w: World) -> None:
+        self._store = w.store
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def record_registered(self, *args: Any) -> None:
+        await self._store.record_registered(*args)
+        await asyncio.sleep(55)
+
+
+@scenario
+async def test_what_was_allowed_before_a_freeze_is_not_sent_after_it(w: World) -> None:
+    w.store.add_chip(U1, C1)
+    await passes(w, Daemon(w), lambda: w.phase() == ("qr", None))
+    w.store.wish(C1, Wanted.DELETED)
+    store = FrozenWhileItWrites(w)
+    frozen = Daemon(w, owner="frozen", store=store)  # type: ignore[arg-type]
+    while w.store.containers[U1].registered is not None:
+        await frozen.one_pass()
+        await asyncio.sleep(0.5)
+    assert w.faults.count("nomad.purge") == 0
+    assert await passes(w, Daemon(w, owner="after"), w.nothing_left)
