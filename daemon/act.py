@@ -329,12 +329,12 @@ class _Performance:
                     # Remembered first: a crash in between may cost the remedy's effect, never repeats it for
                     # ever. While this very allocation stands the remedy may be taken again.
                     await store.record_renewal(lease, allocation_id)
-                    self._must_hold_still()
+                    self._held.require(scheduler.timeout_s)
                 await scheduler.stop_allocation(allocation_id)
             case act.RestartAllocation(allocation_id=allocation_id, generation=wish, restarts=restarts):
                 # Remembered first: whoever comes after a crash sees by it whether it took place.
                 await store.record_restart_begun(lease, restarts)
-                self._must_hold_still()
+                self._held.require(scheduler.timeout_s)
                 await scheduler.restart_allocation(allocation_id)
                 return partial(store.record_restarted, lease, wish)
             case act.EvaluateJob():
@@ -345,7 +345,7 @@ class _Performance:
                 # First: a purge takes the allocations out of Nomad's lists, and a pass that still knows of a
                 # registered job but not of this purge would wait for a container whose end was seen.
                 await store.record_registered(lease, None)
-                self._must_hold_still()
+                self._held.require(scheduler.timeout_s)
                 await scheduler.purge(job)
             case act.DeleteVariables():
                 await scheduler.delete_variables(variable_path(self._user_id))
@@ -356,11 +356,6 @@ class _Performance:
                 if not await store.remove_container(lease):
                     raise StaleWrite("postgres", "the user has chips again")
         return None
-
-    def _must_hold_still(self) -> None:
-        """Raises StaleWrite: a process that was frozen while it wrote must not send what it was allowed before."""
-        if not self._held.allows(self._actor._scheduler.timeout_s):
-            raise StaleWrite("postgres", "the lease would end before the effect does")
 
     def _storage(self) -> Storage:
         if self._actor._storages is None:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 import structlog
 
 from core.clock import Clock
-from core.errors import DependencyError
+from core.errors import DependencyError, StaleWrite
 from core.store.interface import Lease, ReconcileStore
 from daemon.ended import ended
 
@@ -58,6 +58,11 @@ class HeldLease:
         """
         now = self._clock.monotonic()
         return not self.lost and now + timeout_s < min(self.lease.ends_at, self.deadline_at)
+
+    def require(self, timeout_s: float) -> None:
+        """Raises StaleWrite: a process that was frozen since `allows` must not send what it was allowed then."""
+        if not self.allows(timeout_s):
+            raise StaleWrite("postgres", "the lease would end before the effect does")
 
     @asynccontextmanager
     async def effect(self) -> AsyncIterator[None]:
