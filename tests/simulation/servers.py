@@ -120,9 +120,8 @@ class Alloc:
         self.desired = "run"
         self.client = ClientStatus.PENDING
         self.previous: Alloc | None = None
-        self.registrar_looked_at = (
-            math.inf
-        )  # when the daemon whose register placed it had read the allocations
+        # When the daemon whose register placed it had read the allocations.
+        self.registrar_looked_at = math.inf
         self.container: Container | None = None
         self.pulled = False  # its host knows of it
         self.lost_at: float | None = None
